@@ -1,0 +1,3 @@
+//! The builder as a library: one module a step, in the order in which `image::build` names them.
+pub mod store;
+pub mod tree;

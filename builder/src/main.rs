@@ -1,0 +1,2 @@
+//! Runs the `kscratch-image` program.
+fn main() {}

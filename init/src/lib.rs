@@ -1,0 +1,1 @@
+//! The parts of PID 1: what it decides (pure) and how it acts (behind one trait).

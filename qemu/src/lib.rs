@@ -1,0 +1,1 @@
+//! Starts, watches, scripts and stops virtual machines, always bounded in time.

@@ -1,0 +1,1 @@
+//! Nothing of its own: the tests in `tests/` drive the built programs end to end.
