@@ -1,1 +1,3 @@
 //! The parts of PID 1: what it decides (pure) and how it acts (behind one trait).
+pub mod facts;
+pub mod plan;

@@ -1,0 +1,59 @@
+//! [`Facts`] are what was found on this machine and in this image: the half of a plan's input that is not metadata.
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// Everything a plan may depend on besides the metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Links with hardware behind them, by name, in the kernel's order of names.
+    pub links: BTreeMap<String, Link>,
+    /// `/usr/share/kscratch/release.json` of the root.
+    pub release: Release,
+    /// Names and bytes of the image's own static manifests (`/usr/share/kscratch/manifests`).
+    pub manifests: BTreeMap<String, Vec<u8>>,
+    /// 32 hex digits, kept on state from the first boot on.
+    pub machine_id: String,
+    /// Name servers known to the machine already (from DHCP), in order.
+    pub dns_servers: Vec<Ipv4Addr>,
+    /// Search domain known from DHCP.
+    pub dns_search: Vec<String>,
+    /// Host name that DHCP suggests.
+    pub dhcp_hostname: Option<String>,
+    /// Total memory in bytes.
+    pub memory: u64,
+}
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// IPv4 addresses that it has now.
+    pub addresses: Vec<Ipv4Net>,
+    /// Whether the default route goes through it.
+    pub default_route: bool,
+}
+
+/// Versions and names of the image that was booted (written by the builder).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Kubernetes version without `v`, e.g. `1.37.2`.
+    pub kubernetes: String,
+    /// cri-dockerd version, e.g. `0.4.3`.
+    pub cri_dockerd: String,
+    /// Version of Debian's docker.io package.
+    pub docker: String,
+    /// Kernel release, e.g. `6.12.48+deb13-cloud-amd64`.
+    pub kernel: String,
+    /// Version of kscratch.
+    pub kscratch: String,
+    /// Role that the image was built for: `node` or `master`.
+    pub role: String,
+    /// Reference of the pause image in the docker store seed.
+    pub pause_image: String,
+}

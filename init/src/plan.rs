@@ -1,0 +1,154 @@
+//! A [`Plan`] is what a machine will do, as data: named phases of steps, made from metadata and facts, compared in tests.
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+/// Phases in the order in which they are applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The phases.
+    pub phases: Vec<Phase>,
+}
+
+/// A named part of the boot; its start, end and result go to the console and the boot record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// One word, e.g. `network`.
+    pub name: &'static str,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One action. Applying it decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write `value` to `/proc/sys/<key>` (key with slashes).
+    Sysctl {
+        /// Path below `/proc/sys`, e.g. `net/ipv4/ip_forward`.
+        key: String,
+        /// What is written.
+        value: String,
+    },
+    /// Set the kernel's host name.
+    Hostname(String),
+    /// Make a directory and its parents.
+    Directory {
+        /// Absolute path.
+        path: String,
+        /// Permission bits of the last one.
+        mode: u32,
+    },
+    /// Write a whole file (temporary file, rename).
+    File {
+        /// Absolute path.
+        path: String,
+        /// Its contents.
+        contents: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Remove every file below a directory that no `File` step of this plan writes (stale manifests).
+    Prune {
+        /// Absolute path of the directory.
+        path: String,
+    },
+    /// Bring a link up, setting its MTU first where given.
+    LinkUp {
+        /// Name of the link.
+        link: String,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+    },
+    /// Get and keep a DHCP lease on a link.
+    Dhcp {
+        /// Name of the link.
+        link: String,
+    },
+    /// Give a link a static address.
+    Address {
+        /// Name of the link.
+        link: String,
+        /// Address with its prefix length.
+        address: Ipv4Net,
+    },
+    /// Add a route.
+    Route {
+        /// Where to, `0.0.0.0/0` for the default route.
+        destination: Ipv4Net,
+        /// Through which neighbour.
+        gateway: Ipv4Addr,
+    },
+    /// Remove a link where it exists (a stale `docker0`).
+    RemoveLink {
+        /// Name of the link.
+        link: String,
+    },
+    /// Make a bridge (or correct the one that is there) with exactly this address, and bring it up.
+    Bridge {
+        /// Name of the bridge, `cbr0`.
+        link: String,
+        /// The node range's first address with the range's prefix length (R13).
+        address: Ipv4Net,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Load a whole nftables ruleset in one transaction (`nft -f -`).
+    Firewall {
+        /// The ruleset's text.
+        ruleset: String,
+    },
+    /// Make docker's store know the images that the root brings.
+    SeedImages,
+    /// Hand a service to the supervisor.
+    Service(Service),
+}
+
+/// A supervised program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// One word, e.g. `dockerd`; names its cgroup and its log too.
+    pub name: &'static str,
+    /// Absolute path of the program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Started once these are ready.
+    pub after: Vec<&'static str>,
+    /// When it counts as ready.
+    pub ready: Ready,
+    /// How long it may take to get ready before the console says so.
+    pub ready_within: Duration,
+    /// How long it may take to stop after SIGTERM before SIGKILL.
+    pub stop_within: Duration,
+    /// `oom_score_adj` of the process.
+    pub oom_score_adj: i32,
+    /// RLIMIT_NOFILE, soft and hard.
+    pub open_files: u64,
+    /// Whether its children outlive it on a restart (dockerd's live-restore, containerd's shims): only the main process is
+    /// signalled on stop, never the cgroup.
+    pub leave_children: bool,
+}
+
+/// How readiness is found out: by asking, never by sleeping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    /// A unix socket accepts a connection.
+    UnixSocket(String),
+    /// An HTTP GET over a unix socket answers 200.
+    UnixHttp {
+        /// Path of the socket.
+        socket: String,
+        /// Path of the request.
+        path: String,
+    },
+    /// An HTTP GET on the loopback address answers 200.
+    Http {
+        /// TCP port.
+        port: u16,
+        /// Path of the request.
+        path: String,
+    },
+}
