@@ -1,3 +1,5 @@
 //! The parts of PID 1: what it decides (pure) and how it acts (behind one trait).
 pub mod facts;
+pub mod log;
 pub mod plan;
+pub mod sys;

@@ -1,0 +1,218 @@
+//! [`Linux`] turns the calls of [`Sys`] into Linux system calls; the only place of the crate with `unsafe`.
+#![allow(unsafe_code)]
+use std::ffi::{CString, c_int, c_void};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::ioctl::{Setter, ioctl, opcode};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::process::{Pid, Signal};
+use rustix::system::RebootCommand;
+
+use super::{Everyone, Flag, Mount, Power, Ran, Sys};
+
+/// The running kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Linux;
+
+/// `struct blkpg_partition` of `linux/blkpg.h`.
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    number: c_int,
+    device_name: [u8; 64],
+    volume_name: [u8; 64],
+}
+
+/// `struct blkpg_ioctl_arg` of `linux/blkpg.h`.
+#[repr(C)]
+struct BlkpgArgument {
+    operation: c_int,
+    flags: c_int,
+    length: c_int,
+    data: *mut c_void,
+}
+
+/// `BLKPG`, `_IO(0x12, 105)`.
+const BLKPG: u32 = opcode::none(0x12, 105);
+/// `BLKPG_RESIZE_PARTITION` of `linux/blkpg.h`.
+const BLKPG_RESIZE_PARTITION: c_int = 3;
+/// `EXT4_IOC_RESIZE_FS`, `_IOW('f', 16, __u64)`.
+const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
+
+fn flags(list: &[Flag]) -> MountFlags {
+    list.iter().fold(MountFlags::empty(), |all, flag| {
+        all | match flag {
+            Flag::ReadOnly => MountFlags::RDONLY,
+            Flag::NoSuid => MountFlags::NOSUID,
+            Flag::NoDev => MountFlags::NODEV,
+            Flag::NoExec => MountFlags::NOEXEC,
+            Flag::NoAtime => MountFlags::NOATIME,
+            Flag::Bind => MountFlags::BIND,
+        }
+    })
+}
+
+fn text(bytes: &str) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn signed(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+impl Sys for Linux {
+    fn mount(&self, mount: &Mount<'_>) -> io::Result<()> {
+        let data = text(mount.data)?;
+        Ok(rustix::mount::mount(
+            mount.source,
+            mount.target,
+            mount.kind,
+            flags(mount.flags),
+            data.as_c_str(),
+        )?)
+    }
+
+    fn share(&self, target: &Path) -> io::Result<()> {
+        Ok(rustix::mount::mount_change(
+            target,
+            MountPropagationFlags::SHARED | MountPropagationFlags::REC,
+        )?)
+    }
+
+    fn move_mount(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(rustix::mount::mount_move(from, to)?)
+    }
+
+    fn remount_read_only(&self, target: &Path) -> io::Result<()> {
+        Ok(rustix::mount::mount_remount(
+            target,
+            MountFlags::RDONLY,
+            "",
+        )?)
+    }
+
+    fn unmount(&self, target: &Path, lazily: bool) -> io::Result<()> {
+        let how = if lazily {
+            UnmountFlags::DETACH
+        } else {
+            UnmountFlags::empty()
+        };
+        Ok(rustix::mount::unmount(target, how)?)
+    }
+
+    fn load_module(&self, file: &Path, parameters: &str) -> io::Result<()> {
+        match rustix::system::finit_module(File::open(file)?, &text(parameters)?, 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn switch_root(&self, new_root: &Path, program: &Path, args: &[&str]) -> io::Error {
+        let moved = std::env::set_current_dir(new_root)
+            .and_then(|()| self.move_mount(Path::new("."), Path::new("/")))
+            .and_then(|()| Ok(rustix::process::chroot(".")?))
+            .and_then(|()| std::env::set_current_dir("/"));
+        match moved {
+            Ok(()) => Command::new(program).args(args).exec(),
+            Err(error) => error,
+        }
+    }
+
+    fn set_host_name(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::system::sethostname(name.as_bytes())?)
+    }
+
+    fn resize_partition(
+        &self,
+        disk: &Path,
+        number: u32,
+        start: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        let mut partition = BlkpgPartition {
+            start: signed(start)?,
+            length: signed(length)?,
+            number: c_int::try_from(number)
+                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+            device_name: [0; 64],
+            volume_name: [0; 64],
+        };
+        let argument = BlkpgArgument {
+            operation: BLKPG_RESIZE_PARTITION,
+            flags: 0,
+            length: size_of::<BlkpgPartition>() as c_int,
+            data: (&raw mut partition).cast(),
+        };
+        let disk = File::options().read(true).write(true).open(disk)?;
+        // SAFETY: BLKPG takes a pointer to `struct blkpg_ioctl_arg`, whose `data` points to a `struct blkpg_partition`; both have
+        // the kernel's layout (repr(C), fields in linux/blkpg.h's order) and live until the call returns.
+        unsafe { Ok(ioctl(&disk, Setter::<BLKPG, BlkpgArgument>::new(argument))?) }
+    }
+
+    fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {
+        let root = File::open(mountpoint)?;
+        // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, the wanted number of blocks.
+        unsafe {
+            Ok(ioctl(
+                &root,
+                Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks),
+            )?)
+        }
+    }
+
+    fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran> {
+        let mut child = Command::new(program)
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // A program that ends without reading its input breaks the pipe; its exit status tells the story then.
+        if let Some(mut pipe) = child.stdin.take() {
+            let _ = pipe.write_all(stdin);
+        }
+        let output = child.wait_with_output()?;
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok(Ran {
+            status: output.status.code(),
+            text: said,
+        })
+    }
+
+    fn catch_ctrl_alt_del(&self) -> io::Result<()> {
+        Ok(rustix::system::reboot(RebootCommand::CadOff)?)
+    }
+
+    fn signal_everyone(&self, signal: Everyone) -> io::Result<()> {
+        let signal = match signal {
+            Everyone::Terminate => Signal::TERM,
+            Everyone::Kill => Signal::KILL,
+        };
+        // kill(2): a process group of -1 is every process that may be signalled, but PID 1.
+        match rustix::process::kill_process_group(Pid::INIT, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn sync(&self) {
+        rustix::fs::sync();
+    }
+
+    fn power(&self, how: Power) -> io::Result<()> {
+        let command = match how {
+            Power::Off => RebootCommand::PowerOff,
+            Power::Restart => RebootCommand::Restart,
+            Power::Halt => RebootCommand::Halt,
+        };
+        Ok(rustix::system::reboot(command)?)
+    }
+}
