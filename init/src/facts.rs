@@ -24,6 +24,8 @@ pub struct Facts {
     pub dhcp_hostname: Option<String>,
     /// Total memory in bytes.
     pub memory: u64,
+    /// Whether an earlier boot joined the cluster: `/var/lib/kubernetes/kubelet.conf` is there.
+    pub joined: bool,
 }
 
 /// One link.

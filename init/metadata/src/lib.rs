@@ -1,1 +1,13 @@
-//! Turns the text of a role metadata file into a checked [`RoleMetadata`](crate), or into errors a person can act on.
+//! Turns the text of a role metadata file into checked [`RoleMetadata`], or into errors that a person can act on.
+mod address;
+mod error;
+mod role;
+mod secret;
+
+pub use address::{Endpoint, Interface, Mac};
+pub use error::{Errors, Problem, Source};
+pub use role::{
+    Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE,
+    Docker, Effect, Join, Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Taint, Time,
+};
+pub use secret::Secret;
