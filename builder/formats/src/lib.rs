@@ -1,2 +1,4 @@
 //! Turns descriptions of disks and filesystems into plans of bytes: where every byte goes, known before one is written.
+pub mod bytes;
+pub mod ext4;
 pub mod image;
