@@ -3,3 +3,4 @@ pub mod facts;
 pub mod log;
 pub mod plan;
 pub mod sys;
+pub mod supervise;
