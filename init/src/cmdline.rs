@@ -1,0 +1,133 @@
+//! Turns the kernel command line's text into the words that kscratch knows ([`CommandLine`]).
+use crate::partition::Guid;
+
+/// What the kernel command line says to kscratch (ARCHITECTURE.md, "Kernel command line"). Of a word given twice the last counts,
+/// as with the kernel's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommandLine {
+    /// `kscratch.root=PARTUUID=<guid>`: the root slot; `Err` holds a value that is no such thing.
+    pub root: Option<Result<Guid, String>>,
+    /// `kscratch.metadata=URL`
+    pub metadata_url: Option<String>,
+    /// `kscratch.role=<base64 TOML>`, not decoded yet.
+    pub role: Option<String>,
+    /// `kscratch.log=debug`
+    pub debug: bool,
+}
+
+impl CommandLine {
+    /// Reads the text of `/proc/cmdline`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for word in words(text) {
+            // Words after `--` belong to init's own arguments (kernel-parameters.rst).
+            if word == "--" {
+                break;
+            }
+            let Some((key, value)) = word.split_once('=') else {
+                continue;
+            };
+            match key {
+                "kscratch.root" => found.root = Some(root(value)),
+                "kscratch.metadata" => found.metadata_url = Some(value.to_owned()),
+                "kscratch.role" => found.role = Some(value.to_owned()),
+                "kscratch.log" => found.debug = value == "debug",
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+fn root(value: &str) -> Result<Guid, String> {
+    let guid = value
+        .strip_prefix("PARTUUID=")
+        .and_then(|guid| guid.parse().ok());
+    guid.ok_or_else(|| value.to_owned())
+}
+
+/// Splits at white space outside double quotes and drops the quotes (`next_arg` of the kernel's lib/cmdline.c).
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for character in text.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            space if space.is_whitespace() && !quoted => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            other => word.push(other),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CommandLine;
+
+    const GUID: &str = "0b2d1f5e-93c4-8a7b-9f10-5a6c7d8e9f01";
+
+    #[track_caller]
+    fn check(text: &str, want: &CommandLine) {
+        assert_eq!(&CommandLine::parse(text), want);
+    }
+
+    #[test]
+    fn words_of_others_are_passed_over() {
+        check(
+            "console=ttyS0 quiet root=/dev/sda1\n",
+            &CommandLine::default(),
+        );
+    }
+
+    #[test]
+    fn the_root_is_a_partition_guid() {
+        let want = CommandLine {
+            root: Some(Ok(GUID.parse().unwrap())),
+            ..CommandLine::default()
+        };
+        check(&format!("kscratch.root=PARTUUID={GUID}"), &want);
+        check(
+            &format!(
+                "kscratch.root=nonsense kscratch.root=PARTUUID={}",
+                GUID.to_uppercase()
+            ),
+            &want,
+        );
+    }
+
+    #[test]
+    fn a_wrong_root_is_kept_for_the_message() {
+        let wrong = |text: &str| CommandLine {
+            root: Some(Err(text.to_owned())),
+            ..CommandLine::default()
+        };
+        check("kscratch.root=/dev/vda2", &wrong("/dev/vda2"));
+        check("kscratch.root=PARTUUID=12", &wrong("PARTUUID=12"));
+    }
+
+    #[test]
+    fn quotes_hold_spaces_and_equal_signs_stay() {
+        let want = CommandLine {
+            metadata_url: Some("http://h/a?b=c d".into()),
+            role: Some("dmVyc2lvbiA9IDE=".into()),
+            debug: true,
+            ..CommandLine::default()
+        };
+        check(
+            "kscratch.metadata=\"http://h/a?b=c d\" kscratch.role=dmVyc2lvbiA9IDE= kscratch.log=debug",
+            &want,
+        );
+    }
+
+    #[test]
+    fn what_stands_after_two_dashes_is_not_for_us() {
+        check("quiet -- kscratch.log=debug", &CommandLine::default());
+    }
+}

@@ -1,0 +1,443 @@
+//! Turns kmod's text files of a kernel's modules into the order in which to load the files of a module or a hardware alias.
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What `modules.dep`, `modules.alias`, `modules.softdep` and `modules.builtin` say (formats: kmod's modules.dep(5), modprobe.d(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modules {
+    /// By normalised name.
+    modules: BTreeMap<String, Module>,
+    /// By the part of the pattern before its first wildcard or `:`: hardware buses have thousands of patterns, each its own.
+    aliases: BTreeMap<String, Vec<Alias>>,
+    builtin: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Module {
+    /// Relative to the modules' folder.
+    file: String,
+    needs: Vec<String>,
+    before: Vec<String>,
+    after: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Alias {
+    pattern: String,
+    module: String,
+}
+
+/// What a name or alias stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Files to load, in this order, relative to the modules' folder.
+    Files(Vec<String>),
+    /// It is part of the kernel.
+    Builtin,
+    /// No module of this kernel.
+    Unknown,
+}
+
+impl Modules {
+    /// Reads the texts of the four files.
+    #[must_use]
+    pub fn parse(dep: &str, alias: &str, softdep: &str, builtin: &str) -> Self {
+        let mut all = Self::default();
+        for line in lines(dep) {
+            let Some((file, needs)) = line.split_once(':') else {
+                continue;
+            };
+            let needs = needs.split_whitespace().map(name_of).collect();
+            all.modules.insert(
+                name_of(file),
+                Module {
+                    file: file.trim().to_owned(),
+                    needs,
+                    ..Module::default()
+                },
+            );
+        }
+        for line in lines(alias) {
+            let mut words = line.split_whitespace();
+            if let (Some("alias"), Some(pattern), Some(module)) =
+                (words.next(), words.next(), words.next())
+            {
+                let alias = Alias {
+                    pattern: normal(pattern),
+                    module: normal(module),
+                };
+                all.aliases
+                    .entry(bus(&alias.pattern))
+                    .or_default()
+                    .push(alias);
+            }
+        }
+        for line in lines(softdep) {
+            all.softdep(line);
+        }
+        all.builtin = lines(builtin).map(name_of).collect();
+        all
+    }
+
+    /// Reads the files of a kernel's modules' folder; one that is missing counts as empty but `modules.dep`.
+    ///
+    /// # Errors
+    /// `modules.dep` cannot be read.
+    pub fn read(folder: &Path) -> io::Result<Self> {
+        let optional = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let dep = std::fs::read_to_string(folder.join("modules.dep"))?;
+        Ok(Self::parse(
+            &dep,
+            &optional("modules.alias"),
+            &optional("modules.softdep"),
+            &optional("modules.builtin"),
+        ))
+    }
+
+    /// The folder of the running kernel's modules below `root`.
+    #[must_use]
+    pub fn folder(root: &Path) -> PathBuf {
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        root.join("usr/lib/modules").join(release)
+    }
+
+    /// What to load for a module's name or an alias (`virtio:d00000002v00001AF4`, `fs-vfat`). An alias may name several modules.
+    #[must_use]
+    pub fn find(&self, wanted: &str) -> Found {
+        let wanted = normal(wanted);
+        if self.modules.contains_key(&wanted) {
+            return self.files(&[wanted]);
+        }
+        if self.builtin.contains(&wanted) {
+            return Found::Builtin;
+        }
+        let mut names: Vec<String> = Vec::new();
+        // A pattern without `:` and one that begins with a wildcard stand under the empty bus.
+        for key in [bus(&wanted), String::new()] {
+            for alias in self.aliases.get(&key).into_iter().flatten() {
+                if !names.contains(&alias.module)
+                    && matches(alias.pattern.as_bytes(), wanted.as_bytes())
+                {
+                    names.push(alias.module.clone());
+                }
+            }
+            if key.is_empty() {
+                break;
+            }
+        }
+        if !names.is_empty() && names.iter().all(|name| self.builtin.contains(name)) {
+            return Found::Builtin;
+        }
+        self.files(&names)
+    }
+
+    fn files(&self, names: &[String]) -> Found {
+        let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+        for name in names {
+            self.visit(name, &mut seen, &mut order);
+        }
+        if order.is_empty() {
+            Found::Unknown
+        } else {
+            Found::Files(order)
+        }
+    }
+
+    /// Depth first; `seen` ends what a cycle of soft dependencies would not.
+    fn visit(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
+        let Some(module) = self.modules.get(name) else {
+            return;
+        };
+        if !seen.insert(name.to_owned()) {
+            return;
+        }
+        for needed in module.before.iter().chain(&module.needs) {
+            self.visit(needed, seen, order);
+        }
+        order.push(module.file.clone());
+        for later in &module.after {
+            self.visit(later, seen, order);
+        }
+    }
+
+    /// `softdep NAME pre: a b post: c`
+    fn softdep(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        let (Some("softdep"), Some(name)) = (words.next(), words.next()) else {
+            return;
+        };
+        let Some(module) = self.modules.get_mut(&normal(name)) else {
+            return;
+        };
+        let mut list = &mut Vec::new();
+        for word in words {
+            match word {
+                "pre:" => list = &mut module.before,
+                "post:" => list = &mut module.after,
+                other => list.push(normal(other)),
+            }
+        }
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// `kernel/net/bridge/br-netfilter.ko` is the module `br_netfilter`.
+fn name_of(file: &str) -> String {
+    let name = file.trim().rsplit('/').next().unwrap_or_default();
+    normal(name.split_once(".ko").map_or(name, |(name, _)| name))
+}
+
+/// kmod takes `-` and `_` for one, but inside brackets (`alias_normalize`).
+fn normal(name: &str) -> String {
+    let mut bracket = false;
+    let change = |character: char| {
+        match character {
+            '[' => bracket = true,
+            ']' => bracket = false,
+            '-' if !bracket => return '_',
+            _ => {}
+        }
+        character
+    };
+    name.chars().map(change).collect()
+}
+
+/// The bus of an alias, `pci` of `pci:v00001AF4…`; empty where there is none before a wildcard.
+fn bus(alias: &str) -> String {
+    let end = alias.find(['*', '?', '[', ':']);
+    match end {
+        Some(end) if alias[end..].starts_with(':') => alias[..end].to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// `fnmatch(3)` without flags and escapes: `*`, `?`, `[a-z]`, `[!a-z]`.
+#[must_use]
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at_pattern, mut at_text) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while at_text < text.len() {
+        if pattern.get(at_pattern) == Some(&b'*') {
+            star = Some((at_pattern + 1, at_text));
+            at_pattern += 1;
+            continue;
+        }
+        match one(&pattern[at_pattern.min(pattern.len())..], text[at_text]) {
+            Some(length) => {
+                at_pattern += length;
+                at_text += 1;
+            }
+            // Only the last star need give way: what an earlier one could take, the last one can.
+            None => match star {
+                Some((after, taken)) => {
+                    (at_pattern, at_text) = (after, taken + 1);
+                    star = Some((after, taken + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at_pattern.min(pattern.len())..]
+        .iter()
+        .all(|byte| *byte == b'*')
+}
+
+/// The length of the pattern's first item where that item takes `byte`.
+fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match pattern.first()? {
+        b'?' => Some(1),
+        b'[' => {
+            let negated = pattern.get(1) == Some(&b'!');
+            let start = if negated { 2 } else { 1 };
+            // A `]` in the first place stands for itself; a bracket without an end is an ordinary character.
+            let Some(end) = (start + 1..pattern.len()).find(|at| pattern[*at] == b']') else {
+                return (byte == b'[').then_some(1);
+            };
+            (in_set(&pattern[start..end], byte) != negated).then_some(end + 1)
+        }
+        literal => (*literal == byte).then_some(1),
+    }
+}
+
+fn in_set(mut set: &[u8], byte: u8) -> bool {
+    loop {
+        match set {
+            [] => return false,
+            [low, b'-', high, rest @ ..] => {
+                if (*low..=*high).contains(&byte) {
+                    return true;
+                }
+                set = rest;
+            }
+            [literal, rest @ ..] => {
+                if *literal == byte {
+                    return true;
+                }
+                set = rest;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, proptest};
+
+    use super::{Found, Modules, matches};
+
+    const DEP: &str = "\
+kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_pci_modern_dev.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/virtio/virtio_pci_modern_dev.ko:
+kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko
+kernel/drivers/virtio/virtio.ko:
+kernel/net/bridge/br_netfilter.ko: kernel/net/bridge/bridge.ko
+kernel/net/bridge/bridge.ko:
+kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/crypto/crc32c_generic.ko:
+kernel/a.ko:
+kernel/b.ko:
+";
+    const ALIAS: &str = "\
+# Aliases extracted from modules themselves.
+alias pci:v00001AF4d*sv*sd*bc*sc*i* virtio_pci
+alias virtio:d00000002v* virtio_blk
+alias fs-ext4 ext4
+alias netdev-[a-c]* a
+alias usb:v*p*d*dc*dsc*dp*ic08isc06ip50in* b
+alias acpi*:QEMU0002:* a
+alias cpu:type:x86* a
+alias cpu:type:x86* b
+alias crypto-crc32c builtin_thing
+";
+    const SOFTDEP: &str = "softdep ext4 pre: crc32c-generic post: a\nsoftdep a pre: ext4\n";
+    const BUILTIN: &str = "kernel/drivers/nvme/host/nvme.ko\nkernel/lib/builtin_thing.ko\n";
+
+    fn modules() -> Modules {
+        Modules::parse(DEP, ALIAS, SOFTDEP, BUILTIN)
+    }
+
+    #[track_caller]
+    fn check(wanted: &str, want: &[&str]) {
+        let names = |file: &String| file.rsplit('/').next().unwrap_or_default().to_owned();
+        match modules().find(wanted) {
+            Found::Files(files) => assert_eq!(
+                files.iter().map(names).collect::<Vec<_>>(),
+                want,
+                "{wanted}"
+            ),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn dependencies_come_first_and_once() {
+        check(
+            "virtio_pci",
+            &[
+                "virtio_pci_modern_dev.ko",
+                "virtio.ko",
+                "virtio_ring.ko",
+                "virtio_pci.ko",
+            ],
+        );
+        check("br-netfilter", &["bridge.ko", "br_netfilter.ko"]);
+    }
+
+    #[test]
+    fn hardware_aliases_are_patterns() {
+        check(
+            "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00",
+            &[
+                "virtio_pci_modern_dev.ko",
+                "virtio.ko",
+                "virtio_ring.ko",
+                "virtio_pci.ko",
+            ],
+        );
+        check(
+            "usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00",
+            &["b.ko"],
+        );
+        check(
+            "netdev-bx",
+            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
+        );
+    }
+
+    #[test]
+    fn an_alias_of_several_modules_loads_them_all_and_a_wildcard_may_stand_before_the_bus_ends() {
+        check(
+            "cpu:type:x86,ven0000",
+            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko", "b.ko"],
+        );
+        check(
+            "acpi:QEMU0002:",
+            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
+        );
+    }
+
+    #[test]
+    fn soft_dependencies_stand_around_and_a_cycle_ends() {
+        check(
+            "fs-ext4",
+            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
+        );
+    }
+
+    #[test]
+    fn what_is_built_in_needs_no_file_and_what_is_unknown_is_told() {
+        assert_eq!(modules().find("nvme"), Found::Builtin);
+        assert_eq!(modules().find("crypto-crc32c"), Found::Builtin);
+        assert_eq!(modules().find("virtio:d00000002v00001AF4"), Found::Unknown);
+        assert_eq!(modules().find("nothing"), Found::Unknown);
+    }
+
+    #[test]
+    fn fnmatch_table() {
+        for (pattern, text, want) in [
+            ("", "", true),
+            ("*", "", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("[0-9a-f]x", "bx", true),
+            ("[!0-9]x", "1x", false),
+            ("[!0-9]x", "zx", true),
+            ("[]]x", "]x", true),
+            ("[abc", "[abc", true),
+            ("*[12]", "ab3", false),
+            ("**a", "a", true),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), text.as_bytes()),
+                want,
+                "{pattern} on {text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_parsers(dep in "(?s).{0,200}", alias in "(alias [a-z*?:\\[\\]!-]{0,9} [a-z-]{1,3}\n){0,9}", wanted in "[a-z:]{0,9}") {
+            let _ = Modules::parse(&dep, &alias, &dep, &dep).find(&wanted);
+        }
+
+        #[test]
+        fn a_star_takes_everything(text: Vec<u8>) {
+            prop_assert!(matches(b"*", &text));
+            prop_assert!(matches(&[b"*", text.iter().filter(|b| b.is_ascii_alphanumeric()).copied().collect::<Vec<u8>>().as_slice(), b"*"].concat(),
+                &text.iter().filter(|b| b.is_ascii_alphanumeric()).copied().collect::<Vec<u8>>()));
+        }
+    }
+}

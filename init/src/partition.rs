@@ -1,0 +1,440 @@
+//! Turns the bytes of a disk into its GPT ([`Table`]), and a table with a grown last partition into the bytes to write.
+//!
+//! Format: UEFI Specification 2.10, section 5.3; field names are those of its tables 5.5 (header) and 5.6 (entry).
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::str::FromStr;
+
+/// A GUID in the order in which it is written, e.g. `C12A7328-F81F-11D2-BA4B-00A0C93EC93B`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guid([u8; 16]);
+
+impl Guid {
+    /// EFI system partition.
+    pub const ESP: Self =
+        Self(*b"\xC1\x2A\x73\x28\xF8\x1F\x11\xD2\xBA\x4B\x00\xA0\xC9\x3E\xC9\x3B");
+    /// Variable data, `/var` (Discoverable Partitions Specification).
+    pub const VAR: Self =
+        Self(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
+
+    /// From the disk: the first three fields are little endian (UEFI appendix A).
+    #[must_use]
+    pub fn from_disk(b: [u8; 16]) -> Self {
+        Self([
+            b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13],
+            b[14], b[15],
+        ])
+    }
+
+    /// Whether it is all zeros: the type of an unused entry.
+    #[must_use]
+    pub fn is_nil(&self) -> bool {
+        self.0 == [0; 16]
+    }
+}
+
+impl fmt::Display for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no GUID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a GUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")]
+pub struct NotAGuid;
+
+impl FromStr for Guid {
+    type Err = NotAGuid;
+
+    fn from_str(text: &str) -> Result<Self, NotAGuid> {
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+        if lengths != [8, 4, 4, 4, 12] {
+            return Err(NotAGuid);
+        }
+        let mut guid = [0; 16];
+        for (byte, pair) in guid.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |at: usize| {
+                char::from(pair[at])
+                    .to_digit(16)
+                    .and_then(|digit| u8::try_from(digit).ok())
+            };
+            *byte = digit(0)
+                .zip(digit(1))
+                .map(|(high, low)| high << 4 | low)
+                .ok_or(NotAGuid)?;
+        }
+        Ok(Self(guid))
+    }
+}
+
+/// One used entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// From 1, as the kernel numbers it.
+    pub number: u32,
+    /// `PartitionTypeGUID`
+    pub kind: Guid,
+    /// `UniquePartitionGUID`
+    pub guid: Guid,
+    /// `StartingLBA`, in sectors of the table.
+    pub first: u64,
+    /// `EndingLBA`, inclusive.
+    pub last: u64,
+    /// `PartitionName`
+    pub name: String,
+}
+
+/// Which of the two copies was sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copy {
+    /// The one behind the protective MBR.
+    Primary,
+    /// The one in the disk's last sectors.
+    Backup,
+}
+
+/// A disk's partition table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Bytes of a sector: 512 or 4096.
+    pub sector: u64,
+    /// Which copy was read.
+    pub copy: Copy,
+    /// The used entries in the order of their numbers.
+    pub partitions: Vec<Partition>,
+    header: Header,
+    entries: Vec<u8>,
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk could not be read.
+    #[error("reading the partition table")]
+    Read(#[from] io::Error),
+    /// Neither copy has a GPT's signature.
+    #[error("the disk has no GPT")]
+    Missing,
+    /// There is a signature, but neither copy is sound.
+    #[error("the GPT is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    my_lba: u64,
+    alternate_lba: u64,
+    first_usable: u64,
+    last_usable: u64,
+    disk_guid: [u8; 16],
+    entries_lba: u64,
+    count: u32,
+    size: u32,
+    entries_crc: u32,
+}
+
+const SIGNATURE: &[u8; 8] = b"EFI PART";
+const REVISION: u32 = 0x0001_0000;
+const HEADER_SIZE: usize = 92;
+/// Far above the 16 KiB that everyone writes; keeps a made-up header from asking for gigabytes.
+const MAX_ENTRIES_BYTES: u64 = 1 << 20;
+
+impl Header {
+    fn parse(bytes: &[u8], at: u64) -> Result<Self, &'static str> {
+        if bytes.get(..8) != Some(SIGNATURE) {
+            return Err("no signature");
+        }
+        let size = u32_at(bytes, 12) as usize;
+        if size < HEADER_SIZE || size > bytes.len() {
+            return Err("the header's size is impossible");
+        }
+        let mut zeroed = bytes[..size].to_vec();
+        zeroed[16..20].fill(0);
+        if crc32fast::hash(&zeroed) != u32_at(bytes, 16) {
+            return Err("the header's checksum is wrong");
+        }
+        let header = Self {
+            my_lba: u64_at(bytes, 24),
+            alternate_lba: u64_at(bytes, 32),
+            first_usable: u64_at(bytes, 40),
+            last_usable: u64_at(bytes, 48),
+            disk_guid: array_at(bytes, 56),
+            entries_lba: u64_at(bytes, 72),
+            count: u32_at(bytes, 80),
+            size: u32_at(bytes, 84),
+            entries_crc: u32_at(bytes, 88),
+        };
+        if header.my_lba != at {
+            return Err("the header belongs to another sector");
+        }
+        if header.size < 128
+            || !header.size.is_power_of_two()
+            || header.entries_bytes() > MAX_ENTRIES_BYTES
+        {
+            return Err("the entries' size is impossible");
+        }
+        Ok(header)
+    }
+
+    fn entries_bytes(&self) -> u64 {
+        u64::from(self.count) * u64::from(self.size)
+    }
+
+    fn bytes(&self, sector: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(SIGNATURE);
+        bytes.extend_from_slice(&REVISION.to_le_bytes());
+        bytes.extend_from_slice(&(HEADER_SIZE as u32).to_le_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        for field in [
+            self.my_lba,
+            self.alternate_lba,
+            self.first_usable,
+            self.last_usable,
+        ] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.disk_guid);
+        bytes.extend_from_slice(&self.entries_lba.to_le_bytes());
+        for field in [self.count, self.size, self.entries_crc] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes);
+        bytes[16..20].copy_from_slice(&crc.to_le_bytes());
+        bytes.resize(
+            usize::try_from(sector)
+                .unwrap_or(HEADER_SIZE)
+                .max(HEADER_SIZE),
+            0,
+        );
+        bytes
+    }
+}
+
+impl Table {
+    /// Reads the table of a disk: the primary copy, and where that is not sound the backup in the last sector. Sectors of 512
+    /// bytes are tried before those of 4096.
+    ///
+    /// # Errors
+    /// No copy is sound, or the disk cannot be read.
+    pub fn read(disk: &mut (impl Read + Seek)) -> Result<Self, Error> {
+        let length = disk.seek(SeekFrom::End(0))?;
+        let mut damage = None;
+        for copy in [Copy::Primary, Copy::Backup] {
+            for sector in [512, 4096] {
+                let sectors = length / sector;
+                let at = if copy == Copy::Primary {
+                    1
+                } else {
+                    sectors.saturating_sub(1)
+                };
+                if sectors < 4 {
+                    continue;
+                }
+                match Self::read_copy(disk, sector, sectors, at, copy)? {
+                    Ok(table) => return Ok(table),
+                    Err("no signature") => {}
+                    Err(reason) => damage = damage.or(Some(reason)),
+                }
+            }
+        }
+        Err(damage.map_or(Error::Missing, Error::Damaged))
+    }
+
+    fn read_copy(
+        disk: &mut (impl Read + Seek),
+        sector: u64,
+        sectors: u64,
+        at: u64,
+        copy: Copy,
+    ) -> io::Result<Result<Self, &'static str>> {
+        let header = match Header::parse(&bytes_at(disk, at * sector, sector)?, at) {
+            Ok(header) => header,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let end = header
+            .entries_lba
+            .checked_add(header.entries_bytes().div_ceil(sector));
+        if end.is_none_or(|end| end > sectors) {
+            return Ok(Err("the entries lie behind the disk's end"));
+        }
+        let entries = bytes_at(disk, header.entries_lba * sector, header.entries_bytes())?;
+        if crc32fast::hash(&entries) != header.entries_crc {
+            return Ok(Err("the entries' checksum is wrong"));
+        }
+        let partitions = parse_entries(&entries, header.size as usize);
+        if partitions
+            .iter()
+            .any(|one| one.first > one.last || one.last >= sectors)
+        {
+            return Ok(Err(
+                "a partition ends behind the disk's end or before its start",
+            ));
+        }
+        Ok(Ok(Self {
+            sector,
+            copy,
+            partitions,
+            header,
+            entries,
+        }))
+    }
+
+    /// The table with partition `number` stretched to the end of a disk of `length` bytes, as writes to be done in this order. `None`
+    /// where it cannot grow: it ends there already, or another partition lies behind it.
+    ///
+    /// The backup comes first and lies where nothing was before, so at every moment one sound copy is on the disk.
+    #[must_use]
+    pub fn grow(&self, number: u32, length: u64) -> Option<Growth> {
+        let old = self.partitions.iter().find(|one| one.number == number)?;
+        if self.partitions.iter().any(|other| other.first > old.first) {
+            return None;
+        }
+        let sectors = length / self.sector;
+        let entry_sectors = self.header.entries_bytes().div_ceil(self.sector);
+        let last_usable = sectors.checked_sub(entry_sectors + 2)?;
+        // Partitions end on a MiB as they begin on one: a bit less, and aligned for every disk.
+        let alignment = (1 << 20) / self.sector;
+        let last = ((last_usable + 1) / alignment * alignment).checked_sub(1)?;
+        if last <= old.last {
+            return None;
+        }
+        let mut entries = self.entries.clone();
+        let at = usize::try_from(number - 1).ok()? * self.header.size as usize;
+        entries
+            .get_mut(at + 40..at + 48)?
+            .copy_from_slice(&last.to_le_bytes());
+        let primary = Header {
+            my_lba: 1,
+            alternate_lba: sectors - 1,
+            last_usable,
+            entries_lba: 2,
+            entries_crc: crc32fast::hash(&entries),
+            ..self.header
+        };
+        if primary.first_usable < 2 + entry_sectors {
+            return None;
+        }
+        let backup = Header {
+            my_lba: primary.alternate_lba,
+            alternate_lba: 1,
+            entries_lba: last_usable + 1,
+            ..primary
+        };
+        entries.resize(usize::try_from(entry_sectors * self.sector).ok()?, 0);
+        Some(Growth {
+            start: old.first * self.sector,
+            length: (last + 1 - old.first) * self.sector,
+            backup: Write {
+                offset: backup.entries_lba * self.sector,
+                bytes: [entries.clone(), backup.bytes(self.sector)].concat(),
+            },
+            // MBR, header and entries in one piece: the window in which a power cut finds half of it is as small as it can be.
+            primary: Write {
+                offset: 0,
+                bytes: [
+                    protective_mbr(self.sector, sectors),
+                    primary.bytes(self.sector),
+                    entries,
+                ]
+                .concat(),
+            },
+        })
+    }
+}
+
+/// What to write to make a partition longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growth {
+    /// Where the partition starts, in bytes.
+    pub start: u64,
+    /// How long it is then, in bytes.
+    pub length: u64,
+    /// To be written, and to have reached the disk, first.
+    pub backup: Write,
+    /// To be written then.
+    pub primary: Write,
+}
+
+/// Bytes and their place on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// From the disk's start.
+    pub offset: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// UEFI 5.2.3, table 5.4. The boot code area is empty: these disks boot by UEFI alone.
+fn protective_mbr(sector: u64, sectors: u64) -> Vec<u8> {
+    let mut mbr = vec![0; usize::try_from(sector).unwrap_or(512)];
+    mbr[446..462].copy_from_slice(&[0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0, 0, 0, 0]);
+    let size = u32::try_from(sectors - 1).unwrap_or(u32::MAX);
+    mbr[458..462].copy_from_slice(&size.to_le_bytes());
+    mbr[510..512].copy_from_slice(&[0x55, 0xAA]);
+    mbr
+}
+
+fn parse_entries(entries: &[u8], size: usize) -> Vec<Partition> {
+    let used = entries
+        .chunks_exact(size)
+        .zip(1..)
+        .filter(|(entry, _)| entry[..16] != [0; 16]);
+    used.map(|(entry, number)| {
+        let units: Vec<u16> = entry[56..128]
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+            .collect();
+        Partition {
+            number,
+            kind: Guid::from_disk(array_at(entry, 0)),
+            guid: Guid::from_disk(array_at(entry, 16)),
+            first: u64_at(entry, 32),
+            last: u64_at(entry, 40),
+            name: String::from_utf16_lossy(
+                units.split(|unit| *unit == 0).next().unwrap_or_default(),
+            ),
+        }
+    })
+    .collect()
+}
+
+fn bytes_at(disk: &mut (impl Read + Seek), offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    disk.seek(SeekFrom::Start(offset))?;
+    disk.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `N` bytes at an offset; zeros where there are none, which no caller asks for.
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes
+        .get(at..at + N)
+        .and_then(|part| part.try_into().ok())
+        .unwrap_or([0; N])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! Turns what hardware is there, and what the image lists, into loaded modules, and hears of hardware that comes ([`Listener`]).
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use crate::kmod::{Found, Modules};
+use crate::log;
+use crate::sys::Sys;
+use crate::uevent::Uevent;
+
+/// Loads modules of one kernel, each at most once.
+pub struct Loader<'a> {
+    sys: &'a dyn Sys,
+    root: PathBuf,
+    folder: PathBuf,
+    modules: Modules,
+    asked: BTreeSet<String>,
+}
+
+impl<'a> Loader<'a> {
+    /// For the modules below `root/usr/lib/modules/<running kernel>`.
+    ///
+    /// # Errors
+    /// There are none for the running kernel.
+    pub fn open(sys: &'a dyn Sys, root: &Path) -> Result<Self> {
+        Self::of(sys, root, &Modules::folder(root))
+    }
+
+    fn of(sys: &'a dyn Sys, root: &Path, folder: &Path) -> Result<Self> {
+        let modules = Modules::read(folder)
+            .with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
+        Ok(Self {
+            sys,
+            root: root.to_owned(),
+            folder: folder.to_owned(),
+            modules,
+            asked: BTreeSet::new(),
+        })
+    }
+
+    /// Loads what a name or alias stands for, with all it needs. `Ok(false)` where this kernel knows no such thing.
+    ///
+    /// # Errors
+    /// The kernel refuses a module.
+    pub fn load(&mut self, wanted: &str) -> Result<bool> {
+        if !self.asked.insert(wanted.to_owned()) {
+            return Ok(true);
+        }
+        let files = match self.modules.find(wanted) {
+            Found::Files(files) => files,
+            Found::Builtin => return Ok(true),
+            Found::Unknown => return Ok(false),
+        };
+        for file in files {
+            let path = self.folder.join(&file);
+            if self.is_live(&path) || !self.asked.insert(file.clone()) {
+                continue;
+            }
+            let loaded = self.sys.load_module(&path, "");
+            loaded.with_context(|| format!("loading the module {file}"))?;
+            log::debug(format_args!("module {file} loaded for {wanted}"));
+        }
+        Ok(true)
+    }
+
+    /// Loads what `/usr/share/kscratch/modules-load` lists. One that fails is told and does not keep the others back.
+    pub fn load_list(&mut self) {
+        let list = fs::read_to_string(self.root.join("usr/share/kscratch/modules-load"))
+            .unwrap_or_default();
+        for name in list
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            match self.load(name) {
+                Ok(true) => {}
+                Ok(false) => log::line(format_args!(
+                    "module {name} is listed, but not part of this image"
+                )),
+                Err(error) => log::line(format_args!("{error:#}")),
+            }
+        }
+    }
+
+    /// Loads drivers for the hardware that is there already: every `modalias` of every bus.
+    pub fn coldplug(&mut self) {
+        let buses = self.root.join("sys/bus");
+        let devices = entries(&buses)
+            .into_iter()
+            .flat_map(|bus| entries(&bus.join("devices")));
+        let aliases: BTreeSet<String> = devices
+            .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
+            .map(|alias| alias.trim().to_owned())
+            .filter(|alias| !alias.is_empty())
+            .collect();
+        for alias in aliases {
+            self.plug(&alias);
+        }
+    }
+
+    /// Loads a driver for one piece of hardware. Hardware that no driver wants is not worth a line.
+    pub fn plug(&mut self, alias: &str) {
+        if let Err(error) = self.load(alias) {
+            log::debug(format_args!("{error:#} (for {alias})"));
+        }
+    }
+
+    /// Whether it is loaded already: by the initramfs, or by someone else.
+    fn is_live(&self, file: &Path) -> bool {
+        let name = file
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .replace('-', "_");
+        fs::read_to_string(self.root.join("sys/module").join(name).join("initstate"))
+            .is_ok_and(|state| state.trim() == "live")
+    }
+}
+
+/// `modprobe` as the kernel (`/sbin/modprobe -q -- ALIAS`), kubelet and dockerd call it: flags and one or more names.
+///
+/// # Errors
+/// A module is unknown (not with `-q`, and as kmod does) or refused.
+pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
+    let (mut quiet, mut all, mut names, mut flags_end) = (false, false, Vec::new(), false);
+    for arg in args {
+        match arg.as_str() {
+            "--" if !flags_end => flags_end = true,
+            "-q" | "--quiet" if !flags_end => quiet = true,
+            "-a" | "--all" if !flags_end => all = true,
+            "-v" | "--verbose" | "-b" | "--use-blacklist" | "-s" | "--syslog" if !flags_end => {}
+            flag if flag.starts_with('-') && !flags_end => {
+                bail!("modprobe: the flag {flag} is not supported by kscratch-init")
+            }
+            name => names.push(name),
+        }
+    }
+    // Without --all, what stands behind the first name are parameters of the module (modprobe(8)).
+    let (names, parameters) = if all {
+        (names.as_slice(), None)
+    } else {
+        (&names[..names.len().min(1)], names.get(1))
+    };
+    if let Some(parameter) = parameters {
+        bail!("modprobe: module parameters ({parameter}) are not supported by kscratch-init");
+    }
+    let mut loader = Loader::open(sys, root)?;
+    for name in names {
+        let known = loader.load(name)?;
+        if !known && !quiet {
+            bail!(
+                "modprobe: module {name} not found in {}",
+                loader.folder.display()
+            );
+        }
+        if !known {
+            bail!("");
+        }
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The kernel's uevents from the moment it is opened.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+}
+
+/// What a wait brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// One event.
+    Event(Uevent),
+    /// Some events were lost (`ENOBUFS`): look at everything again.
+    Lost,
+    /// Nothing until the deadline.
+    Nothing,
+}
+
+impl Listener {
+    /// Opens the socket (`NETLINK_KOBJECT_UEVENT`, group 1: the kernel's own messages).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open() -> io::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(KOBJECT_UEVENT),
+        )?;
+        bind(&socket, &SocketAddrNetlink::new(0, 1))?;
+        Ok(Self { socket })
+    }
+
+    /// Waits for the next event until `deadline`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn next(&self, deadline: Instant) -> io::Result<Heard> {
+        // Larger than any uevent (UEVENT_BUFFER_SIZE is 2048).
+        let mut buffer = [0_u8; 8192];
+        loop {
+            match recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((_, length)) => {
+                    if let Some(event) = Uevent::parse(&buffer[..length.min(buffer.len())]) {
+                        return Ok(Heard::Event(event));
+                    }
+                }
+                Err(rustix::io::Errno::NOBUFS) => return Ok(Heard::Lost),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(Heard::Nothing);
+                    }
+                    self.wait(left)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wait(&self, left: Duration) -> io::Result<()> {
+        let time = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::{Heard, Listener, Loader};
+    use crate::sys::Recording;
+
+    /// A root with three modules, a list, one live module and a device.
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(
+            "m/modules.dep",
+            "kernel/virtio_blk.ko: kernel/virtio_ring.ko kernel/virtio.ko\nkernel/virtio_ring.ko: kernel/virtio.ko\nkernel/virtio.ko:\nkernel/br-netfilter.ko:\nkernel/overlay.ko:\n",
+        );
+        write("m/modules.alias", "alias virtio:d00000002v* virtio_blk\n");
+        write(
+            "usr/share/kscratch/modules-load",
+            "# what kubelet needs\nbr_netfilter\nmissing\noverlay\n\n",
+        );
+        write("sys/module/virtio/initstate", "live\n");
+        write(
+            "sys/bus/virtio/devices/virtio0/modalias",
+            "virtio:d00000002v00001AF4\n",
+        );
+        write(
+            "sys/bus/virtio/devices/virtio1/modalias",
+            "virtio:d00000002v00001AF4\n",
+        );
+        write("sys/bus/virtio/devices/virtio2/modalias", "\n");
+        root
+    }
+
+    fn calls(sys: &Recording, root: &Path) -> Vec<String> {
+        sys.calls()
+            .iter()
+            .map(|line| line.replace(root.to_str().unwrap(), "R"))
+            .collect()
+    }
+
+    #[test]
+    fn the_list_is_loaded_and_what_fails_does_not_keep_back_the_rest() {
+        let root = root();
+        let sys = Recording::new().failing(
+            &format!("load {}/m/kernel/br-netfilter", root.path().display()),
+            std::io::ErrorKind::InvalidData,
+        );
+        Loader::of(&sys, root.path(), &root.path().join("m"))
+            .unwrap()
+            .load_list();
+        assert_eq!(
+            calls(&sys, root.path()),
+            [
+                "load R/m/kernel/br-netfilter.ko",
+                "load R/m/kernel/overlay.ko"
+            ]
+        );
+    }
+
+    #[test]
+    fn hardware_gets_its_driver_once_and_live_modules_stay() {
+        let root = root();
+        let sys = Recording::new();
+        let mut loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
+        loader.coldplug();
+        loader.coldplug();
+        assert_eq!(
+            calls(&sys, root.path()),
+            [
+                "load R/m/kernel/virtio_ring.ko",
+                "load R/m/kernel/virtio_blk.ko"
+            ]
+        );
+    }
+
+    #[test]
+    fn no_modules_for_the_kernel_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let error = Loader::open(&Recording::new(), root.path()).err().unwrap();
+        assert!(
+            format!("{error:#}").contains("modules.dep: No such file"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn the_kernels_socket_opens_and_a_wait_ends() {
+        let listener = Listener::open().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        while listener.next(deadline).unwrap() != Heard::Nothing {}
+        assert!(Instant::now() >= deadline);
+    }
+}

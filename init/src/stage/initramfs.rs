@@ -1,0 +1,262 @@
+//! The first stage: turns a started kernel into a machine whose root is the disk's root partition.
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::block::{Devices, Found};
+use super::hardware::{Heard, Listener, Loader};
+use super::mounts;
+use crate::cmdline::CommandLine;
+use crate::log;
+use crate::partition::{Copy, Guid};
+use crate::sys::{Flag, Mount, Sys};
+
+/// How long the root partition may take to appear: slow controllers spin up in 10 to 20 s.
+const ROOT_WITHIN: Duration = Duration::from_secs(30);
+const NEW_ROOT: &str = "/sysroot";
+const INIT: &str = "/usr/lib/kscratch/init";
+
+/// Runs the stage. Returns only on failure.
+///
+/// # Errors
+/// Always: what failed.
+pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
+    let root = Path::new("/");
+    mounts::early(sys, root)?;
+    log::open();
+    let text = fs::read_to_string("/proc/cmdline").context("reading the kernel command line")?;
+    let cmdline = CommandLine::parse(&text);
+    log::set_debug(cmdline.debug);
+    log::line(format_args!(
+        "kscratch {} in the initramfs",
+        env!("CARGO_PKG_VERSION")
+    ));
+    let wanted = wanted_root(&cmdline)?;
+
+    // Open before the first driver is loaded: no disk can appear unheard.
+    let listener = Listener::open().context("listening to the kernel's uevents")?;
+    let mut loader = Loader::open(sys, root)?;
+    loader.load_list();
+    loader.coldplug();
+    let devices = Devices::of_machine();
+    let found = wait_for(&devices, wanted, &listener, &mut loader)?;
+    let device = found
+        .device()
+        .context("naming the root partition's device")?;
+
+    mount_root(sys, &device, Path::new(NEW_ROOT))?;
+    log::line(format_args!(
+        "root {} ({}, PARTUUID={wanted}) mounted read-only",
+        device.display(),
+        found.partition.name
+    ));
+    mounts::hand_over(sys, root, Path::new(NEW_ROOT))?;
+    free_initramfs(root);
+    Err(
+        anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[]))
+            .context(format!("executing {INIT} of the root partition")),
+    )
+}
+
+fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
+    match &cmdline.root {
+        Some(Ok(guid)) => Ok(*guid),
+        Some(Err(text)) => bail!(
+            "kscratch.root={text} on the kernel command line is not of the form PARTUUID=<guid>"
+        ),
+        None => bail!(
+            "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"
+        ),
+    }
+}
+
+/// Waits by uevent for the partition, loading drivers for hardware that comes meanwhile.
+fn wait_for(
+    devices: &Devices,
+    wanted: Guid,
+    listener: &Listener,
+    loader: &mut Loader<'_>,
+) -> Result<Found> {
+    let deadline = Instant::now() + ROOT_WITHIN;
+    loop {
+        if let Some(found) = look(devices, wanted) {
+            return Ok(found);
+        }
+        // Only what concerns disks is worth reading all tables again.
+        loop {
+            match listener
+                .next(deadline)
+                .context("waiting for the root partition")?
+            {
+                Heard::Event(event) => {
+                    if let Some(alias) = event.modalias.filter(|_| event.action == "add") {
+                        loader.plug(&alias);
+                    }
+                    if event.subsystem == "block" && event.action != "remove" {
+                        break;
+                    }
+                }
+                Heard::Lost => {
+                    loader.coldplug();
+                    break;
+                }
+                Heard::Nothing => bail!(
+                    "no partition PARTUUID={wanted} (kscratch.root) within {} s; there is\n{}",
+                    ROOT_WITHIN.as_secs(),
+                    devices.describe().trim_end()
+                ),
+            }
+        }
+    }
+}
+
+fn look(devices: &Devices, wanted: Guid) -> Option<Found> {
+    let mut all: Vec<Found> = devices
+        .find(wanted)
+        .into_iter()
+        .filter(|found| found.device().is_some())
+        .collect();
+    if all.len() > 1 {
+        let names: Vec<&str> = all.iter().map(|found| found.disk.name.as_str()).collect();
+        log::line(format_args!(
+            "the disks {} carry the same image; the root is taken from {}",
+            names.join(", "),
+            names[0]
+        ));
+    }
+    let first = (!all.is_empty()).then(|| all.remove(0))?;
+    if first.table.copy == Copy::Backup {
+        log::line(format_args!(
+            "the primary GPT of {} is damaged, its backup is used",
+            first.disk.name
+        ));
+    }
+    Some(first)
+}
+
+fn mount_root(sys: &dyn Sys, device: &Path, new_root: &Path) -> Result<()> {
+    fs::create_dir_all(new_root).with_context(|| format!("making {}", new_root.display()))?;
+    let source = device.to_str().context("naming the root device")?;
+    let mount = Mount {
+        source,
+        target: new_root,
+        kind: "ext4",
+        flags: &[Flag::ReadOnly],
+        data: "",
+    };
+    sys.mount(&mount)
+        .with_context(|| format!("mounting the root partition {source} read-only"))
+}
+
+/// Gives the initramfs' memory back: its files are of no use once the root is there. Only on the memory filesystem that the kernel
+/// unpacks an initramfs into, and never across a mount.
+fn free_initramfs(root: &Path) {
+    const RAMFS: u64 = 0x8584_58F6;
+    const TMPFS: u64 = 0x0102_1994;
+    let kind = rustix::fs::statfs(root).map(|found| u64::try_from(found.f_type).unwrap_or(0));
+    let device = fs::metadata(root).map(|found| found.dev());
+    match (kind, device) {
+        (Ok(RAMFS | TMPFS), Ok(device)) => remove_below(root, device),
+        _ => log::debug("the root of the initramfs is no memory filesystem; its files stay"),
+    }
+}
+
+fn remove_below(folder: &Path, device: u64) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path: PathBuf = entry.path();
+        let Ok(found) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if found.dev() != device {
+            continue;
+        }
+        // What cannot be removed costs its memory and nothing else.
+        if found.is_dir() {
+            remove_below(&path, device);
+            let _ = fs::remove_dir(&path);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use super::{look, mount_root, remove_below, wanted_root};
+    use crate::cmdline::CommandLine;
+    use crate::stage::block::tests::{ROOT, machine};
+    use crate::sys::Recording;
+
+    #[test]
+    fn a_command_line_without_a_root_says_what_is_missing() {
+        let error = |text: &str| {
+            wanted_root(&CommandLine::parse(text))
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            error("quiet"),
+            "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"
+        );
+        assert_eq!(
+            error("kscratch.root=/dev/vda2"),
+            "kscratch.root=/dev/vda2 on the kernel command line is not of the form PARTUUID=<guid>"
+        );
+    }
+
+    #[test]
+    fn the_root_is_looked_for_on_all_disks() {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = machine(folder.path(), 40);
+        assert_eq!(
+            look(&devices, ROOT.parse().unwrap()).unwrap().disk.name,
+            "vda"
+        );
+        fs::remove_dir_all(devices.sysfs.join("vda/vda2")).unwrap();
+        assert!(
+            look(&devices, ROOT.parse().unwrap()).is_none(),
+            "the kernel does not know the partition yet"
+        );
+    }
+
+    #[test]
+    fn the_root_is_mounted_read_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let sys = Recording::new();
+        mount_root(&sys, Path::new("/dev/vda2"), &folder.path().join("sysroot")).unwrap();
+        assert_eq!(
+            sys.calls(),
+            [format!(
+                "mount /dev/vda2 {}/sysroot ext4 readonly",
+                folder.path().display()
+            )]
+        );
+    }
+
+    #[test]
+    fn files_of_the_initramfs_go_and_links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inside, outside) = (folder.path().join("inside"), folder.path().join("outside"));
+        fs::create_dir_all(inside.join("a/b")).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(inside.join("a/b/file"), "x").unwrap();
+        fs::write(outside.join("kept"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        let device = fs::metadata(&inside).unwrap().dev();
+        remove_below(&inside, device + 1);
+        assert!(
+            inside.join("a/b/file").exists(),
+            "another device's files stay"
+        );
+        remove_below(&inside, device);
+        assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+        assert!(outside.join("kept").exists());
+    }
+}
