@@ -68,10 +68,9 @@ pub enum Role {
 
 /// A cluster and its address ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, default)]
 pub struct Cluster {
     /// Name, as it stands in kubeconfigs. Default `kubernetes`.
-    #[schemars(extend("default" = "kubernetes"))]
     pub name: String,
     /// API server as `HOST[:PORT]`, port 6443 by default. A node needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,17 +80,37 @@ pub struct Cluster {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Addresses of all pods, cut into one /24 per node. Default 10.244.0.0/16.
-    #[schemars(with = "String", extend("default" = "10.244.0.0/16"))]
+    #[schemars(with = "String")]
     pub pod_range: Ipv4Net,
     /// Addresses of services. Default 10.96.0.0/16.
-    #[schemars(with = "String", extend("default" = "10.96.0.0/16"))]
+    #[schemars(with = "String")]
     pub service_range: Ipv4Net,
     /// Address of the cluster's DNS service. Default: the tenth of the service range.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "String")]
     pub dns_address: Ipv4Addr,
     /// DNS domain of services. Default `cluster.local`.
-    #[schemars(extend("default" = "cluster.local"))]
     pub dns_domain: String,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: "kubernetes".to_owned(),
+            endpoint: None,
+            ca: None,
+            pod_range: DEFAULT_POD_RANGE,
+            service_range: DEFAULT_SERVICE_RANGE,
+            dns_address: Self::default_dns_address(DEFAULT_SERVICE_RANGE),
+            dns_domain: DEFAULT_DNS_DOMAIN.to_owned(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The tenth address of a service range, where by custom the DNS service is.
+    pub fn default_dns_address(service_range: Ipv4Net) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(service_range.network()).saturating_add(10))
+    }
 }
 
 /// The machine as a Kubernetes node.

@@ -1,0 +1,321 @@
+//! Reads `role.toml` (and `secrets.toml`) section by section into [`RoleMetadata`], collecting every problem on the way.
+use std::collections::BTreeMap;
+
+use crate::certificate;
+use crate::error::{Errors, Source};
+use crate::kubelet;
+use crate::read::{Reader, Table, fault};
+use crate::role::{
+    Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, Role, RoleMetadata,
+    Static, Time,
+};
+use crate::rules;
+use crate::secret::Secret;
+use crate::syntax;
+
+/// The version of the format that this program reads.
+const VERSION: i64 = 1;
+
+/// Reads role metadata.
+///
+/// # Errors
+/// All that is wrong with the text, each with its place.
+pub fn parse(text: &str) -> Result<RoleMetadata, Errors> {
+    read(text, None)
+}
+
+/// Reads role metadata whose secrets stand (in part or all) in a second text, which holds nothing else.
+///
+/// # Errors
+/// All that is wrong with both texts; a secret that both give is refused.
+pub fn parse_with_secrets(text: &str, secrets: &str) -> Result<RoleMetadata, Errors> {
+    read(text, Some(secrets))
+}
+
+fn read(text: &str, secrets: Option<&str>) -> Result<RoleMetadata, Errors> {
+    let mut reader = Reader::new();
+    let mut metadata = RoleMetadata::standalone();
+    let document = reader.document(Source::Role, text);
+    if let Some(document) = &document {
+        metadata = role_document(&mut reader, Table::root(document));
+    }
+    if let Some(text) = secrets
+        && let Some(document) = reader.document(Source::Secrets, text)
+    {
+        secrets_document(&mut reader, Table::root(&document), &mut metadata.join);
+    }
+    if document.is_some() {
+        rules::check(&mut reader, &metadata);
+    }
+    let problems = reader.into_problems();
+    if problems.is_empty() {
+        Ok(metadata)
+    } else {
+        Err(Errors::new(problems))
+    }
+}
+
+fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
+    if reader
+        .take_integer(&mut root, "version", VERSION, VERSION)
+        .is_none()
+        && !reader.given("version")
+    {
+        let fix = "write `version = 1` at the top of the file";
+        reader.fault_at("version", fault("is missing", fix));
+    }
+    let role = reader.take_string(&mut root, "role", |text| match text {
+        "node" => Ok(Role::Node),
+        "master" => Ok(Role::Master),
+        other => Err(fault(
+            format!("{other:?} is no role"),
+            "use \"node\" or \"master\"",
+        )),
+    });
+    if role.is_none() && !reader.given("role") {
+        let fix = "write `role = \"node\"` (or \"master\") at the top of the file";
+        reader.fault_at("role", fault("is missing", fix));
+    }
+    let cluster = reader.take_table(&mut root, "cluster");
+    let node = reader.take_table(&mut root, "node");
+    let network = reader.take_table(&mut root, "network");
+    let docker = reader.take_table(&mut root, "docker");
+    let join = reader.take_table(&mut root, "join");
+    let time = reader.take_table(&mut root, "time");
+    let kubelet = reader.take_table(&mut root, "kubelet");
+    let metadata = RoleMetadata {
+        version: 1,
+        role: role.unwrap_or(Role::Node),
+        cluster: cluster.map(|table| read_cluster(reader, table)),
+        node: node
+            .map(|table| read_node(reader, table))
+            .unwrap_or_default(),
+        network: network
+            .map(|table| read_network(reader, table))
+            .unwrap_or_default(),
+        docker: docker
+            .map(|table| read_docker(reader, table))
+            .unwrap_or_default(),
+        join: join
+            .map(|table| read_join(reader, table))
+            .unwrap_or_default(),
+        time: time
+            .map(|table| read_time(reader, table))
+            .unwrap_or_default(),
+        kubelet: kubelet
+            .map(|table| kubelet::extras(reader, &table))
+            .unwrap_or_default(),
+        manifests: read_manifests(reader, &mut root),
+    };
+    reader.finish(&root);
+    metadata
+}
+
+/// The secrets file: `join.token`, and `version` for those who like to write it.
+fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, join: &mut Join) {
+    let line = reader.line_of("join.token");
+    let given = reader.given("join.token");
+    reader.take_version(&mut root, VERSION);
+    let Some(mut table) = reader.take_table(&mut root, "join") else {
+        return refuse_open_fields(reader, &root);
+    };
+    if let Some(field) = reader.take(&mut table, "token") {
+        if given {
+            let what = format!("stands in the role file too, on line {line}");
+            reader.field_fault(&field, fault(what, "remove one of the two"));
+        } else {
+            join.token = reader.string(&field, syntax::token);
+        }
+    }
+    reader.finish(&table);
+    refuse_open_fields(reader, &root);
+}
+
+/// Tells fields that belong into the role file from those that exist nowhere.
+fn refuse_open_fields(reader: &mut Reader<'_>, root: &Table<'_>) {
+    const OPEN: [&str; 8] = [
+        "role",
+        "cluster",
+        "node",
+        "network",
+        "docker",
+        "time",
+        "kubelet",
+        "manifests",
+    ];
+    let mut known = root.knowing(&["version", "join"]);
+    for (key, field) in root.all() {
+        if let Some(open) = OPEN.iter().find(|open| **open == key) {
+            known = known.knowing(&[open]);
+            let fix = "move it to the role file: this one holds only `join.token`";
+            reader.field_fault(&field, fault("is no secret", fix));
+        }
+    }
+    reader.finish(&known);
+}
+
+fn read_cluster(reader: &mut Reader<'_>, mut table: Table<'_>) -> Cluster {
+    let t = &mut table;
+    let default = Cluster::default();
+    let service_range = reader
+        .take_string(t, "service_range", |text| syntax::range(text, 12, 28))
+        .unwrap_or(default.service_range);
+    let cluster = Cluster {
+        name: reader
+            .take_string(t, "name", syntax::subdomain)
+            .unwrap_or(default.name),
+        endpoint: reader.take_string(t, "endpoint", syntax::endpoint),
+        ca: reader.take_string(t, "ca", certificate::bundle),
+        // Cut into /24s by the controller-manager, which takes at most 2^16 of them (`--node-cidr-mask-size`).
+        pod_range: reader
+            .take_string(t, "pod_range", |text| syntax::range(text, 8, 24))
+            .unwrap_or(default.pod_range),
+        service_range,
+        dns_address: reader
+            .take_string(t, "dns_address", syntax::address)
+            .unwrap_or_else(|| Cluster::default_dns_address(service_range)),
+        dns_domain: reader
+            .take_string(t, "dns_domain", syntax::subdomain)
+            .unwrap_or(default.dns_domain),
+    };
+    reader.finish(&table);
+    cluster
+}
+
+fn read_node(reader: &mut Reader<'_>, mut table: Table<'_>) -> Node {
+    let t = &mut table;
+    let name = reader.take_string(t, "name", syntax::node_name);
+    // A range smaller than /28 leaves docker's quarter no address to give.
+    let pod_range = reader.take_string(t, "pod_range", |text| syntax::range(text, 8, 28));
+    let mut labels = BTreeMap::new();
+    if let Some(table) = reader.take_table(t, "labels") {
+        for (key, field) in table.all() {
+            match syntax::label_key(key) {
+                Ok(key) => {
+                    if let Some(value) = reader.string(&field, syntax::label_value) {
+                        labels.insert(key, value);
+                    }
+                }
+                Err(fault) => reader.field_fault(&field, fault),
+            }
+        }
+    }
+    let taints = reader.take_strings(t, "taints", syntax::taint);
+    reader.finish(&table);
+    Node {
+        name,
+        pod_range,
+        labels,
+        taints,
+    }
+}
+
+fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
+    let t = &mut table;
+    let interface = reader.take_string(t, "interface", syntax::interface);
+    let fixed = reader
+        .take_table(t, "static")
+        .and_then(|table| read_static(reader, table));
+    let mode = reader.take_string(t, "mode", |text| match text {
+        "routed" => Ok(Mode::Routed),
+        "overlay" => Ok(Mode::Overlay),
+        other => Err(fault(
+            format!("{other:?} is no mode"),
+            "use \"routed\" or \"overlay\"",
+        )),
+    });
+    let network = Network {
+        interface,
+        fixed,
+        // 576: what every IPv4 host must take (RFC 791).
+        mtu: reader
+            .take_integer(t, "mtu", 576, 65535)
+            .and_then(|mtu| u32::try_from(mtu).ok()),
+        dns_servers: reader.take_strings(t, "dns_servers", syntax::name_server),
+        search: reader.take_strings(t, "search", syntax::subdomain),
+        mode: mode.unwrap_or(Mode::Routed),
+        masquerade: reader.take_bool(t, "masquerade").unwrap_or(true),
+    };
+    reader.finish(&table);
+    network
+}
+
+fn read_static(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Static> {
+    let address = reader.take_string(&mut table, "address", syntax::address_in_network);
+    let gateway = reader.take_string(&mut table, "gateway", syntax::address);
+    if address.is_none() && !reader.given("network.static.address") {
+        let fix = "write `address = \"192.168.7.20/24\"`, or remove the table for DHCP";
+        reader.fault_at("network.static.address", fault("is missing", fix));
+    }
+    reader.finish(&table);
+    Some(Static {
+        address: address?,
+        gateway,
+    })
+}
+
+fn read_docker(reader: &mut Reader<'_>, mut table: Table<'_>) -> Docker {
+    let t = &mut table;
+    let docker = Docker {
+        insecure_registries: reader.take_strings(t, "insecure_registries", syntax::registry),
+        mirrors: reader.take_strings(t, "mirrors", syntax::mirror),
+        // Linux' `fs.nr_open` is 1048576 by default: more cannot be given to any process.
+        open_files: reader
+            .take_integer(t, "open_files", 1024, 1_048_576)
+            .and_then(|files| u64::try_from(files).ok())
+            .unwrap_or(DEFAULT_OPEN_FILES),
+    };
+    reader.finish(&table);
+    docker
+}
+
+fn read_join(reader: &mut Reader<'_>, mut table: Table<'_>) -> Join {
+    let token: Option<Secret> = reader.take_string(&mut table, "token", syntax::token);
+    reader.finish(&table);
+    Join { token }
+}
+
+fn read_time(reader: &mut Reader<'_>, mut table: Table<'_>) -> Time {
+    let servers = reader.take_strings(&mut table, "servers", syntax::host);
+    reader.finish(&table);
+    Time { servers }
+}
+
+fn read_manifests(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Vec<Manifest> {
+    let mut manifests: Vec<Manifest> = Vec::new();
+    let Some(field) = reader.take(root, "manifests") else {
+        return manifests;
+    };
+    for item in reader.array(&field) {
+        let Some(mut table) = reader.table(&item) else {
+            continue;
+        };
+        let name = reader.take_string(&mut table, "name", syntax::subdomain);
+        let content = reader.take_string(&mut table, "content", |text| {
+            if text.trim().is_empty() {
+                return Err(fault("is empty", "give a Pod in YAML or JSON"));
+            }
+            Ok(text.to_owned())
+        });
+        for key in ["name", "content"] {
+            let path = table.path_of(key);
+            if !reader.given(&path) {
+                let fix = "give every [[manifests]] a name and a content";
+                reader.fault_at(&path, fault("is missing", fix));
+            }
+        }
+        reader.finish(&table);
+        let (Some(name), Some(content)) = (name, content) else {
+            continue;
+        };
+        if let Some(first) = manifests.iter().position(|other| other.name == name) {
+            let what = format!("{name:?} is the name of manifests[{first}] too");
+            reader.fault_at(
+                &table.path_of("name"),
+                fault(what, "give each its own name"),
+            );
+        }
+        manifests.push(Manifest { name, content });
+    }
+    manifests
+}

@@ -1,0 +1,186 @@
+//! Checks the rules that hold between fields: ranges that must not overlap, addresses that must lie inside a range.
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::read::{Reader, fault};
+use crate::role::{Cluster, Role, RoleMetadata, Static};
+
+/// Reports every rule that is broken. A rule is left out where a field that it needs is wrong in itself: one mistake, one message.
+pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
+    ranges_apart(reader, metadata);
+    if let Some(cluster) = &metadata.cluster {
+        dns_inside(reader, cluster);
+        node_range_inside(reader, cluster, metadata.node.pod_range);
+        endpoint_outside(reader, cluster);
+        if metadata.role == Role::Node {
+            joinable(reader, cluster);
+        }
+    } else if metadata.join.token.is_some() {
+        let fix = "add [cluster] with endpoint and ca, or remove the token";
+        reader.fault_at("join.token", fault("there is no cluster to join", fix));
+    }
+    if let Some(fixed) = &metadata.network.fixed {
+        static_address(reader, fixed);
+    }
+    // resolv.conf(5): MAXNS is 3, and kubelet warns about every pod where there are more.
+    if metadata.network.dns_servers.len() > 3 {
+        let what = format!(
+            "{} name servers, of which resolvers read 3",
+            metadata.network.dns_servers.len()
+        );
+        reader.fault_at("network.dns_servers", fault(what, "name at most 3"));
+    }
+    let taints = &metadata.node.taints;
+    for (index, taint) in taints.iter().enumerate() {
+        let same =
+            |other: &&crate::role::Taint| (&other.key, other.effect) == (&taint.key, taint.effect);
+        if let Some(first) = taints.iter().take(index).find(same) {
+            let what = format!("{taint} and {first} have the same key and effect");
+            reader.fault_at("node.taints", fault(what, "remove one of the two"));
+        }
+    }
+}
+
+/// R1: pod, service and host networks do not overlap; both names are given.
+fn ranges_apart(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
+    let mut ranges: Vec<(&str, Ipv4Net)> = Vec::new();
+    match &metadata.cluster {
+        Some(cluster) => {
+            ranges.push(("cluster.pod_range", cluster.pod_range));
+            ranges.push(("cluster.service_range", cluster.service_range));
+        }
+        None => ranges.extend(
+            metadata
+                .node_pod_range()
+                .map(|range| ("node.pod_range", range)),
+        ),
+    }
+    if let Some(fixed) = &metadata.network.fixed {
+        ranges.push(("network.static.address", fixed.address));
+    }
+    for (index, (second, second_range)) in ranges.iter().enumerate() {
+        for (first, first_range) in ranges.iter().take(index) {
+            let (a, b) = (first_range, second_range);
+            let overlap = a.contains(&b.network()) || b.contains(&a.network());
+            if !overlap || reader.faulty(first) || reader.faulty(second) {
+                continue;
+            }
+            // The message goes to the one that was written; a default is moved by writing the other.
+            let (at, other, mine, theirs) = if reader.given(second) {
+                (second, first, b, a)
+            } else {
+                (first, second, a, b)
+            };
+            let default = if reader.given(other) {
+                ""
+            } else {
+                " (the default)"
+            };
+            let what = format!("{mine} overlaps {other}{default}, {theirs}");
+            reader.fault_at(
+                at,
+                fault(what, format!("move one of the two: set {at} or {other}")),
+            );
+        }
+    }
+}
+
+fn dns_inside(reader: &mut Reader<'_>, cluster: &Cluster) {
+    let (range, dns) = (cluster.service_range, cluster.dns_address);
+    if reader.faulty("cluster.service_range") || reader.faulty("cluster.dns_address") {
+        return;
+    }
+    let default = Cluster::default_dns_address(range);
+    let what = if !range.contains(&dns) {
+        format!("{dns} lies outside cluster.service_range, {range}")
+    } else if dns == range.network() || dns == range.broadcast() {
+        format!("{dns} is the first or last address of cluster.service_range, {range}")
+    } else if u32::from(dns) == u32::from(range.network()) + 1 {
+        format!("{dns} is the address of the service `kubernetes`")
+    } else {
+        return;
+    };
+    let fix = format!("give an address inside it, e.g. {default}");
+    reader.fault_at("cluster.dns_address", fault(what, fix));
+}
+
+fn node_range_inside(reader: &mut Reader<'_>, cluster: &Cluster, range: Option<Ipv4Net>) {
+    let Some(range) = range else { return };
+    if reader.faulty("cluster.pod_range") || cluster.pod_range.contains(&range) {
+        return;
+    }
+    let what = format!(
+        "{range} lies outside cluster.pod_range, {}",
+        cluster.pod_range
+    );
+    let fix = format!("give a part of {}", cluster.pod_range);
+    reader.fault_at("node.pod_range", fault(what, fix));
+}
+
+fn endpoint_outside(reader: &mut Reader<'_>, cluster: &Cluster) {
+    let Some(Ok(host)) = cluster
+        .endpoint
+        .as_ref()
+        .map(|e| e.host.parse::<Ipv4Addr>())
+    else {
+        return;
+    };
+    let ranges = [
+        ("cluster.pod_range", cluster.pod_range),
+        ("cluster.service_range", cluster.service_range),
+    ];
+    for (name, range) in ranges {
+        if range.contains(&host) && !reader.faulty(name) {
+            let what = format!("{host} lies inside {name}, {range}");
+            let fix = "give the address under which the masters are reached from outside";
+            reader.fault_at("cluster.endpoint", fault(what, fix));
+        }
+    }
+}
+
+/// R8: a node needs to know where the cluster is and how the cluster proves itself.
+fn joinable(reader: &mut Reader<'_>, cluster: &Cluster) {
+    if cluster.endpoint.is_none() && !reader.given("cluster.endpoint") {
+        let fix =
+            "write `endpoint = \"HOST:6443\"`, or remove [cluster] for a node that stands alone";
+        reader.fault_at("cluster.endpoint", fault("is missing", fix));
+    }
+    if cluster.ca.is_none() && !reader.given("cluster.ca") {
+        let fix =
+            "paste the cluster's CA certificate: without it any machine could pose as the cluster";
+        reader.fault_at("cluster.ca", fault("is missing", fix));
+    }
+}
+
+fn static_address(reader: &mut Reader<'_>, fixed: &Static) {
+    let net = fixed.address;
+    let is_host = |address: Ipv4Addr| {
+        net.prefix_len() >= 31 || (address != net.network() && address != net.broadcast())
+    };
+    if !is_host(net.addr()) {
+        let what = format!(
+            "{} is the network's own or its broadcast address",
+            net.addr()
+        );
+        reader.fault_at(
+            "network.static.address",
+            fault(what, "give the address of a host"),
+        );
+    }
+    let Some(gateway) = fixed.gateway else { return };
+    let what = if !net.contains(&gateway) {
+        format!(
+            "{gateway} lies outside {}, the network of network.static.address",
+            net.trunc()
+        )
+    } else if gateway == net.addr() {
+        format!("{gateway} is the machine's own address")
+    } else if !is_host(gateway) {
+        format!("{gateway} is the network's own or its broadcast address")
+    } else {
+        return;
+    };
+    let fix = format!("give the address of a router inside {}", net.trunc());
+    reader.fault_at("network.static.gateway", fault(what, fix));
+}

@@ -1,0 +1,351 @@
+//! What valid metadata means: every field read, every default filled in, and the same again after a trip through text.
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use kscratch_metadata::{
+    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, Role,
+    RoleMetadata, Secret, Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+const CA: &str = include_str!("ca.pem");
+
+#[test]
+fn two_lines_are_a_machine_that_stands_alone() {
+    let metadata = parse("version = 1\nrole = \"node\"\n").unwrap();
+    assert_eq!(metadata, RoleMetadata::standalone());
+    assert_eq!(metadata.docker.open_files, 1_000_000);
+    assert_eq!(
+        metadata.node_pod_range(),
+        Some("10.244.0.0/24".parse().unwrap())
+    );
+}
+
+#[test]
+fn a_cluster_has_the_usual_ranges() {
+    let text = format!(
+        "version = 1\nrole = \"node\"\n[cluster]\nendpoint = \"Api.Example.org\"\nca = '''{CA}'''\n"
+    );
+    let metadata = parse(&text).unwrap();
+    let cluster = metadata.cluster.as_ref().unwrap();
+    assert_eq!(
+        cluster.endpoint.as_ref().unwrap().to_string(),
+        "api.example.org:6443"
+    );
+    assert_eq!(cluster.pod_range.to_string(), "10.244.0.0/16");
+    assert_eq!(cluster.service_range.to_string(), "10.96.0.0/16");
+    assert_eq!(cluster.dns_address.to_string(), "10.96.0.10");
+    assert_eq!(cluster.dns_domain, "cluster.local");
+    // The control plane gives the node its range (automatic mode).
+    assert_eq!(metadata.node_pod_range(), None);
+}
+
+#[test]
+fn every_field_is_read() {
+    let text = format!(
+        r#"
+version = 1
+role = "node"
+[cluster]
+name = "lab"
+endpoint = "192.168.7.2:8443"
+ca = '''{CA}'''
+pod_range = "10.10.0.0/16"
+service_range = "10.20.0.0/20"
+dns_address = "10.20.1.1"
+dns_domain = "lab.internal"
+[node]
+name = "n1.lab"
+pod_range = "10.10.3.0/24"
+labels = {{ "example.com/rack" = "r1", "node.kubernetes.io/x" = "" }}
+taints = ["dedicated=db:NoExecute", "example.com/slow:PreferNoSchedule"]
+[network]
+interface = "52-54-00-AB-CD-EF"
+mtu = 9000
+dns_servers = ["9.9.9.9"]
+search = ["lab.internal"]
+mode = "overlay"
+masquerade = false
+[network.static]
+address = "192.168.7.20/24"
+gateway = "192.168.7.1"
+[docker]
+insecure_registries = ["registry.lab:5000", "192.168.0.0/16"]
+mirrors = ["https://mirror.lab/"]
+open_files = 65536
+[time]
+servers = ["time.lab", "192.168.7.3"]
+[kubelet]
+maxPods = 50
+evictionHard = {{ "memory.available" = "100Mi" }}
+memoryThrottlingFactor = 0.5
+[[manifests]]
+name = "web"
+content = "kind: Pod"
+"#
+    );
+    let read = parse_with_secrets(&text, "[join]\ntoken = \"abcdef.0123456789abcdef\"\n").unwrap();
+    let want = RoleMetadata {
+        version: 1,
+        role: Role::Node,
+        cluster: Some(Cluster {
+            name: "lab".into(),
+            endpoint: Some(Endpoint {
+                host: "192.168.7.2".into(),
+                port: 8443,
+            }),
+            ca: Some(CA.into()),
+            pod_range: "10.10.0.0/16".parse().unwrap(),
+            service_range: "10.20.0.0/20".parse().unwrap(),
+            dns_address: Ipv4Addr::new(10, 20, 1, 1),
+            dns_domain: "lab.internal".into(),
+        }),
+        node: Node {
+            name: Some("n1.lab".into()),
+            pod_range: Some("10.10.3.0/24".parse().unwrap()),
+            labels: BTreeMap::from([
+                ("example.com/rack".into(), "r1".into()),
+                ("node.kubernetes.io/x".into(), String::new()),
+            ]),
+            taints: vec![
+                Taint {
+                    key: "dedicated".into(),
+                    value: "db".into(),
+                    effect: Effect::NoExecute,
+                },
+                Taint {
+                    key: "example.com/slow".into(),
+                    value: String::new(),
+                    effect: Effect::PreferNoSchedule,
+                },
+            ],
+        },
+        network: Network {
+            interface: Some(Interface::Mac(Mac([0x52, 0x54, 0, 0xab, 0xcd, 0xef]))),
+            fixed: Some(Static {
+                address: "192.168.7.20/24".parse().unwrap(),
+                gateway: Some(Ipv4Addr::new(192, 168, 7, 1)),
+            }),
+            mtu: Some(9000),
+            dns_servers: vec![Ipv4Addr::new(9, 9, 9, 9)],
+            search: vec!["lab.internal".into()],
+            mode: Mode::Overlay,
+            masquerade: false,
+        },
+        docker: Docker {
+            insecure_registries: vec!["registry.lab:5000".into(), "192.168.0.0/16".into()],
+            mirrors: vec!["https://mirror.lab/".into()],
+            open_files: 65536,
+        },
+        join: Join {
+            token: Some(Secret::new("abcdef.0123456789abcdef")),
+        },
+        time: Time {
+            servers: vec!["time.lab".into(), "192.168.7.3".into()],
+        },
+        kubelet: serde_json::json!({
+            "maxPods": 50,
+            "evictionHard": {"memory.available": "100Mi"},
+            "memoryThrottlingFactor": 0.5,
+        })
+        .as_object()
+        .unwrap()
+        .clone(),
+        manifests: vec![Manifest {
+            name: "web".into(),
+            content: "kind: Pod".into(),
+        }],
+    };
+    assert_eq!(read, want);
+    assert_eq!(parse(&to_toml(&want).unwrap()).unwrap(), want);
+}
+
+/// Every field that the parser knows is in the schema, and the schema says what the parser says of unknown ones.
+#[test]
+fn the_schema_knows_the_same_fields() {
+    let schema = json_schema();
+    assert_eq!(
+        schema["additionalProperties"],
+        serde_json::Value::Bool(false)
+    );
+    assert_eq!(schema["required"], serde_json::json!(["version", "role"]));
+    let parts = [
+        ("Cluster", "[cluster]"),
+        ("Node", "[node]"),
+        ("Network", "[network]"),
+        ("Static", "[network.static]"),
+        ("Docker", "[docker]"),
+        ("Join", "[join]"),
+        ("Time", "[time]"),
+        ("Manifest", "[[manifests]]"),
+    ];
+    for (name, header) in parts {
+        let part = &schema["$defs"][name];
+        assert_eq!(
+            part["additionalProperties"],
+            serde_json::Value::Bool(false),
+            "{name}"
+        );
+        let fields: Vec<&String> = part["properties"].as_object().unwrap().keys().collect();
+        let text = format!("version = 1\nrole = \"node\"\n{header}\nqqqqqqqqqqqq = 1\n");
+        let errors = parse(&text).unwrap_err();
+        let known = errors
+            .problems()
+            .iter()
+            .find_map(|problem| problem.fix.strip_prefix("known here: "))
+            .unwrap();
+        let known: Vec<&str> = known.split(", ").collect();
+        assert_eq!(fields, known, "{name}");
+        let needed = part["required"].as_array().map_or(0, Vec::len);
+        let wanted = match name {
+            "Static" => 1,
+            "Manifest" => 2,
+            _ => 0,
+        };
+        assert_eq!(needed, wanted, "{name}: {}", part["required"]);
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?"
+}
+
+/// A cluster under 10.64.0.0/10 with its node range inside, away from everything else that is generated here.
+fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
+    let node_range = option::of(any::<u8>());
+    (
+        word(),
+        word(),
+        any::<u16>(),
+        0_u8..64,
+        12_u8..=28,
+        node_range,
+        "[a-z]{1,8}",
+    )
+        .prop_map(|(name, host, port, second, prefix, node, domain)| {
+            let service_range = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), prefix);
+            let pods = |third, prefix| {
+                ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64 + second, third, 0), prefix)
+            };
+            let cluster = Cluster {
+                name,
+                endpoint: Some(Endpoint {
+                    host: format!("{host}.example"),
+                    port: port.max(1),
+                }),
+                ca: Some(CA.to_owned()),
+                pod_range: pods(0, 16),
+                service_range,
+                dns_address: Cluster::default_dns_address(service_range),
+                dns_domain: domain,
+            };
+            (cluster, node.map(|third| pods(third, 24)))
+        })
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let interface = prop_oneof![
+        "eth[0-9]{1,3}".prop_map(Interface::Name),
+        any::<[u8; 6]>().prop_map(|mac| Interface::Mac(Mac(mac))),
+    ];
+    let fixed = (2_u8..254, any::<bool>()).prop_map(|(last, gateway)| Static {
+        address: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 7, last), 24),
+        gateway: gateway.then_some(Ipv4Addr::new(192, 168, 7, 1)),
+    });
+    let mode = prop_oneof![Just(Mode::Routed), Just(Mode::Overlay)];
+    let parts = (
+        option::of(interface),
+        option::of(fixed),
+        option::of(576_u32..=65535),
+        mode,
+        any::<bool>(),
+    );
+    parts.prop_map(|(interface, fixed, mtu, mode, masquerade)| Network {
+        interface,
+        fixed,
+        mtu,
+        mode,
+        masquerade,
+        ..Network::default()
+    })
+}
+
+fn metadata() -> impl Strategy<Value = RoleMetadata> {
+    let labels = btree_map("[A-Za-z0-9]{1,9}", "([A-Za-z0-9]{1,9})?", 0..3);
+    let kubelet = btree_map(
+        "x[a-z]{0,5}( \\PC{0,4})?",
+        prop_oneof![
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<String>().prop_map(serde_json::Value::from),
+            vec(any::<String>(), 0..3).prop_map(serde_json::Value::from),
+        ],
+        0..4,
+    );
+    let manifests = btree_map(word(), any::<String>(), 0..3);
+    (
+        option::of(cluster()),
+        network(),
+        labels,
+        kubelet,
+        manifests,
+        1024_u64..=1_048_576,
+    )
+        .prop_map(
+            |(cluster, network, labels, kubelet, manifests, open_files)| {
+                let mut metadata = RoleMetadata::standalone();
+                metadata.join.token = cluster
+                    .is_some()
+                    .then(|| Secret::new("abcdef.0123456789abcdef"));
+                metadata.node.pod_range = cluster.as_ref().and_then(|(_, range)| *range);
+                metadata.cluster = cluster.map(|(cluster, _)| cluster);
+                metadata.node.labels = labels;
+                metadata.network = network;
+                metadata.docker.open_files = open_files;
+                metadata.kubelet = kubelet.into_iter().collect();
+                metadata.manifests = manifests
+                    .into_iter()
+                    .map(|(name, content)| Manifest {
+                        name,
+                        content: format!("x{content}"),
+                    })
+                    .collect();
+                metadata
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn valid_metadata_survives_its_text(metadata in metadata()) {
+        let text = to_toml(&metadata).unwrap();
+        let again = parse(&text).map_err(|errors| format!("{errors}\n{text}"));
+        prop_assert_eq!(again, Ok(metadata));
+    }
+
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>(), secrets in any::<String>()) {
+        let _ = parse_with_secrets(&text, &secrets);
+    }
+
+    /// Text that is TOML and looks like metadata reaches the rules; a damaged byte must not make them panic.
+    #[test]
+    fn damaged_metadata_never_panics(metadata in metadata(), at in any::<proptest::sample::Index>(), with in any::<char>()) {
+        let mut chars: Vec<char> = to_toml(&metadata).unwrap().chars().collect();
+        let at = at.index(chars.len());
+        chars[at] = with;
+        let _ = parse(&chars.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn arbitrary_values_never_panic(value in "\\PC{0,20}") {
+        let quoted = toml::Value::String(value).to_string();
+        let text = format!("version = 1\nrole = {quoted}\n[cluster]\nname = {quoted}\nendpoint = {quoted}\nca = {quoted}\npod_range = {quoted}\n\
+            service_range = {quoted}\ndns_address = {quoted}\n[node]\nname = {quoted}\npod_range = {quoted}\nlabels = {{ {quoted} = {quoted} }}\n\
+            taints = [{quoted}]\n[network]\ninterface = {quoted}\n[docker]\nmirrors = [{quoted}]\ninsecure_registries = [{quoted}]\n\
+            [join]\ntoken = {quoted}\n[kubelet]\n{quoted} = {quoted}\n");
+        let _ = parse(&text);
+    }
+}
