@@ -6,10 +6,30 @@
 //! CACHE/store/tmp/                     parts on their way in; never read
 //! ```
 use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::console::Hint;
 
 /// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,6 +40,31 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest)
+            .map_err(|_| format!("`{text}` is not a SHA-256 digest in hex"))?;
+        Ok(Digest(digest))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
     }
 }
 
@@ -34,4 +79,343 @@ pub struct Stored {
     pub len: u64,
     /// SHA-256 of exactly this range.
     pub sha256: Digest,
+}
+
+/// The folder. Cheap to clone; several may be open at once, [`Store::lock`] tells builds apart.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Held by the one build that may add to a store; released when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+impl Store {
+    /// Opens the store of a cache folder, making it where it is missing.
+    pub fn open(cache: &Path) -> Result<Store> {
+        let root = cache.join("store");
+        for folder in ["sha256", "unpacked", "tmp"] {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("making the folder {}", folder.display()))?;
+        }
+        Ok(Store { root })
+    }
+
+    /// Takes the lock against a second build, and clears what a killed build left half done.
+    pub fn lock(&self) -> Result<StoreLock> {
+        let path = self.root.join("lock");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(anyhow::anyhow!(
+                    "another kscratch-image is working in {}",
+                    self.root.display()
+                )
+                .context(Hint(
+                    "wait for it to finish, or use a folder of your own with --cache DIR".into(),
+                )));
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        let tmp = self.root.join("tmp");
+        for entry in fs::read_dir(&tmp).with_context(|| format!("reading {}", tmp.display()))? {
+            let path = entry?.path();
+            // Parts of downloads are kept: the next run resumes them.
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "part")
+            {
+                continue;
+            }
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.with_context(|| format!("clearing {}", path.display()))?;
+        }
+        Ok(StoreLock { _file: file })
+    }
+
+    /// The store's folder: what [`Stored::file`] is relative to.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a file with this digest is, if it is in the store.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("sha256").join(digest.to_string())
+    }
+
+    /// Whether a file with this digest is in the store.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    /// Opens the file with this digest.
+    pub fn get(&self, digest: &Digest) -> Result<File> {
+        let path = self.path(digest);
+        File::open(&path).with_context(|| format!("opening {} in the store", path.display()))
+    }
+
+    /// A file that is on its way into the store.
+    pub fn incoming(&self) -> Result<Incoming> {
+        let tmp = self.root.join("tmp");
+        let file = NamedTempFile::new_in(&tmp)
+            .with_context(|| format!("making a file in {}", tmp.display()))?;
+        Ok(Incoming {
+            store: self.clone(),
+            file: Verify::new(file),
+        })
+    }
+
+    /// A folder for work that shall end up in the store; removed when dropped.
+    pub fn scratch(&self) -> Result<TempDir> {
+        let tmp = self.root.join("tmp");
+        TempDir::new_in(&tmp).with_context(|| format!("making a folder in {}", tmp.display()))
+    }
+
+    /// Where the part of a download is kept between runs, so that it can be resumed.
+    pub fn part(&self, digest: &Digest) -> PathBuf {
+        self.root.join("tmp").join(format!("{digest}.part"))
+    }
+
+    /// Puts what a reader gives into the store and tells its digest and length.
+    pub fn add(&self, reader: &mut dyn Read) -> Result<(Digest, u64)> {
+        let mut incoming = self.incoming()?;
+        let len = io::copy(reader, &mut incoming).context("copying into the store")?;
+        Ok((incoming.finish(None)?, len))
+    }
+
+    /// Puts bytes into the store.
+    pub fn add_bytes(&self, mut bytes: &[u8]) -> Result<Digest> {
+        Ok(self.add(&mut bytes)?.0)
+    }
+
+    /// Gives a finished, verified file its name. It must be on the store's filesystem.
+    pub fn publish(&self, file: &Path, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        fs::rename(file, &path).with_context(|| format!("naming {}", path.display()))?;
+        sync_folder(&path)
+    }
+
+    /// Reads a range of a file in the store.
+    pub fn read(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let path = self.root.join(&stored.file);
+        let mut bytes = vec![
+            0;
+            usize::try_from(stored.len)
+                .context("reading a file that does not fit into memory")?
+        ];
+        File::open(&path)
+            .and_then(|file| file.read_exact_at(&mut bytes, stored.offset))
+            .with_context(|| {
+                format!(
+                    "reading {} bytes at {} of {}",
+                    stored.len,
+                    stored.offset,
+                    path.display()
+                )
+            })?;
+        Ok(bytes)
+    }
+
+    /// A whole file of the store as a range.
+    pub fn whole(&self, digest: &Digest) -> Result<Stored> {
+        let path = self.path(digest);
+        let len = fs::metadata(&path)
+            .with_context(|| format!("looking for {} in the store", path.display()))?
+            .len();
+        Ok(Stored {
+            file: format!("sha256/{digest}"),
+            offset: 0,
+            len,
+            sha256: *digest,
+        })
+    }
+}
+
+/// Makes a rename survive a power cut: the folder's entry is written too.
+pub(crate) fn sync_folder(entry: &Path) -> Result<()> {
+    let Some(folder) = entry.parent() else {
+        return Ok(());
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("writing {} to disk", folder.display()))
+}
+
+/// A writer that knows the digest and the length of what went through it.
+#[derive(Debug)]
+pub struct Verify<W> {
+    inner: W,
+    hash: Sha256,
+    len: u64,
+}
+
+impl<W: Write> Verify<W> {
+    /// Watches what is written to `inner`.
+    pub fn new(inner: W) -> Verify<W> {
+        Verify {
+            inner,
+            hash: Sha256::new(),
+            len: 0,
+        }
+    }
+
+    /// Counts bytes that `inner` has already, without writing them (the part of a resumed download).
+    pub fn resume(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Gives the inner writer back, with the digest and length.
+    pub fn into_parts(self) -> (W, Digest, u64) {
+        (self.inner, Digest(self.hash.finalize().into()), self.len)
+    }
+}
+
+impl<W: Write> Write for Verify<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// A file on its way into the store: written, then [finished](Incoming::finish); dropped, it is gone.
+#[derive(Debug)]
+pub struct Incoming {
+    store: Store,
+    file: Verify<NamedTempFile>,
+}
+
+impl Incoming {
+    /// Gives the file its name. With `expected`, a file with another digest is refused and gone.
+    pub fn finish(self, expected: Option<&Digest>) -> Result<Digest> {
+        let (file, digest, len) = self.file.into_parts();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            bail!("the digest of the {len} bytes is {digest}, expected {expected}");
+        }
+        let path = self.store.path(&digest);
+        file.as_file()
+            .sync_all()
+            .context("writing a new file of the store to disk")?;
+        file.persist(&path)
+            .with_context(|| format!("naming {}", path.display()))?;
+        sync_folder(&path)?;
+        Ok(digest)
+    }
+}
+
+impl Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Digest, Store, Stored};
+    use std::io::Write;
+
+    fn names(store: &Store, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(store.root().join(folder)).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_is_named_by_its_digest() {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::open(cache.path()).unwrap();
+        let digest = store.add_bytes(b"hello").unwrap();
+        assert_eq!(
+            digest.to_string(),
+            "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        );
+        assert!(store.has(&digest));
+        assert_eq!(
+            store.read(&store.whole(&digest).unwrap()).unwrap(),
+            b"hello"
+        );
+        let range = Stored {
+            file: format!("sha256/{digest}"),
+            offset: 1,
+            len: 3,
+            sha256: Digest::of(b"ell"),
+        };
+        assert_eq!(store.read(&range).unwrap(), b"ell");
+        assert!(
+            store.read(&Stored { len: 9, ..range }).is_err(),
+            "a range beyond the end"
+        );
+    }
+
+    #[test]
+    fn a_wrong_digest_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::open(cache.path()).unwrap();
+        let mut incoming = store.incoming().unwrap();
+        incoming.write_all(b"tampered").unwrap();
+        let error = incoming
+            .finish(Some(&Digest::of(b"good")))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("the digest of the 8 bytes is ") && error.contains("expected "),
+            "{error}"
+        );
+        assert!(names(&store, "sha256").is_empty() && names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn one_build_at_a_time_and_leftovers_are_cleared() {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::open(cache.path()).unwrap();
+        std::fs::write(store.root().join("tmp/.tmpleft"), "x").unwrap();
+        std::fs::write(store.root().join("tmp/0123.part"), "x").unwrap();
+        let held = store.lock().unwrap();
+        assert_eq!(names(&store, "tmp"), ["0123.part"]);
+        let error = Store::open(cache.path()).unwrap().lock().unwrap_err();
+        assert!(
+            format!("{error:#}").contains("another kscratch-image is working in"),
+            "{error:#}"
+        );
+        drop(held);
+        store.lock().unwrap();
+    }
 }
