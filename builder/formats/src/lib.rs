@@ -1,4 +1,7 @@
 //! Turns descriptions of disks and filesystems into plans of bytes: where every byte goes, known before one is written.
 pub mod bytes;
 pub mod ext4;
+pub mod fat32;
+pub mod gpt;
+pub mod guid;
 pub mod image;
