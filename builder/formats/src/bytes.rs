@@ -11,9 +11,7 @@ impl ReadAt for [u8] {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).ok();
         let span = start.and_then(|start| Some(start..start.checked_add(buf.len())?));
-        let bytes = span
-            .and_then(|span| self.get(span))
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = span.and_then(|span| self.get(span)).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
         Ok(())
     }
@@ -38,9 +36,7 @@ pub struct Window<R> {
 
 impl<R: ReadAt> ReadAt for Window<R> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let end = offset
-            .checked_add(buf.len() as u64)
-            .filter(|end| *end <= self.len);
+        let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.len);
         let start = self.start.checked_add(offset);
         match (start, end) {
             (Some(start), Some(_)) => self.inner.read_at(start, buf),

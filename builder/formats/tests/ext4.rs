@@ -24,20 +24,8 @@ fn options(size: u64) -> Options {
 }
 
 fn entry(path: &str, kind: Kind<u64>) -> Entry<u64> {
-    let mode = if matches!(kind, Kind::Directory) {
-        0o755
-    } else {
-        0o644
-    };
-    Entry {
-        path: path.to_owned(),
-        kind,
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime: 1_700_000_000,
-        xattrs: BTreeMap::new(),
-    }
+    let mode = if matches!(kind, Kind::Directory) { 0o755 } else { 0o644 };
+    Entry { path: path.to_owned(), kind, mode, uid: 0, gid: 0, mtime: 1_700_000_000, xattrs: BTreeMap::new() }
 }
 
 fn dir(path: &str) -> Entry<u64> {
@@ -53,9 +41,7 @@ fn file(path: &str, id: u64, len: u64) -> Entry<u64> {
 fn content(id: &u64) -> Vec<u8> {
     let mut state = *id;
     std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (state >> 56) as u8
     })
     .take(300_000)
@@ -77,11 +63,7 @@ fn check(entries: Vec<Entry<u64>>, options: &Options) -> tempfile::NamedTempFile
 }
 
 fn debugfs(file: &Path, request: &str) -> String {
-    run(
-        "debugfs",
-        "e2fsprogs",
-        &["-R", request, file.to_str().unwrap()],
-    )
+    run("debugfs", "e2fsprogs", &["-R", request, file.to_str().unwrap()])
 }
 
 #[test]
@@ -90,30 +72,19 @@ fn empty_filesystems_of_many_sizes_are_clean() {
         check(vec![], &options(size * MIB));
     }
     check(vec![], &options(256 << 10));
-    check(
-        vec![],
-        &Options {
-            inodes: Some(600_000),
-            ..options(3000 * MIB)
-        },
-    );
+    check(vec![], &Options { inodes: Some(600_000), ..options(3000 * MIB) });
 }
 
 #[test]
 fn every_kind_of_entry_is_clean_and_reads_back() {
     let long = "x".repeat(200);
     let mut capable = file("/bin/ping", 1, 5000);
-    capable.xattrs.insert(
-        "security.capability".to_owned(),
-        vec![1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    );
+    capable
+        .xattrs
+        .insert("security.capability".to_owned(), vec![1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let mut labelled = file("/bin/pong", 2, 4096);
-    labelled
-        .xattrs
-        .insert("user.comment".to_owned(), vec![7; 500]);
-    labelled
-        .xattrs
-        .insert("security.capability".to_owned(), vec![9; 20]);
+    labelled.xattrs.insert("user.comment".to_owned(), vec![7; 500]);
+    labelled.xattrs.insert("security.capability".to_owned(), vec![9; 20]);
     labelled.xattrs.insert("user.empty".to_owned(), vec![]);
     let mut owned = dir("/home");
     (owned.uid, owned.gid, owned.mode, owned.mtime) = (70_000, 80_000, 0o1777, 5_000_000_000);
@@ -128,13 +99,7 @@ fn every_kind_of_entry_is_clean_and_reads_back() {
             entry("/bin/small", Kind::Bytes(b"hello".to_vec())),
             dir("/dev"),
             entry("/dev/console", Kind::CharDevice { major: 5, minor: 1 }),
-            entry(
-                "/dev/vda",
-                Kind::BlockDevice {
-                    major: 254,
-                    minor: 1000,
-                },
-            ),
+            entry("/dev/vda", Kind::BlockDevice { major: 254, minor: 1000 }),
             owned,
             entry("/short", Kind::Symlink("bin/big".to_owned())),
             entry("/long", Kind::Symlink(long.clone())),
@@ -143,10 +108,7 @@ fn every_kind_of_entry_is_clean_and_reads_back() {
     );
     for (path, id, len) in [("/bin/ping", 1, 5000), ("/bin/big", 3, 300_000)] {
         let out = tempfile::NamedTempFile::new().unwrap();
-        debugfs(
-            made.path(),
-            &format!("dump {path} {}", out.path().display()),
-        );
+        debugfs(made.path(), &format!("dump {path} {}", out.path().display()));
         assert!(read(out.path()) == content(&id)[..len], "{path}");
     }
     assert!(debugfs(made.path(), "cat /bin/small").starts_with("hello"));
@@ -154,20 +116,12 @@ fn every_kind_of_entry_is_clean_and_reads_back() {
     assert!(debugfs(made.path(), "stat /short").contains("Fast link dest: \"bin/big\""));
     assert!(debugfs(made.path(), "stat /dev/console").contains("Device major/minor number: 05:01"));
     assert!(debugfs(made.path(), "stat /dev/vda").contains("Device major/minor number: 254:1000"));
-    assert!(
-        debugfs(made.path(), "ea_list /bin/ping")
-            .contains("security.capability (20) = 01 00 00 02")
-    );
+    assert!(debugfs(made.path(), "ea_list /bin/ping").contains("security.capability (20) = 01 00 00 02"));
     let labels = debugfs(made.path(), "ea_list /bin/pong");
-    assert!(
-        labels.contains("user.comment (500)") && labels.contains("security.capability (20)"),
-        "{labels}"
-    );
+    assert!(labels.contains("user.comment (500)") && labels.contains("security.capability (20)"), "{labels}");
     let home = debugfs(made.path(), "stat /home");
     assert!(
-        home.contains("User: 70000   Group: 80000")
-            && home.contains("Mode:  01777")
-            && home.contains("2128"),
+        home.contains("User: 70000   Group: 80000") && home.contains("Mode:  01777") && home.contains("2128"),
         "{home}"
     );
 }
@@ -179,18 +133,11 @@ fn read(path: &Path) -> Vec<u8> {
 
 #[test]
 fn a_directory_with_twenty_thousand_entries_is_clean() {
-    let names = (0..20_000).map(|n| {
-        entry(
-            &format!("/many/a-rather-long-name-for-a-file-{n:05}"),
-            Kind::Bytes(vec![b'x']),
-        )
-    });
+    let names =
+        (0..20_000).map(|n| entry(&format!("/many/a-rather-long-name-for-a-file-{n:05}"), Kind::Bytes(vec![b'x'])));
     let made = check(
         [dir("/many")].into_iter().chain(names).collect(),
-        &Options {
-            inodes: Some(20_100),
-            ..options(256 * MIB)
-        },
+        &Options { inodes: Some(20_100), ..options(256 * MIB) },
     );
     assert!(debugfs(made.path(), "cat /many/a-rather-long-name-for-a-file-19999").starts_with('x'));
 }
@@ -198,13 +145,7 @@ fn a_directory_with_twenty_thousand_entries_is_clean() {
 #[test]
 fn seventy_thousand_subdirectories_are_clean() {
     let names = (0..70_000).map(|n| dir(&format!("/many/{n}")));
-    check(
-        [dir("/many")].into_iter().chain(names).collect(),
-        &Options {
-            inodes: Some(70_100),
-            ..options(1024 * MIB)
-        },
-    );
+    check([dir("/many")].into_iter().chain(names).collect(), &Options { inodes: Some(70_100), ..options(1024 * MIB) });
 }
 
 /// Nothing is read of the content: this is about extents in index nodes, e2fsck looks at metadata alone.
@@ -212,22 +153,8 @@ fn seventy_thousand_subdirectories_are_clean() {
 fn files_of_many_gigabytes_are_clean() {
     let image = ext4::plan(
         vec![
-            entry(
-                "/a",
-                Kind::File {
-                    id: 0,
-                    offset: 0,
-                    len: 3 << 30,
-                },
-            ),
-            entry(
-                "/b",
-                Kind::File {
-                    id: 0,
-                    offset: 0,
-                    len: 60 << 30,
-                },
-            ),
+            entry("/a", Kind::File { id: 0, offset: 0, len: 3 << 30 }),
+            entry("/b", Kind::File { id: 0, offset: 0, len: 60 << 30 }),
         ],
         &options(80 << 30),
     )
@@ -248,100 +175,49 @@ fn files_of_many_gigabytes_are_clean() {
 
 #[test]
 fn state_has_a_journal_and_grows_two_hundredfold() {
-    let state = Options {
-        journal_blocks: Some(4096),
-        grow_to: Some(8 << 40),
-        ..options(512 * MIB)
-    };
+    let state = Options { journal_blocks: Some(4096), grow_to: Some(8 << 40), ..options(512 * MIB) };
     let made = check(vec![dir("/log"), file("/log/first", 4, 200_000)], &state);
-    let header = run(
-        "dumpe2fs",
-        "e2fsprogs",
-        &["-h", made.path().to_str().unwrap()],
-    );
+    let header = run("dumpe2fs", "e2fsprogs", &["-h", made.path().to_str().unwrap()]);
     assert!(header.contains("Total journal size:       16M"), "{header}");
     made.as_file().set_len(100 << 30).unwrap();
     run("resize2fs", "e2fsprogs", &[made.path().to_str().unwrap()]);
     fsck(made.path());
     let out = tempfile::NamedTempFile::new().unwrap();
-    debugfs(
-        made.path(),
-        &format!("dump /log/first {}", out.path().display()),
-    );
+    debugfs(made.path(), &format!("dump /log/first {}", out.path().display()));
     assert!(read(out.path()) == content(&4)[..200_000]);
 }
 
 #[test]
 fn errors_say_by_how_much_and_which() {
-    let say = |entries: Vec<Entry<u64>>, options: &Options| {
-        ext4::plan(entries, options).unwrap_err().to_string()
-    };
-    let Err(Error::NoSpace { missing, .. }) =
-        ext4::plan(vec![file("/a", 0, 20 * MIB)], &options(16 * MIB))
-    else {
+    let say = |entries: Vec<Entry<u64>>, options: &Options| ext4::plan(entries, options).unwrap_err().to_string();
+    let Err(Error::NoSpace { missing, .. }) = ext4::plan(vec![file("/a", 0, 20 * MIB)], &options(16 * MIB)) else {
         panic!("it fitted")
     };
-    let fits = Options {
-        size: 16 * MIB + missing,
-        ..options(0)
-    };
-    assert!(
-        ext4::plan(
-            vec![file("/a", 0, 20 * MIB)],
-            &Options {
-                inodes: Some(1024),
-                ..fits
-            }
-        )
-        .is_ok()
-    );
+    let fits = Options { size: 16 * MIB + missing, ..options(0) };
+    assert!(ext4::plan(vec![file("/a", 0, 20 * MIB)], &Options { inodes: Some(1024), ..fits }).is_ok());
     assert_eq!(
         say(vec![file("/a/b", 0, 1)], &options(MIB)),
         "placing /a/b in the ext4 filesystem: there is no directory /a for it"
     );
+    assert_eq!(say(vec![dir("/a"), dir("/a")], &options(MIB)), "placing /a in the ext4 filesystem: it is there twice");
     assert_eq!(
-        say(vec![dir("/a"), dir("/a")], &options(MIB)),
-        "placing /a in the ext4 filesystem: it is there twice"
-    );
-    assert_eq!(
-        say(
-            vec![dir("/a"), dir("/b")],
-            &Options {
-                inodes: Some(12),
-                size: 4096,
-                ..options(MIB)
-            }
-        ),
+        say(vec![dir("/a"), dir("/b")], &Options { inodes: Some(12), size: 4096, ..options(MIB) }),
         "laying out the ext4 filesystem `kscratch-root`: it must be 256 KiB at least"
     );
     assert!(
-        say(
-            (0..50).map(|n| dir(&format!("/{n}"))).collect(),
-            &Options {
-                inodes: Some(32),
-                ..options(MIB)
-            }
-        )
-        .contains("61 inodes are needed")
+        say((0..50).map(|n| dir(&format!("/{n}"))).collect(), &Options { inodes: Some(32), ..options(MIB) })
+            .contains("61 inodes are needed")
     );
     assert!(say(vec![file("/lost+found", 0, 1)], &options(MIB)).contains("must be a directory"));
-    assert!(
-        say(
-            vec![entry("/l", Kind::Symlink(String::new()))],
-            &options(MIB)
-        )
-        .contains("needs a target")
-    );
+    assert!(say(vec![entry("/l", Kind::Symlink(String::new()))], &options(MIB)).contains("needs a target"));
     let mut acl = dir("/a");
-    acl.xattrs
-        .insert("system.posix_acl_access".to_owned(), vec![1]);
+    acl.xattrs.insert("system.posix_acl_access".to_owned(), vec![1]);
     assert!(say(vec![acl], &options(MIB)).contains("system.posix_acl_access"));
 }
 
 /// A tree of random shape: names decide depth, lengths decide the kind.
 fn trees() -> impl Strategy<Value = BTreeMap<String, (u8, u64, u16)>> {
-    let path = prop::collection::vec("[a-zA-Z0-9._+-]{1,30}x", 1..5)
-        .prop_map(|parts| format!("/{}", parts.join("/")));
+    let path = prop::collection::vec("[a-zA-Z0-9._+-]{1,30}x", 1..5).prop_map(|parts| format!("/{}", parts.join("/")));
     prop::collection::btree_map(path, (any::<u8>(), 0u64..300_000, 0u16..0o1000), 0..60)
 }
 

@@ -17,11 +17,8 @@ pub(super) struct Child {
 
 /// The directory's bytes, whole blocks. `seed` is the checksum seed of the directory's inode.
 pub(super) fn encode(number: u32, parent: u32, children: &[Child], seed: u32) -> Vec<u8> {
-    let directory = |number, name: &str| Child {
-        number,
-        file_type: super::tree::TYPE_DIRECTORY,
-        name: name.to_owned(),
-    };
+    let directory =
+        |number, name: &str| Child { number, file_type: super::tree::TYPE_DIRECTORY, name: name.to_owned() };
     let dots = [directory(number, "."), directory(parent, "..")];
     let block = BLOCK as usize;
     let mut bytes: Vec<u8> = Vec::new();

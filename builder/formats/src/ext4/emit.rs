@@ -1,8 +1,6 @@
 //! Turns inodes and geometry into the image: blocks are handed out, then all metadata is encoded where it stands.
 use super::checksum::{filesystem_seed, inode_seed};
-use super::geometry::{
-    BLOCKS_PER_GROUP, Cursor, DESCRIPTOR_SIZE, FIRST_INODE, Geometry, INODE_SIZE, Run,
-};
+use super::geometry::{BLOCKS_PER_GROUP, Cursor, DESCRIPTOR_SIZE, FIRST_INODE, Geometry, INODE_SIZE, Run};
 use super::inode::{EXTENTS, Inode, S_IFREG};
 use super::superblock::{self, JournalBackup, Usage};
 use super::tree::{Payload, Planned};
@@ -48,11 +46,7 @@ pub(super) fn image<C: Clone>(
         extents: Vec::new(),
         table: vec![[0; INODE_SIZE as usize]; FIRST_INODE as usize - 2 + inodes.len()],
     };
-    let directories: Vec<u32> = inodes
-        .iter()
-        .filter(|inode| inode.is_directory())
-        .map(|inode| inode.number)
-        .collect();
+    let directories: Vec<u32> = inodes.iter().filter(|inode| inode.is_directory()).map(|inode| inode.number).collect();
     // Directories first: finding a file then reads one stretch of the disk.
     let (first, rest): (Vec<_>, Vec<_>) = inodes.into_iter().partition(Planned::is_directory);
     for inode in first.into_iter().chain(rest) {
@@ -63,24 +57,13 @@ pub(super) fn image<C: Clone>(
     emitter.finish(&directories, journal.as_ref());
     let mut extents = emitter.extents;
     extents.sort_by_key(|extent| extent.offset);
-    Ok(Image {
-        len: options.size,
-        extents,
-    })
+    Ok(Image { len: options.size, extents })
 }
 
-fn check_space<C>(
-    inodes: &[Planned<C>],
-    geometry: &Geometry,
-    options: &Options,
-) -> Result<(), Error> {
-    let attributes = inodes
-        .iter()
-        .filter(|inode| matches!(inode.attributes, Attributes::Block(_)))
-        .count() as u64;
+fn check_space<C>(inodes: &[Planned<C>], geometry: &Geometry, options: &Options) -> Result<(), Error> {
+    let attributes = inodes.iter().filter(|inode| matches!(inode.attributes, Attributes::Block(_))).count() as u64;
     let contents: u64 = inodes.iter().map(Planned::blocks).sum();
-    let others = u64::from(options.journal_blocks.unwrap_or(0))
-        + u64::from(geometry.reserved_descriptor_blocks > 0);
+    let others = u64::from(options.journal_blocks.unwrap_or(0)) + u64::from(geometry.reserved_descriptor_blocks > 0);
     let needed = contents + attributes + others;
     let available = geometry.free_blocks();
     if needed > available {
@@ -96,26 +79,17 @@ fn check_space<C>(
 }
 
 fn no_space(options: &Options, needed: u64, missing: u64) -> Error {
-    Error::NoSpace {
-        label: options.label.clone(),
-        needed: needed * BLOCK,
-        missing: missing * BLOCK,
-    }
+    Error::NoSpace { label: options.label.clone(), needed: needed * BLOCK, missing: missing * BLOCK }
 }
 
 impl<C: Clone> Emitter<'_, C> {
     fn take(&mut self, blocks: u64) -> Result<Vec<Run>, Error> {
-        self.cursor
-            .take(blocks)
-            .ok_or_else(|| no_space(self.options, self.geometry.free_blocks() + blocks, blocks))
+        self.cursor.take(blocks).ok_or_else(|| no_space(self.options, self.geometry.free_blocks() + blocks, blocks))
     }
 
     fn bytes(&mut self, offset: u64, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.extents.push(Extent {
-                offset,
-                data: Data::Bytes(bytes),
-            });
+            self.extents.push(Extent { offset, data: Data::Bytes(bytes) });
         }
     }
 
@@ -164,11 +138,8 @@ impl<C: Clone> Emitter<'_, C> {
 
     /// Puts the extent tree's blocks; gives `i_block` and their number.
     fn extents_of(&mut self, runs: &[Run], seed: u32) -> Result<([u8; 60], u64), Error> {
-        let nodes: Vec<u64> = self
-            .take(extent::node_blocks(runs))?
-            .iter()
-            .flat_map(|run| run.start..run.start + run.blocks)
-            .collect();
+        let nodes: Vec<u64> =
+            self.take(extent::node_blocks(runs))?.iter().flat_map(|run| run.start..run.start + run.blocks).collect();
         let (block, written) = extent::encode(runs, &nodes, seed);
         for (at, node) in written {
             self.bytes(at * BLOCK, node);
@@ -189,11 +160,7 @@ impl<C: Clone> Emitter<'_, C> {
                     self.bytes(at, bytes[done as usize..end].to_vec());
                 }
                 Payload::Content { id, offset, len } => {
-                    let data = Data::Content {
-                        id: id.clone(),
-                        offset: offset + done,
-                        len: room.min(len - done),
-                    };
+                    let data = Data::Content { id: id.clone(), offset: offset + done, len: room.min(len - done) };
                     self.extents.push(Extent { offset: at, data });
                 }
             }
@@ -229,20 +196,12 @@ impl<C: Clone> Emitter<'_, C> {
         let pointers = BLOCK / 4;
         let double = self.take(1)?[0].start;
         let mut table = vec![0; BLOCK as usize];
-        let backups: Vec<u64> = (1..geometry.groups)
-            .filter(|group| geometry.has_super(*group))
-            .collect();
+        let backups: Vec<u64> = (1..geometry.groups).filter(|group| geometry.has_super(*group)).collect();
         for index in 0..reserved {
             let descriptor = geometry.descriptor_blocks + index;
             let block = 1 + descriptor;
-            put_u32(
-                &mut table,
-                (descriptor % pointers * 4) as usize,
-                block as u32,
-            );
-            let copies = backups
-                .iter()
-                .flat_map(|group| ((geometry.group_start(*group) + block) as u32).to_le_bytes());
+            put_u32(&mut table, (descriptor % pointers * 4) as usize, block as u32);
+            let copies = backups.iter().flat_map(|group| ((geometry.group_start(*group) + block) as u32).to_le_bytes());
             self.bytes(block * BLOCK, copies.collect());
         }
         self.bytes(double * BLOCK, table);
@@ -261,10 +220,7 @@ impl<C: Clone> Emitter<'_, C> {
         let seed = inode_seed(self.seed, JOURNAL);
         let runs = self.take(u64::from(blocks))?;
         let (block, nodes) = self.extents_of(&runs, seed)?;
-        self.bytes(
-            runs[0].start * BLOCK,
-            journal::superblock(blocks, &self.options.uuid),
-        );
+        self.bytes(runs[0].start * BLOCK, journal::superblock(blocks, &self.options.uuid));
         let size = u64::from(blocks) * BLOCK;
         let inode = self.own_inode(size, u64::from(blocks) + nodes, EXTENTS, block);
         self.table[JOURNAL as usize - 1] = inode.encode(seed);
@@ -293,11 +249,9 @@ impl<C: Clone> Emitter<'_, C> {
             })
             .collect();
         let (descriptors, bitmaps) = superblock::groups(geometry, self.options, &usage);
-        for (offset, bytes) in tables.into_iter().chain(
-            bitmaps
-                .into_iter()
-                .map(|(block, bytes)| (block * BLOCK, bytes)),
-        ) {
+        for (offset, bytes) in
+            tables.into_iter().chain(bitmaps.into_iter().map(|(block, bytes)| (block * BLOCK, bytes)))
+        {
             self.bytes(offset, bytes);
         }
         let primary = superblock::primary(geometry, self.options, &usage, journal);

@@ -21,10 +21,7 @@ enum Slot {
 
 /// Node blocks that `runs` need; the caller allocates as many.
 pub(super) fn node_blocks(runs: &[Run]) -> u64 {
-    let mut entries = runs
-        .iter()
-        .map(|run| run.blocks.div_ceil(MAX_BLOCKS) as usize)
-        .sum::<usize>();
+    let mut entries = runs.iter().map(|run| run.blocks.div_ceil(MAX_BLOCKS) as usize).sum::<usize>();
     let mut blocks = 0;
     while entries > IN_INODE {
         entries = entries.div_ceil(IN_BLOCK);
@@ -47,10 +44,7 @@ pub(super) fn encode(runs: &[Run], nodes: &[u64], seed: u32) -> ([u8; 60], Vec<(
             let tail = 12 * (1 + IN_BLOCK);
             let sum = crc(seed, &node[..tail]);
             put_u32(&mut node, tail, sum);
-            above.push(Slot::Index {
-                logical: entries[0].logical(),
-                block,
-            });
+            above.push(Slot::Index { logical: entries[0].logical(), block });
             written.push((block, node));
         }
         slots = above;
@@ -68,13 +62,7 @@ fn leaves(runs: &[Run]) -> Vec<Slot> {
         let mut done = 0;
         while done < run.blocks {
             let blocks = (run.blocks - done).min(MAX_BLOCKS);
-            slots.push(Slot::Leaf {
-                logical: logical as u32,
-                run: Run {
-                    start: run.start + done,
-                    blocks,
-                },
-            });
+            slots.push(Slot::Leaf { logical: logical as u32, run: Run { start: run.start + done, blocks } });
             done += blocks;
             logical += blocks;
         }

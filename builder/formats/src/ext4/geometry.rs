@@ -33,10 +33,7 @@ pub(super) struct Geometry {
 impl Geometry {
     /// Lays out groups for `used` inodes, root and lost+found among them, besides the reserved ones.
     pub(super) fn new(options: &Options, used: usize) -> Result<Self, Error> {
-        let wrong = |reason: &str| Error::Options {
-            label: options.label.clone(),
-            reason: reason.to_owned(),
-        };
+        let wrong = |reason: &str| Error::Options { label: options.label.clone(), reason: reason.to_owned() };
         let mut blocks = options.size / BLOCK;
         if blocks < 64 {
             return Err(wrong("it must be 256 KiB at least"));
@@ -46,23 +43,14 @@ impl Geometry {
         }
         // Root is counted among both the used and the ten reserved.
         let needed = used as u64 + u64::from(FIRST_INODE) - 2;
-        let wanted = options
-            .inodes
-            .map_or(options.size / 16384, u64::from)
-            .max(16);
+        let wanted = options.inodes.map_or(options.size / 16384, u64::from).max(16);
         if wanted < needed {
-            return Err(Error::NoInodes {
-                label: options.label.clone(),
-                needed,
-                available: wanted,
-            });
+            return Err(Error::NoInodes { label: options.label.clone(), needed, available: wanted });
         }
         loop {
             let geometry = Self::of_blocks(blocks, wanted, options.grow_to);
             if geometry.inodes_per_group > BLOCKS_PER_GROUP {
-                return Err(wrong(
-                    "more inodes are asked for than its block groups can hold",
-                ));
+                return Err(wrong("more inodes are asked for than its block groups can hold"));
             }
             let last = geometry.groups - 1;
             // A last group that is little more than its own metadata is left out, as mke2fs does.
@@ -80,17 +68,13 @@ impl Geometry {
         let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
         let per_block = BLOCK / INODE_SIZE;
         let descriptor_blocks = |groups: u64| (groups * DESCRIPTOR_SIZE).div_ceil(BLOCK);
-        let grown = grow_to.map_or(0, |bytes| {
-            descriptor_blocks(bytes.div_ceil(BLOCK * BLOCKS_PER_GROUP))
-        });
+        let grown = grow_to.map_or(0, |bytes| descriptor_blocks(bytes.div_ceil(BLOCK * BLOCKS_PER_GROUP)));
         let mut geometry = Geometry {
             blocks,
             groups,
             inodes_per_group: inodes.div_ceil(groups).next_multiple_of(per_block),
             descriptor_blocks: descriptor_blocks(groups),
-            reserved_descriptor_blocks: grown
-                .saturating_sub(descriptor_blocks(groups))
-                .min(POINTERS_PER_BLOCK),
+            reserved_descriptor_blocks: grown.saturating_sub(descriptor_blocks(groups)).min(POINTERS_PER_BLOCK),
             log_groups_per_flex: 4,
         };
         // The tables of a flex group stand in its first group and must leave most of that group to files.
@@ -128,20 +112,13 @@ impl Geometry {
     }
 
     fn super_blocks(&self, group: u64) -> u64 {
-        if self.has_super(group) {
-            1 + self.descriptor_blocks + self.reserved_descriptor_blocks
-        } else {
-            0
-        }
+        if self.has_super(group) { 1 + self.descriptor_blocks + self.reserved_descriptor_blocks } else { 0 }
     }
 
     /// The first group of the flex group, which holds bitmaps and inode tables for all of it, and how many groups it serves.
     fn flex(&self, group: u64) -> (u64, u64) {
         let first = group >> self.log_groups_per_flex << self.log_groups_per_flex;
-        (
-            first,
-            (self.groups - first).min(1 << self.log_groups_per_flex),
-        )
+        (first, (self.groups - first).min(1 << self.log_groups_per_flex))
     }
 
     /// Whether bitmaps and inode tables of other groups stand here.
@@ -152,12 +129,7 @@ impl Geometry {
     /// Blocks at the group's beginning that hold fixed metadata.
     pub(super) fn fixed(&self, group: u64) -> u64 {
         let (first, groups) = self.flex(group);
-        self.super_blocks(group)
-            + if first == group {
-                groups * (2 + self.table_blocks())
-            } else {
-                0
-            }
+        self.super_blocks(group) + if first == group { groups * (2 + self.table_blocks()) } else { 0 }
     }
 
     pub(super) fn block_bitmap(&self, group: u64) -> u64 {
@@ -171,24 +143,18 @@ impl Geometry {
 
     pub(super) fn inode_table(&self, group: u64) -> u64 {
         let (first, groups) = self.flex(group);
-        self.group_start(first)
-            + self.super_blocks(first)
-            + 2 * groups
-            + (group - first) * self.table_blocks()
+        self.group_start(first) + self.super_blocks(first) + 2 * groups + (group - first) * self.table_blocks()
     }
 
     /// Byte offset of an inode.
     pub(super) fn inode_offset(&self, number: u32) -> u64 {
         let index = u64::from(number) - 1;
-        self.inode_table(index / self.inodes_per_group) * BLOCK
-            + index % self.inodes_per_group * INODE_SIZE
+        self.inode_table(index / self.inodes_per_group) * BLOCK + index % self.inodes_per_group * INODE_SIZE
     }
 
     /// Blocks that no fixed metadata takes.
     pub(super) fn free_blocks(&self) -> u64 {
-        (0..self.groups)
-            .map(|group| self.group_blocks(group) - self.fixed(group))
-            .sum()
+        (0..self.groups).map(|group| self.group_blocks(group) - self.fixed(group)).sum()
     }
 }
 
@@ -218,10 +184,7 @@ impl<'a> Cursor<'a> {
             let here = left.min(start + self.geometry.group_blocks(group) - self.next);
             match runs.last_mut() {
                 Some(run) if run.start + run.blocks == self.next => run.blocks += here,
-                _ if here > 0 => runs.push(Run {
-                    start: self.next,
-                    blocks: here,
-                }),
+                _ if here > 0 => runs.push(Run { start: self.next, blocks: here }),
                 _ => {}
             }
             left -= here;
@@ -236,10 +199,7 @@ impl<'a> Cursor<'a> {
     /// Blocks in use at the beginning of a group: its fixed metadata and what was handed out.
     pub(super) fn used(&self, group: u64) -> u64 {
         let start = self.geometry.group_start(group);
-        let taken = self
-            .next
-            .saturating_sub(start)
-            .min(self.geometry.group_blocks(group));
+        let taken = self.next.saturating_sub(start).min(self.geometry.group_blocks(group));
         taken.max(self.geometry.fixed(group))
     }
 }

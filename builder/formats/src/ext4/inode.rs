@@ -44,11 +44,7 @@ impl Inode {
         let mut bytes = [0; INODE_SIZE as usize];
         let sectors = self.blocks * 8;
         // dir_nlink: a directory with more subdirectories than i_links_count holds says 1.
-        let links = if self.links >= 65000 {
-            1
-        } else {
-            self.links as u16
-        };
+        let links = if self.links >= 65000 { 1 } else { self.links as u16 };
         put_u16(&mut bytes, 0x00, self.mode);
         put_u16(&mut bytes, 0x02, self.uid as u16);
         put_u32(&mut bytes, 0x04, self.size as u32);
@@ -91,11 +87,7 @@ pub(super) fn device(major: u32, minor: u32) -> [u8; 60] {
     if major < 256 && minor < 256 {
         put_u32(&mut block, 0, major << 8 | minor);
     } else {
-        put_u32(
-            &mut block,
-            4,
-            (minor & 0xFF) | major << 8 | (minor & !0xFF) << 12,
-        );
+        put_u32(&mut block, 4, (minor & 0xFF) | major << 8 | (minor & !0xFF) << 12);
     }
     block
 }

@@ -8,8 +8,7 @@ const SUPERBLOCK_V2: u32 = 4;
 /// The journal's superblock (`journal_superblock_t`, big-endian); an empty journal is zero after it.
 pub(super) fn superblock(blocks: u32, uuid: &[u8; 16]) -> Vec<u8> {
     let mut bytes = vec![0; 1024];
-    let mut put =
-        |offset: usize, value: u32| bytes[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
+    let mut put = |offset: usize, value: u32| bytes[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
     put(0x00, MAGIC);
     put(0x04, SUPERBLOCK_V2);
     put(0x0C, BLOCK as u32); // s_blocksize

@@ -111,9 +111,7 @@ pub enum Error {
         missing: u64,
     },
     /// More entries than inodes.
-    #[error(
-        "laying out the ext4 filesystem `{label}`: {needed} inodes are needed, there are {available}"
-    )]
+    #[error("laying out the ext4 filesystem `{label}`: {needed} inodes are needed, there are {available}")]
     NoInodes {
         /// The filesystem's label.
         label: String,
@@ -141,10 +139,7 @@ pub enum Error {
 }
 
 /// Plans the filesystem. `entries` come sorted by path (a parent before its children); `/lost+found` is made where they lack it.
-pub fn plan<C: Clone>(
-    entries: impl IntoIterator<Item = Entry<C>>,
-    options: &Options,
-) -> Result<Image<C>, Error> {
+pub fn plan<C: Clone>(entries: impl IntoIterator<Item = Entry<C>>, options: &Options) -> Result<Image<C>, Error> {
     let inodes = tree::build(entries, options)?;
     let geometry = geometry::Geometry::new(options, inodes.len())?;
     emit::image(inodes, &geometry, options)

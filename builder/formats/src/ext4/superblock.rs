@@ -69,11 +69,7 @@ pub(super) fn primary(
     let growable = geometry.reserved_descriptor_blocks > 0;
     let compat = COMPAT_EXT_ATTR
         | COMPAT_DIR_INDEX
-        | if journal.is_some() {
-            COMPAT_HAS_JOURNAL
-        } else {
-            0
-        }
+        | if journal.is_some() { COMPAT_HAS_JOURNAL } else { 0 }
         | if growable { COMPAT_RESIZE_INODE } else { 0 };
     put_u32(&mut sb, 0x5C, compat);
     put_u32(&mut sb, 0x60, INCOMPAT);
@@ -118,11 +114,7 @@ fn seal(sb: &mut [u8; SUPERBLOCK]) {
 }
 
 /// The group descriptors, and every bitmap that must be written with its block number.
-pub(super) fn groups(
-    geometry: &Geometry,
-    options: &Options,
-    usage: &[Usage],
-) -> (Vec<u8>, Vec<(u64, Vec<u8>)>) {
+pub(super) fn groups(geometry: &Geometry, options: &Options, usage: &[Usage]) -> (Vec<u8>, Vec<(u64, Vec<u8>)>) {
     let seed = filesystem_seed(&options.uuid);
     let mut descriptors = Vec::with_capacity(usage.len() * DESCRIPTOR_SIZE as usize);
     let mut bitmaps = Vec::new();
@@ -131,10 +123,7 @@ pub(super) fn groups(
         let mut sums = [0; 2];
         let blocks = geometry.group_blocks(group);
         // The kernel makes the bitmap of a BLOCK_UNINIT group itself, knowing only the metadata of the group's own.
-        if used.blocks > geometry.fixed(group)
-            || geometry.is_flex_first(group)
-            || blocks < BLOCKS_PER_GROUP
-        {
+        if used.blocks > geometry.fixed(group) || geometry.is_flex_first(group) || blocks < BLOCKS_PER_GROUP {
             let bitmap = bitmap(used.blocks, blocks);
             sums[0] = crc(seed, &bitmap);
             bitmaps.push((geometry.block_bitmap(group), bitmap));
@@ -154,14 +143,7 @@ pub(super) fn groups(
 }
 
 /// `struct ext4_group_desc`, 64 bytes.
-fn descriptor(
-    geometry: &Geometry,
-    group: u64,
-    used: &Usage,
-    flags: u16,
-    sums: [u32; 2],
-    seed: u32,
-) -> [u8; 64] {
+fn descriptor(geometry: &Geometry, group: u64, used: &Usage, flags: u16, sums: [u32; 2], seed: u32) -> [u8; 64] {
     let mut desc = [0; DESCRIPTOR_SIZE as usize];
     let mut halves = |low: usize, high: usize, value: u64| {
         put_u32(&mut desc, low, value as u32);
@@ -172,11 +154,7 @@ fn descriptor(
     halves(0x08, 0x28, geometry.inode_table(group));
     let free_inodes = geometry.inodes_per_group - used.inodes;
     // Counts are at most 32768 and need no upper half.
-    put_u16(
-        &mut desc,
-        0x0C,
-        (geometry.group_blocks(group) - used.blocks) as u16,
-    );
+    put_u16(&mut desc, 0x0C, (geometry.group_blocks(group) - used.blocks) as u16);
     put_u16(&mut desc, 0x0E, free_inodes as u16);
     put_u16(&mut desc, 0x10, used.directories as u16);
     put_u16(&mut desc, 0x12, flags);

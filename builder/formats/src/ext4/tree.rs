@@ -97,10 +97,7 @@ pub(super) fn build<C>(
         let number = special.unwrap_or(next);
         next += u32::from(special.is_none());
         if special.is_some() && !matches!(entry.kind, Kind::Directory) {
-            return Err(Error::Entry {
-                path: entry.path,
-                reason: "it must be a directory".to_owned(),
-            });
+            return Err(Error::Entry { path: entry.path, reason: "it must be a directory".to_owned() });
         }
         place(entry, number, &mut inodes, &mut open)?;
     }
@@ -119,47 +116,15 @@ fn place<C>(
     inodes: &mut Vec<Planned<C>>,
     open: &mut BTreeMap<String, Open>,
 ) -> Result<(), Error> {
-    let Entry {
-        path,
-        kind,
-        mode,
-        uid,
-        gid,
-        mtime,
-        xattrs,
-    } = entry;
-    let wrong = |reason: String| Error::Entry {
-        path: path.clone(),
-        reason,
-    };
+    let Entry { path, kind, mode, uid, gid, mtime, xattrs } = entry;
+    let wrong = |reason: String| Error::Entry { path: path.clone(), reason };
     let attributes = xattr::encode(&xattrs).map_err(wrong)?;
     let (format, file_type, payload, size) = describe(kind).map_err(wrong)?;
-    let parent = if path == "/" {
-        ROOT
-    } else {
-        adopt(&path, number, file_type, inodes, open).map_err(wrong)?
-    };
+    let parent = if path == "/" { ROOT } else { adopt(&path, number, file_type, inodes, open).map_err(wrong)? };
     if file_type == TYPE_DIRECTORY {
-        open.insert(
-            path,
-            Open {
-                index: inodes.len(),
-                parent,
-                children: Vec::new(),
-            },
-        );
+        open.insert(path, Open { index: inodes.len(), parent, children: Vec::new() });
     }
-    inodes.push(Planned {
-        number,
-        mode: format | mode & 0o7777,
-        uid,
-        gid,
-        mtime,
-        links: 1,
-        size,
-        payload,
-        attributes,
-    });
+    inodes.push(Planned { number, mode: format | mode & 0o7777, uid, gid, mtime, links: 1, size, payload, attributes });
     Ok(())
 }
 
@@ -182,19 +147,13 @@ fn describe<C>(kind: Kind<C>) -> Result<(u16, u8, Payload<C>, u64), String> {
                     (S_IFLNK, 7, Payload::Field(field), len)
                 }
                 4096.. => {
-                    return Err(format!(
-                        "its target is {len} bytes long, more than a path can be"
-                    ));
+                    return Err(format!("its target is {len} bytes long, more than a path can be"));
                 }
                 _ => (S_IFLNK, 7, Payload::Bytes(target.into_bytes()), len),
             }
         }
-        Kind::CharDevice { major, minor } => {
-            (S_IFCHR, 3, Payload::Field(inode::device(major, minor)), 0)
-        }
-        Kind::BlockDevice { major, minor } => {
-            (S_IFBLK, 4, Payload::Field(inode::device(major, minor)), 0)
-        }
+        Kind::CharDevice { major, minor } => (S_IFCHR, 3, Payload::Field(inode::device(major, minor)), 0),
+        Kind::BlockDevice { major, minor } => (S_IFBLK, 4, Payload::Field(inode::device(major, minor)), 0),
     })
 }
 
@@ -212,38 +171,21 @@ fn adopt<C>(
         return Err("its name is not one that a file can have".to_owned());
     }
     if name.len() > 255 {
-        return Err(format!(
-            "its name is {} bytes long, 255 is the most",
-            name.len()
-        ));
+        return Err(format!("its name is {} bytes long, 255 is the most", name.len()));
     }
-    let directory = open
-        .get_mut(parent)
-        .ok_or_else(|| format!("there is no directory {parent} for it"))?;
+    let directory = open.get_mut(parent).ok_or_else(|| format!("there is no directory {parent} for it"))?;
     // Entries are sorted, so a second one of the same path comes right after the first, or after its children.
-    if directory
-        .children
-        .last()
-        .is_some_and(|last| last.name == name)
-    {
+    if directory.children.last().is_some_and(|last| last.name == name) {
         return Err("it is there twice".to_owned());
     }
-    directory.children.push(Child {
-        number,
-        file_type,
-        name: name.to_owned(),
-    });
+    directory.children.push(Child { number, file_type, name: name.to_owned() });
     Ok(inodes[directory.index].number)
 }
 
 /// Encodes the directory's contents, now that all its children are known.
 fn close<C>(mut directory: Open, inodes: &mut [Planned<C>], filesystem: u32) {
     let inode = &mut inodes[directory.index];
-    let subdirectories = directory
-        .children
-        .iter()
-        .filter(|child| child.file_type == TYPE_DIRECTORY)
-        .count();
+    let subdirectories = directory.children.iter().filter(|child| child.file_type == TYPE_DIRECTORY).count();
     directory.children.sort_by(|a, b| a.name.cmp(&b.name));
     let seed = inode_seed(filesystem, inode.number);
     let bytes = directory::encode(inode.number, directory.parent, &directory.children, seed);

@@ -31,20 +31,11 @@ pub(super) fn encode(xattrs: &BTreeMap<String, Vec<u8>>) -> Result<Attributes, S
     if xattrs.is_empty() {
         return Ok(Attributes::None);
     }
-    let mut attributes = xattrs
-        .iter()
-        .map(|(name, value)| split(name, value))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut attributes = xattrs.iter().map(|(name, value)| split(name, value)).collect::<Result<Vec<_>, _>>()?;
     // The kernel looks a block's entries up in this order (ext4_xattr_find_entry).
     attributes.sort_by_key(|attribute| (attribute.index, attribute.name.len(), attribute.name));
-    let entries: usize = attributes
-        .iter()
-        .map(|attribute| (16 + attribute.name.len()).next_multiple_of(4))
-        .sum();
-    let values: usize = attributes
-        .iter()
-        .map(|attribute| attribute.value.len().next_multiple_of(4))
-        .sum();
+    let entries: usize = attributes.iter().map(|attribute| (16 + attribute.name.len()).next_multiple_of(4)).sum();
+    let values: usize = attributes.iter().map(|attribute| attribute.value.len().next_multiple_of(4)).sum();
     if 4 + entries + 4 + values <= IN_INODE {
         let mut bytes = [0; IN_INODE];
         put_u32(&mut bytes, 0, MAGIC);
@@ -52,10 +43,7 @@ pub(super) fn encode(xattrs: &BTreeMap<String, Vec<u8>>) -> Result<Attributes, S
         return Ok(Attributes::InInode(bytes));
     }
     if HEADER + entries + 4 + values > BLOCK as usize {
-        return Err(format!(
-            "its extended attributes take {} bytes, more than one block",
-            entries + values
-        ));
+        return Err(format!("its extended attributes take {} bytes, more than one block", entries + values));
     }
     let mut block = vec![0; BLOCK as usize];
     let hashes = put_entries(&mut block, &attributes, HEADER);
@@ -63,13 +51,8 @@ pub(super) fn encode(xattrs: &BTreeMap<String, Vec<u8>>) -> Result<Attributes, S
     put_u32(&mut block, 4, 1); // h_refcount
     put_u32(&mut block, 8, 1); // h_blocks
     // An entry without a hash leaves the block without one, and the kernel does not share it.
-    let hash = if hashes.contains(&0) {
-        0
-    } else {
-        hashes
-            .iter()
-            .fold(0u32, |hash, entry| hash.rotate_left(16) ^ entry)
-    };
+    let hash =
+        if hashes.contains(&0) { 0 } else { hashes.iter().fold(0u32, |hash, entry| hash.rotate_left(16) ^ entry) };
     put_u32(&mut block, 12, hash);
     Ok(Attributes::Block(block))
 }
@@ -82,16 +65,10 @@ pub(super) fn seal(block: &mut [u8], number: u64, filesystem_seed: u32) {
 
 fn split<'a>(name: &'a str, value: &'a [u8]) -> Result<Attribute<'a>, String> {
     let prefixes = [("user.", 1), ("trusted.", 4), ("security.", 6)];
-    let found = prefixes
-        .iter()
-        .find_map(|(prefix, index)| Some((*index, name.strip_prefix(prefix)?)));
+    let found = prefixes.iter().find_map(|(prefix, index)| Some((*index, name.strip_prefix(prefix)?)));
     match found {
-        Some((index, name)) if (1..=255).contains(&name.len()) => {
-            Ok(Attribute { index, name, value })
-        }
-        _ => Err(format!(
-            "the extended attribute `{name}` is not one of user., trusted. or security."
-        )),
+        Some((index, name)) if (1..=255).contains(&name.len()) => Ok(Attribute { index, name, value }),
+        _ => Err(format!("the extended attribute `{name}` is not one of user., trusted. or security.")),
     }
 }
 
@@ -119,10 +96,6 @@ fn put_entries(area: &mut [u8], attributes: &[Attribute<'_>], first: usize) -> V
 
 /// `ext4_xattr_hash_entry`.
 fn hash(name: &str, padded_value: &[u8]) -> u32 {
-    let name = name
-        .bytes()
-        .fold(0u32, |hash, byte| hash.rotate_left(5) ^ u32::from(byte));
-    padded_value
-        .chunks_exact(4)
-        .fold(name, |hash, word| hash.rotate_left(16) ^ u32_at(word, 0))
+    let name = name.bytes().fold(0u32, |hash, byte| hash.rotate_left(5) ^ u32::from(byte));
+    padded_value.chunks_exact(4).fold(name, |hash, word| hash.rotate_left(16) ^ u32_at(word, 0))
 }

@@ -13,27 +13,15 @@ pub fn write<C>(image: &Image<C>, path: &Path, content: impl Fn(&C) -> Vec<u8>) 
     file.set_len(image.len).unwrap();
     let mut end = 0;
     for extent in &image.extents {
-        assert!(
-            extent.offset >= end,
-            "extents overlap at {} (the one before ends at {end})",
-            extent.offset
-        );
+        assert!(extent.offset >= end, "extents overlap at {} (the one before ends at {end})", extent.offset);
         assert!(!extent.data.is_empty(), "empty extent at {}", extent.offset);
         end = extent.offset + extent.data.len();
-        assert!(
-            end <= image.len,
-            "extent at {} ends behind the image",
-            extent.offset
-        );
+        assert!(end <= image.len, "extent at {} ends behind the image", extent.offset);
         match &extent.data {
             Data::Bytes(bytes) => file.write_all_at(bytes, extent.offset).unwrap(),
             Data::Content { id, offset, len } => {
                 let bytes = content(id);
-                file.write_all_at(
-                    &bytes[*offset as usize..(offset + len) as usize],
-                    extent.offset,
-                )
-                .unwrap();
+                file.write_all_at(&bytes[*offset as usize..(offset + len) as usize], extent.offset).unwrap();
             }
         }
     }
@@ -47,18 +35,8 @@ pub fn run(program: &str, package: &str, arguments: &[&str]) -> String {
         .env("MTOOLS_SKIP_CHECK", "1")
         .env("TZ", "UTC")
         .output()
-        .unwrap_or_else(|error| {
-            panic!("starting {program}: {error}; get it with `apt-get install {package}`")
-        });
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}\n{text}",
-        output.status
-    );
+        .unwrap_or_else(|error| panic!("starting {program}: {error}; get it with `apt-get install {package}`"));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}", output.status);
     text
 }
