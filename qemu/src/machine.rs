@@ -1,0 +1,209 @@
+//! A [`Machine`] is the description of a virtual machine, as data: nothing is started by making one.
+use std::path::{Path, PathBuf};
+
+use crate::overlay::Overlay;
+
+/// A virtual machine to be.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Named in errors and in QEMU's process title.
+    pub name: String,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Number of virtual processors.
+    pub cpus: u32,
+    /// Who executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// What runs first.
+    pub firmware: Firmware,
+    /// Disks in the order in which the firmware tries them, all virtio-blk.
+    pub disks: Vec<Disk>,
+    /// TCP ports of the guest that are reachable on 127.0.0.1; the guest has a user-mode network card in any case.
+    pub forwards: Vec<Forward>,
+    /// Hardware address of the network card.
+    pub mac: [u8; 6],
+    /// Whether the guest is kept from reaching anything but this host's forwards.
+    pub isolated: bool,
+    /// fw_cfg entries.
+    pub fw_cfg: Vec<FwCfg>,
+    /// SMBIOS OEM strings (type 11).
+    pub oem_strings: Vec<String>,
+    /// What the machine's clock says at start (`2026-11-22T08:00:00`, UTC); the host's time where `None`.
+    pub clock: Option<String>,
+    /// Where the serial line goes.
+    pub serial: Serial,
+    /// Whether a reset of the guest starts it again; QEMU ends otherwise.
+    pub reboots: bool,
+}
+
+/// Who executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accelerator {
+    /// KVM if a probe booted a kernel under it, else emulation.
+    Auto,
+    /// KVM, without a probe.
+    Kvm,
+    /// QEMU's own emulation.
+    Emulation,
+}
+
+/// What runs first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Firmware {
+    /// OVMF with fresh variables: it starts `EFI/BOOT/BOOTX64.EFI` of the first disk that has it.
+    Uefi,
+    /// No firmware to speak of: QEMU puts kernel and initramfs into memory.
+    Direct {
+        /// The kernel (`bzImage`).
+        kernel: PathBuf,
+        /// The initramfs.
+        initramfs: Option<PathBuf>,
+        /// The kernel's command line.
+        cmdline: String,
+    },
+}
+
+/// How the bytes of a disk are kept in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// Byte for byte.
+    Raw,
+    /// QEMU's own.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// QEMU's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+
+    /// Reads a file's first bytes: a qcow2 file starts with `QFI\xfb` (QEMU's docs/interop/qcow2, "Header"), all else is raw.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(path: &Path) -> std::io::Result<DiskFormat> {
+        use std::io::Read;
+        let mut magic = Vec::with_capacity(4);
+        std::fs::File::open(path)?.take(4).read_to_end(&mut magic)?;
+        Ok(if magic == *b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+    }
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's format.
+    pub format: DiskFormat,
+    /// Whether the guest may not write it.
+    pub read_only: bool,
+    /// Whether what the guest writes is forgotten at the end.
+    pub throwaway: bool,
+}
+
+impl Disk {
+    /// A disk that the guest writes to.
+    pub fn new(path: impl Into<PathBuf>, format: DiskFormat) -> Self {
+        Disk { path: path.into(), format, read_only: false, throwaway: false }
+    }
+
+    /// A raw disk that the guest cannot write to, for a volume of metadata.
+    pub fn read_only(path: impl Into<PathBuf>) -> Self {
+        Disk { read_only: true, ..Disk::new(path, DiskFormat::Raw) }
+    }
+}
+
+impl From<&Overlay> for Disk {
+    fn from(overlay: &Overlay) -> Self {
+        Disk::new(overlay.path(), DiskFormat::Qcow2)
+    }
+}
+
+/// A TCP port of the guest made reachable on 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Port on the host; with 0 the kernel chooses a free one, which [`crate::Vm::forwarded`] tells.
+    pub host: u16,
+    /// Port of the guest.
+    pub guest: u16,
+}
+
+impl Forward {
+    /// A forward from a port that the kernel chooses: two machines never want the same one.
+    pub fn to(guest: u16) -> Self {
+        Forward { host: 0, guest }
+    }
+}
+
+/// A named blob that the guest reads through the fw_cfg device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FwCfg {
+    /// Its name; QEMU wants users' names to begin with `opt/`.
+    pub name: String,
+    /// The file with its bytes.
+    pub file: PathBuf,
+}
+
+/// Where the serial line goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serial {
+    /// To this program, line by line, for [`crate::Vm::wait_for_line`].
+    Watched,
+    /// To the terminal, raw, with QEMU's own monitor behind Ctrl-A.
+    Terminal,
+}
+
+impl Machine {
+    /// A machine with 1 GiB, two processors and a user-mode network card, watched, whose reboots end it.
+    pub fn new(firmware: Firmware) -> Self {
+        Machine {
+            name: "kscratch".to_owned(),
+            memory: 1024,
+            cpus: 2,
+            accelerator: Accelerator::Auto,
+            firmware,
+            disks: Vec::new(),
+            forwards: Vec::new(),
+            mac: [0x52, 0x54, 0x00, 0x6b, 0x73, 0x01],
+            isolated: false,
+            fw_cfg: Vec::new(),
+            oem_strings: Vec::new(),
+            clock: None,
+            serial: Serial::Watched,
+            reboots: false,
+        }
+    }
+
+    /// The same with a name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The same with one more disk.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// The same with one more forwarded port.
+    #[must_use]
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.forwards.push(forward);
+        self
+    }
+
+    /// The same with one more fw_cfg entry.
+    #[must_use]
+    pub fn fw_cfg(mut self, name: &str, file: impl Into<PathBuf>) -> Self {
+        self.fw_cfg.push(FwCfg { name: name.to_owned(), file: file.into() });
+        self
+    }
+}
