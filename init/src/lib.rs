@@ -10,3 +10,4 @@ pub mod partition;
 pub mod uevent;
 pub mod stage;
 pub mod superblock;
+pub mod apply;
