@@ -1,6 +1,8 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
 pub mod console;
+pub mod http;
 pub mod lock;
+pub mod reach;
 pub mod spec;
 pub mod store;
 pub mod tree;

@@ -1,12 +1,14 @@
 //! A [`Tree`] is the root filesystem to be: paths to nodes, one rule for merging, every node knowing where it came from.
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Digest, Stored};
+use crate::store::{Digest, Store, Stored};
 
 /// Contents of a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,51 @@ pub trait Contents: Sync {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut self.open(content)?, &mut bytes)?;
         Ok(bytes)
+    }
+}
+
+impl Contents for Store {
+    fn open(&self, content: &Content) -> io::Result<Box<dyn ReadSeek + '_>> {
+        match content {
+            Content::Literal(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            Content::Stored(range) => Ok(Box::new(Window::new(File::open(self.root().join(&range.file))?, range.offset, range.len))),
+        }
+    }
+}
+
+/// A part of a file, read as if it were the whole.
+struct Window {
+    file: File,
+    start: u64,
+    len: u64,
+    at: u64,
+}
+
+impl Window {
+    fn new(file: File, start: u64, len: u64) -> Self {
+        Window { file, start, len, at: 0 }
+    }
+}
+
+impl io::Read for Window {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let want = left.min(buffer.len());
+        let got = self.file.read_at(&mut buffer[..want], self.start + self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl io::Seek for Window {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::End(by) => self.len.checked_add_signed(by),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seeking before the start"))?;
+        Ok(self.at)
     }
 }
 

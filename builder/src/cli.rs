@@ -1,0 +1,251 @@
+//! The command line of `kscratch-image`, as clap sees it; man pages, completions and `--help` are made from here.
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Build, look into, stamp and run bootable Kubernetes node images.
+#[derive(Debug, Parser)]
+#[command(name = "kscratch-image", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Start with:\n  kscratch-image build --role node\n  kscratch-image run kscratch-node.img")]
+pub struct Cli {
+    /// What is told, and how.
+    #[command(flatten)]
+    pub output: OutputOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct OutputOptions {
+    /// Say more: once for each step's details, twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub color: ColorChoice,
+}
+
+/// When to use colour and moving progress bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build a disk image
+    Build(BuildArgs),
+    /// Resolve image.toml to kscratch.lock: every artifact with version, origin, size and digest
+    Lock(LockArgs),
+    /// Print the default image.toml, commented; with --config, the settings as they would be used
+    Config(SpecArgs),
+    /// Tell what is in an image: partitions, filesystems, files, versions, role metadata
+    Inspect(InspectArgs),
+    /// Put role metadata on the ESP of a finished image
+    Stamp(StampArgs),
+    /// Boot an image in QEMU; the image itself stays as it was
+    Run(RunArgs),
+    /// Tell which declaration brought a file into the image, and from which package
+    Why(WhyArgs),
+    /// Print the JSON Schema of the role metadata
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// Where the pages go
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+/// The role an image is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Runs pods: docker, kubelet, kube-proxy
+    Node,
+    /// Runs the control plane too (comes next)
+    Master,
+}
+
+impl Role {
+    /// The word that metadata and folders use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Node => "node",
+            Role::Master => "master",
+        }
+    }
+}
+
+/// How the disk is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The disk as it is, sparse
+    #[value(name = "raw")]
+    Raw,
+    /// The disk, compressed with Zstandard
+    #[value(name = "raw.zst")]
+    RawZst,
+    /// QEMU's copy-on-write format
+    #[value(name = "qcow2")]
+    Qcow2,
+}
+
+impl Format {
+    /// The file name ending that says it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Raw => "img",
+            Format::RawZst => "img.zst",
+            Format::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// Where the settings come from.
+#[derive(Debug, Clone, Args)]
+pub struct SpecArgs {
+    /// Settings that differ from the defaults (see `kscratch-image config`)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Kubernetes: a version such as 1.37.2, or an official server tarball or its folder
+    #[arg(long, value_name = "VERSION|FILE")]
+    pub kubernetes: Option<String>,
+    /// Debian mirror, instead of the one in this machine's apt configuration
+    #[arg(long, value_name = "URL")]
+    pub debian_mirror: Option<String>,
+    /// Folder for downloads, unpacked packages and compiled programs [default: the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// Use no network; fail, naming the artifact, where something is missing
+    #[arg(long)]
+    pub offline: bool,
+    /// The lock file [default: kscratch.lock beside the config, or in this folder]
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
+}
+
+/// `build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// What the machine will be
+    #[arg(long, value_enum)]
+    pub role: Role,
+    /// The settings.
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// File to write [default: kscratch-ROLE.img, .img.zst or .qcow2]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How the disk is written
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub format: Format,
+    /// Take exactly what kscratch.lock says; fail where it is missing or does not match the settings
+    #[arg(long)]
+    pub locked: bool,
+    /// Role metadata to put on the ESP (can be done later with `stamp`)
+    #[arg(long, value_name = "FILE")]
+    pub metadata: Option<PathBuf>,
+}
+
+/// `lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// The settings.
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Resolve only these artifacts anew and keep the others [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub update: Vec<String>,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The image: raw, raw.zst or qcow2
+    #[arg(value_name = "FILE")]
+    pub image: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// List every file with its digest
+    #[arg(long)]
+    pub files: bool,
+}
+
+/// `stamp`.
+#[derive(Debug, Args)]
+pub struct StampArgs {
+    /// The image
+    #[arg(value_name = "FILE")]
+    pub image: PathBuf,
+    /// The role metadata
+    #[arg(long, value_name = "FILE")]
+    pub metadata: PathBuf,
+    /// Secrets that stand in a file of their own
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The image: raw or qcow2
+    #[arg(value_name = "FILE")]
+    pub image: PathBuf,
+    /// Boot kernel and initramfs directly, without firmware
+    #[arg(long)]
+    pub direct: bool,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub memory: u32,
+    /// Processors
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub cpus: u32,
+    /// Forward a port of this machine to the guest (repeatable) [default: 8080:8080]
+    #[arg(long, value_name = "HOST:GUEST")]
+    pub forward: Vec<String>,
+    /// Role metadata for this run, handed over by firmware (fw_cfg)
+    #[arg(long, value_name = "FILE")]
+    pub metadata: Option<PathBuf>,
+    /// Size of the disk that the guest sees, e.g. 8GiB
+    #[arg(long, default_value = "8GiB", value_name = "SIZE")]
+    pub disk_size: String,
+    /// End the machine after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Keep what the machine writes in this qcow2 file, and go on from it next time
+    #[arg(long, value_name = "FILE")]
+    pub overlay: Option<PathBuf>,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// Absolute path in the root tree, e.g. /usr/lib/x86_64-linux-gnu/libc.so.6
+    #[arg(value_name = "PATH")]
+    pub path: String,
+    /// The role
+    #[arg(long, value_enum, default_value_t = Role::Node)]
+    pub role: Role,
+    /// The settings.
+    #[command(flatten)]
+    pub spec: SpecArgs,
+}
