@@ -1,9 +1,24 @@
-//! Turns entries into a `newc` cpio archive, as the kernel unpacks it for an initramfs (Documentation/driver-api/early-userspace/buffer-format.rst).
+//! A list of files becomes a newc cpio archive, the form in which the kernel takes its initramfs.
+//!
+//! Format: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`: a header of ASCII hex fields, the name with its NUL padded to
+//! four bytes, the data padded to four bytes; `TRAILER!!!` ends it.
+use thiserror::Error;
 
-/// What stands at a path of the archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind<'a> {
-    /// A directory.
+/// One member of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Path without a leading slash, e.g. `usr/lib/modules`.
+    pub path: &'a str,
+    /// What it is.
+    pub kind: MemberKind<'a>,
+    /// Permission bits, 0o7777 at most.
+    pub mode: u16,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberKind<'a> {
+    /// A directory; it must stand before what is in it.
     Directory,
     /// A regular file.
     File(&'a [u8]),
@@ -18,59 +33,55 @@ pub enum Kind<'a> {
     },
 }
 
-/// One entry. Owner and group are always root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// Path without a leading slash.
-    pub path: &'a str,
-    /// What it is.
-    pub kind: Kind<'a>,
-    /// Permission bits.
-    pub mode: u16,
+/// What cannot be written as newc.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The header has eight hex digits for a length.
+    #[error("the file {0} is too large for a cpio archive (4 GiB at most)")]
+    TooLarge(String),
 }
 
-/// A file that the format cannot hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("putting {path} into the cpio archive: it is 4 GiB long or more")]
-pub struct TooLong {
-    /// Its path.
-    pub path: String,
-}
+const S_IFDIR: u32 = 0o040_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFLNK: u32 = 0o120_000;
+const S_IFCHR: u32 = 0o020_000;
 
-/// The archive; entries stand in the order given (a directory before what is in it), all of time `mtime` (seconds since 1970).
-pub fn archive<'a>(entries: impl IntoIterator<Item = Entry<'a>>, mtime: u32) -> Result<Vec<u8>, TooLong> {
-    let mut bytes = Vec::new();
-    let mut inode = 0;
-    for Entry { path, kind, mode } in entries {
-        inode += 1;
-        let (format, links, data, device) = match kind {
-            Kind::Directory => (0o040_000, 2, &[][..], (0, 0)),
-            Kind::File(data) => (0o100_000, 1, data, (0, 0)),
-            Kind::Symlink(target) => (0o120_000, 1, target.as_bytes(), (0, 0)),
-            Kind::CharDevice { major, minor } => (0o020_000, 1, &[][..], (major, minor)),
+/// Writes the archive. Everything is root's, every time is `mtime` (seconds since 1970), inode numbers count from one.
+pub fn archive(members: &[Member<'_>], mtime: u32) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    for (index, member) in members.iter().enumerate() {
+        let (kind, data, device) = match member.kind {
+            MemberKind::Directory => (S_IFDIR, &[][..], (0, 0)),
+            MemberKind::File(bytes) => (S_IFREG, bytes, (0, 0)),
+            MemberKind::Symlink(target) => (S_IFLNK, target.as_bytes(), (0, 0)),
+            MemberKind::CharDevice { major, minor } => (S_IFCHR, &[][..], (major, minor)),
         };
-        let len = u32::try_from(data.len()).map_err(|_| TooLong { path: path.to_owned() })?;
-        header(&mut bytes, [inode, format | u32::from(mode), links, mtime, len, device.0, device.1], path);
-        bytes.extend_from_slice(data);
-        pad(&mut bytes, 4);
+        let size = u32::try_from(data.len()).map_err(|_| Error::TooLarge(member.path.to_owned()))?;
+        let links = if kind == S_IFDIR { 2 } else { 1 };
+        header(
+            &mut out,
+            member.path,
+            [index as u32 + 1, kind | u32::from(member.mode), links, mtime, size, device.0, device.1],
+        );
+        out.extend_from_slice(data);
+        pad(&mut out);
     }
-    header(&mut bytes, [0, 0, 1, 0, 0, 0, 0], "TRAILER!!!");
-    pad(&mut bytes, 512);
-    Ok(bytes)
+    header(&mut out, "TRAILER!!!", [0, 0, 1, 0, 0, 0, 0]);
+    Ok(out)
 }
 
-/// Fields: ino, mode, nlink, mtime, filesize, rdevmajor, rdevminor; owners, the device and the checksum are 0.
-fn header(bytes: &mut Vec<u8>, [inode, mode, links, mtime, len, major, minor]: [u32; 7], path: &str) {
-    let fields = [inode, mode, 0, 0, links, mtime, len, 0, 0, major, minor, path.len() as u32 + 1, 0];
-    bytes.extend_from_slice(b"070701");
+/// Fields that vary: c_ino, c_mode, c_nlink, c_mtime, c_filesize, c_rmajor, c_rminor.
+fn header(out: &mut Vec<u8>, name: &str, [ino, mode, links, mtime, size, rmajor, rminor]: [u32; 7]) {
+    let fields = [ino, mode, 0, 0, links, mtime, size, 0, 0, rmajor, rminor, name.len() as u32 + 1, 0];
+    out.extend_from_slice(b"070701");
     for field in fields {
-        bytes.extend_from_slice(format!("{field:08X}").as_bytes());
+        out.extend_from_slice(format!("{field:08X}").as_bytes());
     }
-    bytes.extend_from_slice(path.as_bytes());
-    bytes.push(0);
-    pad(bytes, 4);
+    out.extend_from_slice(name.as_bytes());
+    out.push(0);
+    pad(out);
 }
 
-fn pad(bytes: &mut Vec<u8>, multiple: usize) {
-    bytes.resize(bytes.len().next_multiple_of(multiple), 0);
+fn pad(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(4), 0);
 }

@@ -1,11 +1,9 @@
 //! Turns descriptions of disks and filesystems into plans of bytes: where every byte goes, known before one is written.
 pub mod bytes;
 pub mod cpio;
-pub mod cpio;
 pub mod ext4;
 pub mod fat32;
 pub mod gpt;
 pub mod guid;
 pub mod image;
-pub mod uki;
 pub mod uki;

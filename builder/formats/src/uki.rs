@@ -1,180 +1,174 @@
-//! Turns systemd's EFI stub, a kernel, an initramfs and a command line into one PE file that firmware boots, and such a file back into its parts.
+//! An EFI stub and the parts of a boot become a unified kernel image: one PE file that firmware starts.
 //!
-//! PE/COFF specification (field names in capitals follow it) and the UAPI group's "Unified Kernel Image" specification.
-use crate::bytes::{ReadAt, put, put_u16, put_u32, u16_at, u32_at};
+//! Formats: UAPI.5 "Unified Kernel Image" for the sections' names; Microsoft's "PE Format" for headers (COFF file header, PE32+ optional
+//! header, section table).
+use std::collections::BTreeMap;
 
-/// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`.
-const DATA_READ: u32 = 0x4000_0040;
-const SECTION_HEADER: usize = 40;
-/// Offsets within the optional header, the same for PE32 and PE32+.
-const SECTION_ALIGNMENT: usize = 32;
-const FILE_ALIGNMENT: usize = 36;
-const SIZE_OF_INITIALIZED_DATA: usize = 8;
-const SIZE_OF_IMAGE: usize = 56;
-const SIZE_OF_HEADERS: usize = 60;
-const CHECKSUM: usize = 64;
-/// New sections begin on a page, whatever the stub's own alignment.
-const PAGE: u64 = 4096;
+use thiserror::Error;
 
-/// What goes into the file.
-#[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
-    /// systemd's `linuxx64.efi.stub`.
-    pub stub: &'a [u8],
-    /// `.linux`: the kernel, a bzImage.
-    pub linux: &'a [u8],
-    /// `.initrd`: the initramfs.
-    pub initrd: &'a [u8],
-    /// `.cmdline`: the kernel's command line, without an end of line.
-    pub cmdline: &'a str,
-    /// `.osrel`: the contents of os-release.
-    pub os_release: &'a str,
-    /// `.uname`: the kernel's version.
-    pub uname: &'a str,
-}
-
-/// A section of a PE file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
-    /// Name, such as `.cmdline`.
-    pub name: String,
-    /// First byte in the file.
-    pub offset: u64,
-    /// Length in bytes, padding not counted.
-    pub len: u64,
-}
-
-/// Why a file cannot be made or read.
-#[derive(Debug, thiserror::Error)]
+/// What cannot be read as, or made into, a UKI.
+#[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The stub is not one that sections can be added to.
-    #[error("adding sections to the EFI stub: {0}")]
-    Stub(String),
-    /// A file that is not a PE file.
-    #[error("reading the PE file: {0}")]
-    Damaged(String),
-    /// The bytes could not be read.
-    #[error("reading the PE file")]
-    Read(#[from] std::io::Error),
+    /// The bytes are no PE32+ file.
+    #[error("this is not a PE32+ file: {0}")]
+    NotPe(&'static str),
+    /// The stub's headers leave no room for further section headers.
+    #[error("the EFI stub has room for {room} more sections, {wanted} are needed")]
+    NoRoom {
+        /// Section headers that fit.
+        room: usize,
+        /// Section headers that are to be added.
+        wanted: usize,
+    },
+    /// A section is larger than PE allows.
+    #[error("the section {0} is too large for a PE file (4 GiB at most)")]
+    TooLarge(String),
 }
 
-/// Where the headers of a PE file stand.
+const SECTION_HEADER: usize = 40;
+/// IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ
+const DATA_READ: u32 = 0x4000_0040;
+
+/// Where the fields that change stand.
 struct Headers {
-    /// The COFF file header.
-    coff: usize,
-    optional: usize,
-    sections: usize,
+    /// Offset of NumberOfSections.
+    count_at: usize,
+    /// Offset of SizeOfInitializedData in the optional header.
+    initialized_at: usize,
+    /// Offset of SizeOfImage.
+    image_size_at: usize,
+    section_alignment: u32,
+    file_alignment: u32,
+    headers_size: usize,
+    table: usize,
     count: usize,
 }
 
-impl Headers {
-    /// Finds them in the file's first bytes; the section headers are inside `bytes`.
-    fn find(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() < 64 || &bytes[..2] != b"MZ" {
-            return Err("it does not begin with `MZ`".to_owned());
-        }
-        let signature = u32_at(bytes, 0x3C) as usize;
-        let coff = signature.saturating_add(4);
-        if coff.saturating_add(20) > bytes.len() || &bytes[signature..coff] != b"PE\0\0" {
-            return Err("there is no `PE` signature".to_owned());
-        }
-        let (count, size) = (usize::from(u16_at(bytes, coff + 2)), usize::from(u16_at(bytes, coff + 16)));
-        let optional = coff + 20;
-        let sections = optional + size;
-        if size < 112 || sections + count * SECTION_HEADER > bytes.len() {
-            return Err("its headers are cut short".to_owned());
-        }
-        if u16_at(bytes, optional) != 0x20B {
-            return Err("it is not a PE32+ file".to_owned());
-        }
-        Ok(Headers { coff, optional, sections, count })
+/// Puts `sections` (name such as `.linux`, bytes) behind those of the stub, in the order given.
+pub fn assemble(stub: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8>, Error> {
+    let headers = read_headers(stub)?;
+    let table_end = headers.table + headers.count * SECTION_HEADER;
+    let room = headers.headers_size.saturating_sub(table_end) / SECTION_HEADER;
+    if room < sections.len() {
+        return Err(Error::NoRoom { room, wanted: sections.len() });
     }
-
-    fn section<'a>(&self, bytes: &'a [u8], index: usize) -> &'a [u8] {
-        let at = self.sections + index * SECTION_HEADER;
-        &bytes[at..at + SECTION_HEADER]
+    let (mut address, end) = ends(stub, &headers)?;
+    // Stubs come with bytes behind their last section (a symbol table, padding): sections must follow the last one's data.
+    let mut out = stub.get(..end).ok_or(Error::NotPe("a section ends behind the file"))?.to_vec();
+    let mut initialized = u32_at(stub, headers.initialized_at)?;
+    for (index, (name, bytes)) in sections.iter().enumerate() {
+        let too_large = || Error::TooLarge((*name).to_owned());
+        out.resize(out.len().next_multiple_of(headers.file_alignment as usize), 0);
+        address = address.checked_next_multiple_of(headers.section_alignment).ok_or_else(too_large)?;
+        let virtual_size = u32::try_from(bytes.len()).map_err(|_| too_large())?;
+        let raw_size = virtual_size.checked_next_multiple_of(headers.file_alignment).ok_or_else(too_large)?;
+        let raw_at = u32::try_from(out.len()).map_err(|_| too_large())?;
+        out.extend_from_slice(bytes);
+        out.resize(raw_at as usize + raw_size as usize, 0);
+        let mut header = [0u8; SECTION_HEADER];
+        let label = name.as_bytes();
+        header[..label.len().min(8)].copy_from_slice(&label[..label.len().min(8)]);
+        for (at, value) in [(8, virtual_size), (12, address), (16, raw_size), (20, raw_at), (36, DATA_READ)] {
+            header[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        let at = table_end + index * SECTION_HEADER;
+        out[at..at + SECTION_HEADER].copy_from_slice(&header);
+        address = address.checked_add(virtual_size).ok_or_else(too_large)?;
+        initialized = initialized.wrapping_add(raw_size);
     }
+    let image_size =
+        address.checked_next_multiple_of(headers.section_alignment).ok_or(Error::NotPe("the image is too large"))?;
+    let count = (headers.count + sections.len()) as u16;
+    out[headers.count_at..headers.count_at + 2].copy_from_slice(&count.to_le_bytes());
+    out[headers.initialized_at..headers.initialized_at + 4].copy_from_slice(&initialized.to_le_bytes());
+    out[headers.image_size_at..headers.image_size_at + 4].copy_from_slice(&image_size.to_le_bytes());
+    Ok(out)
 }
 
-/// The unified kernel image. The same parts give the same bytes; it is not signed.
-pub fn build(parts: &Parts<'_>) -> Result<Vec<u8>, Error> {
-    let wrong = |reason: &str| Error::Stub(reason.to_owned());
-    let headers = Headers::find(parts.stub).map_err(Error::Stub)?;
-    let field = |offset: usize| u64::from(u32_at(parts.stub, headers.optional + offset));
-    let (file_alignment, section_alignment) = (field(FILE_ALIGNMENT), field(SECTION_ALIGNMENT).max(PAGE));
-    if !file_alignment.is_power_of_two() || !section_alignment.is_power_of_two() {
-        return Err(wrong("its alignments are not powers of two"));
-    }
-    let added: [(&[u8; 8], &[u8]); 5] = [
-        (b".osrel\0\0", parts.os_release.as_bytes()),
-        (b".uname\0\0", parts.uname.as_bytes()),
-        (b".cmdline", parts.cmdline.as_bytes()),
-        (b".initrd\0", parts.initrd),
-        (b".linux\0\0", parts.linux),
-    ];
-    let sections = (0..headers.count).map(|index| headers.section(parts.stub, index));
-    let (mut file_end, mut memory_end) = (0, 0);
-    for section in sections {
-        if added.iter().any(|(name, _)| section.starts_with(*name)) {
-            return Err(wrong("it has a kernel or command line already"));
-        }
-        file_end = file_end.max(u64::from(u32_at(section, 20)) + u64::from(u32_at(section, 16)));
-        memory_end = memory_end.max(u64::from(u32_at(section, 12)) + u64::from(u32_at(section, 8)));
-    }
-    let room = field(SIZE_OF_HEADERS) as usize;
-    let mut slot = headers.sections + headers.count * SECTION_HEADER;
-    if slot + added.len() * SECTION_HEADER > room || room > parts.stub.len() {
-        return Err(wrong("there is no room for five more section headers"));
-    }
-    if file_end > parts.stub.len() as u64 {
-        return Err(wrong("it is cut short"));
-    }
-    // Behind the last section linkers leave symbol tables; they would come to lie inside what follows.
-    let mut file = parts.stub[..file_end as usize].to_vec();
-    let mut initialized = field(SIZE_OF_INITIALIZED_DATA);
-    for (name, data) in added {
-        file.resize((file.len() as u64).next_multiple_of(file_alignment) as usize, 0);
-        let (offset, address) = (file.len() as u64, memory_end.next_multiple_of(section_alignment));
-        let raw = (data.len() as u64).next_multiple_of(file_alignment);
-        memory_end = address + data.len() as u64;
-        if memory_end > u64::from(u32::MAX) || offset + raw > u64::from(u32::MAX) {
-            return Err(wrong("the file would be larger than 4 GiB"));
-        }
-        put(&mut file, slot, name);
-        put_u32(&mut file, slot + 8, data.len() as u32); // VirtualSize
-        put_u32(&mut file, slot + 12, address as u32);
-        put_u32(&mut file, slot + 16, raw as u32); // SizeOfRawData
-        put_u32(&mut file, slot + 20, offset as u32); // PointerToRawData
-        put_u32(&mut file, slot + 36, DATA_READ);
-        slot += SECTION_HEADER;
-        initialized += raw;
-        file.extend_from_slice(data);
-        file.resize((offset + raw) as usize, 0);
-    }
-    put_u16(&mut file, headers.coff + 2, (headers.count + added.len()) as u16);
-    put(&mut file, headers.coff + 8, &[0; 8]); // PointerToSymbolTable, NumberOfSymbols: cut off above
-    put_u32(&mut file, headers.optional + SIZE_OF_INITIALIZED_DATA, initialized as u32);
-    put_u32(&mut file, headers.optional + SIZE_OF_IMAGE, memory_end.next_multiple_of(section_alignment) as u32);
-    put_u32(&mut file, headers.optional + CHECKSUM, 0); // not checked for EFI programs
-    Ok(file)
-}
-
-/// The sections of a PE file of `len` bytes, in the order of its headers.
-pub fn sections(file: &(impl ReadAt + ?Sized), len: u64) -> Result<Vec<Section>, Error> {
-    let mut start = vec![0; len.min(PAGE) as usize];
-    file.read_at(0, &mut start)?;
-    let headers = Headers::find(&start).map_err(Error::Damaged)?;
-    let mut found = Vec::new();
+/// The sections of a PE file by name, without their padding; of two with one name the first is told.
+pub fn sections(file: &[u8]) -> Result<BTreeMap<String, &[u8]>, Error> {
+    let headers = read_headers(file)?;
+    let mut found = BTreeMap::new();
     for index in 0..headers.count {
-        let header = headers.section(&start, index);
-        let name: Vec<u8> = header[..8].iter().copied().take_while(|byte| *byte != 0).collect();
-        let name = String::from_utf8_lossy(&name).into_owned();
-        let (virtual_size, raw, offset) = (u32_at(header, 8), u32_at(header, 16), u64::from(u32_at(header, 20)));
-        let size = u64::from(virtual_size.min(raw));
-        if offset + size > len {
-            return Err(Error::Damaged(format!("section {name} ends behind the file")));
-        }
-        found.push(Section { name, offset, len: size });
+        let at = headers.table + index * SECTION_HEADER;
+        let name = file.get(at..at + 8).ok_or(Error::NotPe("the section table is cut off"))?;
+        let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+        let (virtual_size, raw_size, raw_at) = (u32_at(file, at + 8)?, u32_at(file, at + 16)?, u32_at(file, at + 20)?);
+        let start = raw_at as usize;
+        let bytes = file
+            .get(start..start + virtual_size.min(raw_size) as usize)
+            .ok_or(Error::NotPe("a section ends behind the file"))?;
+        found.entry(name).or_insert(bytes);
     }
     Ok(found)
+}
+
+/// Largest virtual end and largest file end of the sections there are.
+fn ends(file: &[u8], headers: &Headers) -> Result<(u32, usize), Error> {
+    let (mut address, mut end) = (0u32, headers.headers_size);
+    for index in 0..headers.count {
+        let at = headers.table + index * SECTION_HEADER;
+        let (virtual_size, virtual_at) = (u32_at(file, at + 8)?, u32_at(file, at + 12)?);
+        let (raw_size, raw_at) = (u32_at(file, at + 16)?, u32_at(file, at + 20)?);
+        address = address.max(virtual_at.saturating_add(virtual_size));
+        end = end.max(raw_at as usize + raw_size as usize);
+    }
+    Ok((address, end))
+}
+
+fn read_headers(file: &[u8]) -> Result<Headers, Error> {
+    if file.get(..2) != Some(b"MZ") {
+        return Err(Error::NotPe("the DOS header is missing"));
+    }
+    let pe = u32_at(file, 0x3c)? as usize;
+    if file.get(pe..pe.saturating_add(4)) != Some(b"PE\0\0") {
+        return Err(Error::NotPe("the PE signature is missing"));
+    }
+    let coff = pe + 4;
+    let count = u16_at(file, coff + 2)? as usize;
+    let optional = coff + 20;
+    if u16_at(file, optional)? != 0x20b {
+        return Err(Error::NotPe("the optional header is not PE32+"));
+    }
+    let (section_alignment, file_alignment) = (u32_at(file, optional + 32)?, u32_at(file, optional + 36)?);
+    if !section_alignment.is_power_of_two() || !file_alignment.is_power_of_two() {
+        return Err(Error::NotPe("an alignment is not a power of two"));
+    }
+    Ok(Headers {
+        count_at: coff + 2,
+        initialized_at: optional + 8,
+        image_size_at: optional + 56,
+        section_alignment,
+        file_alignment,
+        headers_size: u32_at(file, optional + 60)? as usize,
+        table: optional + u16_at(file, coff + 16)? as usize,
+        count,
+    })
+}
+
+fn u16_at(file: &[u8], at: usize) -> Result<u16, Error> {
+    let bytes = file.get(at..at.saturating_add(2)).and_then(|slice| slice.try_into().ok());
+    bytes.map(u16::from_le_bytes).ok_or(Error::NotPe("a header is cut off"))
+}
+
+fn u32_at(file: &[u8], at: usize) -> Result<u32, Error> {
+    let bytes = file.get(at..at.saturating_add(4)).and_then(|slice| slice.try_into().ok());
+    bytes.map(u32::from_le_bytes).ok_or(Error::NotPe("a header is cut off"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    use super::{assemble, sections};
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let mut file = b"MZ".to_vec();
+            file.extend(bytes);
+            drop(sections(&file));
+            prop_assert!(assemble(&file, &[(".linux", b"x")]).is_err() || file.len() > 64);
+        }
+    }
 }
