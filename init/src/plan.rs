@@ -1,8 +1,24 @@
 //! A [`Plan`] is what a machine will do, as data: named phases of steps, made from metadata and facts, compared in tests.
+mod cni;
+mod display;
+mod docker;
+mod error;
+mod firewall;
+mod identity;
+mod kubelet;
+mod kubeproxy;
+mod links;
+mod phases;
+mod services;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+
+pub use error::PlanError;
+pub use links::network;
+pub use phases::node;
 
 /// Phases in the order in which they are applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +36,11 @@ pub struct Phase {
     pub steps: Vec<Step>,
 }
 
-/// One action. Applying it decides nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One action. Applying it decides nothing. `Debug` and `Display` never show what a private file holds.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Tell the person at the console something; nothing is done.
+    Note(String),
     /// Write `value` to `/proc/sys/<key>` (key with slashes).
     Sysctl {
         /// Path below `/proc/sys`, e.g. `net/ipv4/ip_forward`.

@@ -6,7 +6,7 @@ use crate::read::{Field, Reader, Table, fault};
 
 /// Fields of the KubeletConfiguration (kubelet.config.k8s.io/v1beta1) that kscratch sets itself, with the metadata field to use
 /// instead where there is one. `None`: the field follows from how the image is built and may not be changed.
-const OWNED: [(&str, Option<&str>); 25] = [
+const OWNED: [(&str, Option<&str>); 28] = [
     ("apiVersion", None),
     ("kind", None),
     ("authentication", None),
@@ -24,6 +24,10 @@ const OWNED: [(&str, Option<&str>); 25] = [
     ("clusterDomain", Some("cluster.dns_domain")),
     ("containerRuntimeEndpoint", None),
     ("imageServiceEndpoint", None),
+    // docker rotates the logs; kubelet cannot ask it to reopen one.
+    ("containerLogMaxFiles", None),
+    ("containerLogMaxSize", None),
+    ("enableServer", None),
     ("failSwapOn", None),
     ("podCIDR", Some("node.pod_range")),
     ("protectKernelDefaults", None),

@@ -20,3 +20,8 @@ pub use role::{
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
+
+/// Whether a text can be the name of a node: an RFC 1123 subdomain of at most 63 characters.
+pub fn is_node_name(text: &str) -> bool {
+    syntax::node_name(text).is_ok()
+}

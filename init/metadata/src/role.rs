@@ -334,9 +334,10 @@ impl RoleMetadata {
 
     /// Addresses of all pods of the cluster; of a machine that stands alone, its own pods.
     pub fn pod_range(&self) -> Ipv4Net {
-        match &self.cluster {
-            Some(cluster) => cluster.pod_range,
-            None => self.node.pod_range.unwrap_or(DEFAULT_POD_RANGE),
+        match (&self.cluster, self.node_pod_range()) {
+            (Some(cluster), _) => cluster.pod_range,
+            (None, Some(range)) => range,
+            (None, None) => DEFAULT_POD_RANGE,
         }
     }
 }

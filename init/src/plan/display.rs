@@ -1,0 +1,108 @@
+//! Turns a [`Plan`] into text for people: one line per step, files and rulesets indented below theirs.
+use std::fmt;
+
+use super::{Phase, Plan, Ready, Service, Step};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for phase in &self.phases {
+            phase.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "phase {}", self.name)?;
+        for step in &self.steps {
+            writeln!(f, "  {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Note(text) => write!(f, "note {text}"),
+            Self::Sysctl { key, value } => write!(f, "sysctl {key} = {value}"),
+            Self::Hostname(name) => write!(f, "hostname {name}"),
+            Self::Directory { path, mode } => write!(f, "directory {path} {mode:04o}"),
+            Self::File { path, contents, mode } => {
+                write!(f, "file {path} {mode:04o}")?;
+                // Others may not read it, so the console may not either: tokens stand in such files.
+                if mode & 0o077 == 0 {
+                    return write!(f, " ({} bytes, private)", contents.len());
+                }
+                block(f, &String::from_utf8_lossy(contents))
+            }
+            Self::Prune { path } => write!(f, "prune {path}"),
+            Self::LinkUp { link, mtu } => {
+                write!(f, "up {link}")?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+            }
+            Self::Dhcp { link } => write!(f, "dhcp {link}"),
+            Self::Address { link, address } => write!(f, "address {address} on {link}"),
+            Self::Route { destination, gateway } => write!(f, "route {destination} via {gateway}"),
+            Self::RemoveLink { link } => write!(f, "remove link {link}"),
+            Self::Bridge { link, address, mtu } => {
+                write!(f, "bridge {link} {address} mtu {mtu}")
+            }
+            Self::Firewall { ruleset } => {
+                f.write_str("firewall")?;
+                block(f, ruleset)
+            }
+            Self::SeedImages => f.write_str("seed docker's store with the image's own images"),
+            Self::Service(service) => service.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service {}", self.name)?;
+        if !self.after.is_empty() {
+            write!(f, " after {}", self.after.join(", "))?;
+        }
+        write!(f, "\n    | {}", self.program)?;
+        for argument in &self.args {
+            write!(f, "\n    |   {argument}")?;
+        }
+        for (name, value) in &self.env {
+            write!(f, "\n    env {name}={value}")?;
+        }
+        let Self { ready, ready_within, stop_within, oom_score_adj, open_files, leave_children, .. } = self;
+        write!(f, "\n    ready {ready} within {ready_within:?}, stops within {stop_within:?}")?;
+        write!(f, "\n    oom {oom_score_adj}, open files {open_files}")?;
+        if *leave_children {
+            f.write_str(", leaves its children")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnixSocket(path) => write!(f, "when {path} accepts"),
+            Self::UnixHttp { socket, path } => write!(f, "when GET {path} on {socket} answers"),
+            Self::Http { port, path } => {
+                write!(f, "when GET http://127.0.0.1:{port}{path} answers")
+            }
+        }
+    }
+}
+
+fn block(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for line in text.lines() {
+        write!(f, "\n    |{}{line}", if line.is_empty() { "" } else { " " })?;
+    }
+    Ok(())
+}

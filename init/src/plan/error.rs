@@ -1,0 +1,78 @@
+//! Says why no plan can be made of a machine's metadata and facts, and what would help.
+use ipnet::Ipv4Net;
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The metadata names a link that the machine does not have.
+    #[error("there is no link {wanted}; the machine has {}", list(.known))]
+    NoSuchLink {
+        /// As the metadata names it.
+        wanted: String,
+        /// `name (mac)` of each link.
+        known: Vec<String>,
+    },
+    /// A fixed address, but the machine has several links and none is named.
+    #[error("network.static does not say which link gets {address}; the machine has {}", list(.known))]
+    WhichLink {
+        /// The fixed address.
+        address: Ipv4Net,
+        /// `name (mac)` of each link.
+        known: Vec<String>,
+    },
+    /// A range of the metadata overlaps the network that the machine is on.
+    #[error("{name} {range} overlaps {address}, the network of {link}")]
+    Overlap {
+        /// Field of the metadata.
+        name: &'static str,
+        /// Its value.
+        range: Ipv4Net,
+        /// The machine's address there.
+        address: Ipv4Net,
+        /// The link.
+        link: String,
+    },
+    /// The image was built for another role than the metadata gives the machine.
+    #[error("the metadata says role {metadata}, this image was built for role {image}")]
+    WrongRole {
+        /// Role in the metadata.
+        metadata: &'static str,
+        /// Role in the image's release file.
+        image: String,
+    },
+    /// The control plane is not part of this version.
+    #[error("the role master cannot be set up by this version of kscratch")]
+    MasterComesNext,
+    /// A cluster to join for the first time, and nothing to prove that the machine may.
+    #[error("there is no join.token, and this machine has not joined the cluster before")]
+    NoToken,
+    /// A manifest of the metadata has the name of one of the image.
+    #[error("the manifest {name:?} stands in the metadata and in the image")]
+    TwoManifests {
+        /// Name of the file.
+        name: String,
+    },
+}
+
+impl PlanError {
+    /// What to do about it, for the `hint:` line.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoSuchLink { .. } => {
+                "set network.interface to one of these, by name or hardware address, or leave it out"
+            }
+            Self::WhichLink { .. } => "set network.interface to one of these, by name or hardware address",
+            Self::Overlap { .. } => "choose other ranges for the cluster, or another network for its machines",
+            Self::WrongRole { .. } => "correct `role` in the metadata, or build an image for that role",
+            Self::MasterComesNext => "use role = \"node\"",
+            Self::NoToken => {
+                "make a token with `kubeadm token create` on a master and put it into secrets.toml as join.token"
+            }
+            Self::TwoManifests { .. } => "give the manifest in the metadata another name",
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

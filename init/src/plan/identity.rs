@@ -1,0 +1,59 @@
+//! Renders who the machine is to its own programs: its name, its address, and the files that libc reads about them.
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use kscratch_metadata::{RoleMetadata, is_node_name};
+
+use super::links;
+use crate::facts::Facts;
+
+/// The node's name: as the metadata says, else as DHCP suggests, else made of the machine's identity, which stays over boots.
+pub(super) fn name(metadata: &RoleMetadata, facts: &Facts) -> String {
+    if let Some(name) = &metadata.node.name {
+        return name.clone();
+    }
+    let suggested = facts.dhcp_hostname.as_deref().map(str::to_ascii_lowercase);
+    if let Some(name) = suggested.filter(|name| is_node_name(name) && name != "localhost") {
+        return name;
+    }
+    let id: String = facts.machine_id.chars().take(8).collect();
+    format!("kscratch-{id}")
+}
+
+/// The address under which others reach the node: the fixed one, else that of the link with the default route, else any.
+pub(super) fn address(metadata: &RoleMetadata, facts: &Facts) -> Option<Ipv4Net> {
+    if let Some(fixed) = &metadata.network.fixed {
+        return Some(fixed.address);
+    }
+    let chosen = links::chosen(metadata, facts).unwrap_or_default();
+    let mut links: Vec<_> = chosen.iter().filter_map(|name| facts.links.get(name)).collect();
+    // A stable sort: among equals the order of names decides.
+    links.sort_by_key(|link| !link.default_route);
+    links.iter().find_map(|link| link.addresses.first().copied())
+}
+
+/// resolv.conf(5). kubelet hands it to pods, so no loopback address may stand in it.
+pub(super) fn resolv_conf(metadata: &RoleMetadata, facts: &Facts) -> String {
+    let network = &metadata.network;
+    let servers = if network.dns_servers.is_empty() { &facts.dns_servers } else { &network.dns_servers };
+    let search = if network.search.is_empty() { &facts.dns_search } else { &network.search };
+    let mut text = String::new();
+    // MAXNS of resolv.conf(5): further ones are not read, and kubelet warns about each pod.
+    for server in servers.iter().filter(|server| !server.is_loopback()).take(3) {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    text
+}
+
+/// hosts(5): the machine finds itself without asking anybody.
+pub(super) fn hosts(name: &str, address: Option<Ipv4Net>) -> String {
+    // 127.0.1.1 is Debian's place for a name without a permanent address.
+    let own = address.map_or(Ipv4Addr::new(127, 0, 1, 1), |address| address.addr());
+    let short = name.split('.').next().unwrap_or(name);
+    let names = if short == name { name.to_owned() } else { format!("{name} {short}") };
+    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own} {names}\n")
+}

@@ -1,0 +1,102 @@
+//! Renders the configuration of the kubelet (R12, R9) and the credentials with which it joins a cluster (R8).
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kscratch_metadata::{Cluster, Endpoint, RoleMetadata, Secret};
+use serde_json::{Value, json};
+
+/// Where the kubelet keeps the kubeconfig it got by joining. On state: it is the machine's identity.
+pub(super) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The kubeconfig for the first contact, where there is a token.
+pub(super) const BOOTSTRAP: &str = "/run/kscratch/bootstrap-kubelet.conf";
+/// The cluster's CA, by which the kubelet knows the API server as its client.
+pub(super) const CA: &str = "/run/kscratch/ca.crt";
+/// The kubelet's configuration.
+pub(super) const CONFIG: &str = "/run/kscratch/kubelet.json";
+
+/// A KubeletConfiguration (kubelet.config.k8s.io/v1beta1), with the metadata's extra fields over it.
+pub(super) fn config(metadata: &RoleMetadata) -> Value {
+    let mut config = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "cgroupfs",
+        "containerLogMaxFiles": 5,
+        // Negative: the kubelet does not rotate. docker does (max-size), and cannot be told to reopen a log.
+        "containerLogMaxSize": "-1",
+        "containerRuntimeEndpoint": "unix:///run/cri-dockerd.sock",
+        "failSwapOn": true,
+        "healthzBindAddress": "127.0.0.1",
+        "healthzPort": 10248,
+        "protectKernelDefaults": true,
+        "readOnlyPort": 0,
+        "resolvConf": "/run/kscratch/resolv.conf",
+        "staticPodPath": "/run/kscratch/manifests",
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+    });
+    let access = match &metadata.cluster {
+        Some(cluster) => clustered(cluster),
+        None => standalone(),
+    };
+    let taints: Vec<Value> = metadata
+        .node
+        .taints
+        .iter()
+        .map(|taint| json!({ "key": taint.key, "value": taint.value, "effect": taint.effect.to_string() }))
+        .collect();
+    if !taints.is_empty() {
+        config["registerWithTaints"] = Value::Array(taints);
+    }
+    if let (Value::Object(config), Value::Object(access)) = (&mut config, access) {
+        config.extend(access);
+        // Fields of ours cannot be among them: the metadata's parser refuses those.
+        config.extend(metadata.kubelet.clone());
+    }
+    config
+}
+
+/// With a cluster: clients prove themselves by certificate or token, and the API server says what they may do.
+fn clustered(cluster: &Cluster) -> Value {
+    json!({
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": CA },
+        },
+        "authorization": { "mode": "Webhook" },
+        "clusterDNS": [cluster.dns_address.to_string()],
+        "clusterDomain": cluster.dns_domain,
+        "rotateCertificates": true,
+    })
+}
+
+/// Alone there is nobody to ask about a client: none is let in (no anonymous, no certificate), and only the machine itself may knock.
+fn standalone() -> Value {
+    json!({
+        "address": "127.0.0.1",
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": false },
+        },
+        "authorization": { "mode": "AlwaysAllow" },
+    })
+}
+
+/// The kubeconfig of the first contact: the token proves the machine to the cluster, the CA the cluster to the machine.
+pub(super) fn bootstrap(cluster: &Cluster, endpoint: &Endpoint, ca: &str, token: &Secret) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": cluster.name,
+            "cluster": {
+                "server": format!("https://{endpoint}"),
+                "certificate-authority-data": STANDARD.encode(ca),
+            },
+        }],
+        "users": [{ "name": "kubelet-bootstrap", "user": { "token": token.expose() } }],
+        "contexts": [{
+            "name": "bootstrap",
+            "context": { "cluster": cluster.name, "user": "kubelet-bootstrap" },
+        }],
+        "current-context": "bootstrap",
+    })
+}

@@ -1,0 +1,125 @@
+//! Lists the supervised programs in the order of their needs, with the arguments that the metadata makes.
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kscratch_metadata::RoleMetadata;
+
+use super::{Ready, Service, kubelet};
+use crate::facts::Facts;
+
+/// The kernel spares these processes until nothing else is left (kubelet's own choice for itself, `qos.KubeletOOMScoreAdj`).
+const SPARED: i32 = -999;
+/// kubelet's `maxOpenFiles`; enough for everything else here.
+const OPEN_FILES: u64 = 1_000_000;
+
+/// The services of a node called `name`; kube-proxy only where there is a cluster.
+pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: Option<Ipv4Addr>) -> Vec<Service> {
+    let mut services = vec![
+        containerd(metadata.docker.open_files),
+        dockerd(metadata.docker.open_files),
+        cri_dockerd(&facts.release.pause_image),
+        kubelet_service(metadata, name, address),
+    ];
+    if metadata.cluster.is_some() {
+        services.push(kube_proxy());
+    }
+    services
+}
+
+/// What all services have in common.
+fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static str]) -> Service {
+    Service {
+        name,
+        program: program.to_owned(),
+        args: Vec::new(),
+        env: vec![("PATH".to_owned(), "/usr/sbin:/usr/bin".to_owned())],
+        after: after.to_vec(),
+        ready,
+        ready_within: Duration::from_secs(60),
+        stop_within: Duration::from_secs(10),
+        oom_score_adj: SPARED,
+        open_files: OPEN_FILES,
+        leave_children: false,
+    }
+}
+
+fn containerd(open_files: u64) -> Service {
+    let socket = "/run/containerd/containerd.sock".to_owned();
+    Service {
+        args: vec!["--config=/run/kscratch/containerd.toml".to_owned()],
+        open_files,
+        // The shims hold the containers.
+        leave_children: true,
+        ..service("containerd", "/usr/bin/containerd", Ready::UnixSocket(socket), &[])
+    }
+}
+
+fn dockerd(open_files: u64) -> Service {
+    let ready = Ready::UnixHttp { socket: "/run/docker.sock".to_owned(), path: "/_ping".to_owned() };
+    Service {
+        args: vec!["--config-file=/run/kscratch/daemon.json".to_owned()],
+        open_files,
+        // dockerd gives its containers 15 seconds (`shutdown-timeout`) where live-restore does not keep them.
+        stop_within: Duration::from_secs(20),
+        leave_children: true,
+        ..service("dockerd", "/usr/sbin/dockerd", ready, &["containerd"])
+    }
+}
+
+fn cri_dockerd(pause_image: &str) -> Service {
+    let ready = Ready::UnixSocket("/run/cri-dockerd.sock".to_owned());
+    Service {
+        args: [
+            "--container-runtime-endpoint=unix:///run/cri-dockerd.sock",
+            "--docker-endpoint=unix:///run/docker.sock",
+            "--cri-dockerd-root-directory=/var/lib/cri-dockerd",
+            "--network-plugin=cni",
+            "--cni-conf-dir=/run/kscratch/cni/net.d",
+            "--cni-bin-dir=/opt/cni/bin",
+            "--cni-cache-dir=/var/lib/cni/cache",
+            // exec and attach pass through the kubelet, which asks on the loopback address; by default it listens on all.
+            "--streaming-bind-addr=127.0.0.1",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([format!("--pod-infra-container-image={pause_image}")])
+        .collect(),
+        ..service("cri-dockerd", "/usr/bin/cri-dockerd", ready, &["dockerd"])
+    }
+}
+
+fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr>) -> Service {
+    let mut args = vec![
+        format!("--config={}", kubelet::CONFIG),
+        format!("--hostname-override={name}"),
+        "--root-dir=/var/lib/kubelet".to_owned(),
+    ];
+    args.extend(address.map(|address| format!("--node-ip={address}")));
+    // Without a kubeconfig the kubelet stands alone (`standaloneMode` in cmd/kubelet/app/server.go).
+    if metadata.cluster.is_some() {
+        args.push(format!("--kubeconfig={}", kubelet::KUBECONFIG));
+        if metadata.join.token.is_some() {
+            args.push(format!("--bootstrap-kubeconfig={}", kubelet::BOOTSTRAP));
+        }
+        let labels = &metadata.node.labels;
+        if !labels.is_empty() {
+            let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            args.push(format!("--node-labels={}", pairs.join(",")));
+        }
+    }
+    let ready = Ready::Http { port: 10248, path: "/healthz".to_owned() };
+    Service {
+        args,
+        ready_within: Duration::from_secs(120),
+        ..service("kubelet", "/usr/bin/kubelet", ready, &["cri-dockerd"])
+    }
+}
+
+/// After the kubelet: it answers only once it has joined, and then the credentials that both use are there.
+fn kube_proxy() -> Service {
+    let ready = Ready::Http { port: 10256, path: "/healthz".to_owned() };
+    Service {
+        args: vec!["--config=/run/kscratch/kube-proxy.json".to_owned()],
+        ..service("kube-proxy", "/usr/bin/kube-proxy", ready, &["kubelet"])
+    }
+}
