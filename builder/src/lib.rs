@@ -1,8 +1,11 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
 pub mod console;
+pub mod derived;
 pub mod http;
 pub mod lock;
+pub mod modules;
 pub mod reach;
+pub mod run;
 pub mod spec;
 pub mod store;
 pub mod tree;

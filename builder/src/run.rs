@@ -1,0 +1,253 @@
+//! Turns a finished image into a running machine: `kscratch-image run FILE`.
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use kscratch_qemu::{Accelerator, Disk, Firmware, Forward, Machine, Overlay, Serial, Toolset, Vm};
+
+use crate::console::{Console, Hint};
+use crate::spec::ByteSize;
+
+mod direct;
+
+/// Name under which init looks for role metadata in QEMU's fw_cfg.
+pub const FW_CFG_ROLE: &str = "opt/kscratch/role";
+
+/// The port that is forwarded where nobody names one: the one of the image's own web server pod.
+const DEFAULT_FORWARD: PortForward = PortForward { host: 8080, guest: 8080 };
+
+/// First bytes of a Zstandard frame (RFC 8878, 3.1.1).
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// What `run` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The image, raw or qcow2; it stays as it was.
+    pub image: PathBuf,
+    /// Whether kernel and initramfs are started directly, without firmware.
+    pub direct: bool,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Number of processors.
+    pub cpus: u32,
+    /// Forwarded ports; empty for 8080 alone.
+    pub forwards: Vec<PortForward>,
+    /// Role metadata for this run.
+    pub metadata: Option<PathBuf>,
+    /// Size of the disk that the guest sees.
+    pub disk_size: ByteSize,
+    /// When the machine is ended, however far it is.
+    pub timeout: Option<Duration>,
+    /// A qcow2 file that keeps what the machine writes; gone on from where it is there already.
+    pub overlay: Option<PathBuf>,
+}
+
+/// A port of this machine that leads to one of the guest, written `HOST:GUEST`; host port 0 is any free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortForward {
+    /// Port of 127.0.0.1 on this machine.
+    pub host: u16,
+    /// Port of the guest.
+    pub guest: u16,
+}
+
+impl FromStr for PortForward {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("the forward `{text}` is not HOST:GUEST, two port numbers such as `8080:80`");
+        let (host, guest) = text.split_once(':').ok_or_else(form)?;
+        let host = host.parse().map_err(|_| form())?;
+        match guest.parse().map_err(|_| form())? {
+            0 => Err(format!("the forward `{text}` leads to port 0, which no program can listen on")),
+            guest => Ok(PortForward { host, guest }),
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The machine switched itself off, or the person ended it with Ctrl-A x.
+    Off,
+    /// Time was up.
+    TimedOut,
+    /// QEMU itself failed.
+    Failed(ExitStatus),
+}
+
+impl Outcome {
+    /// What the program ends with: as timeout(1), 124 tells that time was up.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Off => 0,
+            Outcome::TimedOut => 124,
+            Outcome::Failed(_) => 1,
+        }
+    }
+}
+
+/// Boots the image with its serial line on the terminal and returns when the machine has ended.
+///
+/// # Errors
+/// The image is none that QEMU can boot, the metadata is wrong, QEMU or its firmware is missing, a port is taken.
+pub fn run(options: &Options, console: &Console) -> Result<Outcome> {
+    refuse_compressed(&options.image)?;
+    if let Some(metadata) = &options.metadata {
+        check_metadata(metadata)?;
+    }
+    let tools = Toolset::find()
+        .context(Hint("apt-get install qemu-system-x86 qemu-utils ovmf".to_owned()))
+        .context("looking for QEMU")?;
+    let (overlay, size) = (options.overlay.as_deref(), Some(options.disk_size.0));
+    let overlay = match overlay {
+        Some(path) => Overlay::kept(&tools, &options.image, size, path),
+        None => Overlay::create(&tools, &options.image, size),
+    }
+    .with_context(|| format!("laying a copy-on-write disk over {}", options.image.display()))?;
+    // Holds the unpacked kernel and initramfs until the machine has ended.
+    let (_unpacked, firmware) = firmware(options, &tools)?;
+    let machine = machine(options, firmware, &overlay);
+    let vm = Vm::start(&tools, &machine)
+        .map_err(|error| hinted(error.into()))
+        .with_context(|| format!("booting {}", options.image.display()))?;
+    announce(options, &vm, console);
+    watch(options, vm, console)
+}
+
+fn firmware(options: &Options, tools: &Toolset) -> Result<(Option<tempfile::TempDir>, Firmware)> {
+    if !options.direct {
+        return Ok((None, Firmware::Uefi));
+    }
+    let folder = tempfile::tempdir().context("making a folder for kernel and initramfs")?;
+    let firmware = direct::unpack(tools, &options.image, folder.path())
+        .with_context(|| format!("taking kernel and initramfs out of {}", options.image.display()))?;
+    Ok((Some(folder), firmware))
+}
+
+fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine {
+    let mut machine = Machine::new(firmware).disk(Disk::from(overlay));
+    machine.memory = options.memory;
+    machine.cpus = options.cpus;
+    machine.accelerator = Accelerator::Auto;
+    machine.serial = Serial::Terminal;
+    machine.reboots = true;
+    let default = [DEFAULT_FORWARD];
+    let forwards = if options.forwards.is_empty() { &default[..] } else { &options.forwards };
+    for forward in forwards {
+        machine = machine.forward(Forward { host: forward.host, guest: forward.guest });
+    }
+    match &options.metadata {
+        Some(metadata) => machine.fw_cfg(FW_CFG_ROLE, metadata),
+        None => machine,
+    }
+}
+
+fn announce(options: &Options, vm: &Vm, console: &Console) {
+    let how = if vm.accelerated() { "KVM" } else { "software emulation: KVM boots no kernel here, expect a minute" };
+    console.say(format!("booting {} ({how})", options.image.display()));
+    for forward in vm.forwards() {
+        console.say(format!("127.0.0.1:{} leads to port {} of the guest", forward.host, forward.guest));
+    }
+    if let Some(overlay) = &options.overlay {
+        console.say(format!("what it writes is kept in {}", overlay.display()));
+    }
+    console
+        .say("Ctrl-A x ends it at once, Ctrl-A c leads to QEMU's monitor (system_powerdown presses the power button)");
+}
+
+fn watch(options: &Options, mut vm: Vm, console: &Console) -> Result<Outcome> {
+    // Without a timeout: as long as a person wants to look at it, a year at a time.
+    let bound = options.timeout.unwrap_or(Duration::from_secs(365 * 24 * 60 * 60));
+    let Ok(status) = vm.wait_for_exit(bound) else {
+        vm.quit();
+        console.warn(format!("the machine was ended after {} seconds", bound.as_secs()));
+        return Ok(Outcome::TimedOut);
+    };
+    if status.success() {
+        return Ok(Outcome::Off);
+    }
+    console.warn(format!("QEMU ended with {status}: {}", vm.stderr()));
+    Ok(Outcome::Failed(status))
+}
+
+fn refuse_compressed(image: &Path) -> Result<()> {
+    use std::io::Read;
+    let mut magic = Vec::new();
+    std::fs::File::open(image)
+        .and_then(|file| file.take(4).read_to_end(&mut magic))
+        .with_context(|| format!("opening the image {}", image.display()))?;
+    if magic != ZSTD_MAGIC {
+        return Ok(());
+    }
+    let file = image.display();
+    Err(anyhow!("{file} is compressed with Zstandard, and a machine needs a disk it can read anywhere"))
+        .context(Hint(format!("zstd -d {file}")))
+        .context(format!("booting {file}"))
+}
+
+/// The same parser as init's: what it refuses would stop the boot a minute later.
+fn check_metadata(path: &Path) -> Result<()> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading the role metadata {}", path.display()))?;
+    kscratch_metadata::parse(&text).map(drop).with_context(|| format!("reading the role metadata {}", path.display()))
+}
+
+/// The command that helps with what QEMU most often refuses.
+fn hinted(error: anyhow::Error) -> anyhow::Error {
+    let text = error.to_string();
+    if text.contains("host forwarding rule") {
+        return error.context(Hint("--forward 0:8080 takes any free port".to_owned()));
+    }
+    if text.contains("\"write\" lock") {
+        return error
+            .context(Hint("another machine runs on this overlay: end it, or take another --overlay".to_owned()));
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: Result<(u16, u16), &str>) {
+        match (text.parse::<PortForward>(), want) {
+            (Ok(forward), Ok(want)) => assert_eq!((forward.host, forward.guest), want),
+            (Err(error), Err(want)) => assert!(error.contains(want), "{error}"),
+            (got, want) => panic!("{text}: got {got:?}, want {want:?}"),
+        }
+    }
+
+    #[test]
+    fn a_forward_is_two_ports() {
+        check("8080:80", Ok((8080, 80)));
+        check("0:6443", Ok((0, 6443)));
+        check("8080", Err("is not HOST:GUEST"));
+        check("8080:0", Err("leads to port 0"));
+        check("70000:80", Err("is not HOST:GUEST"));
+        check("a:b", Err("is not HOST:GUEST"));
+        check(":", Err("is not HOST:GUEST"));
+    }
+
+    #[test]
+    fn a_compressed_image_is_refused_with_the_command_that_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("node.img.zst");
+        std::fs::write(&image, [&ZSTD_MAGIC[..], b"rest"].concat()).unwrap();
+        let lines = crate::console::error_lines(&refuse_compressed(&image).unwrap_err()).join("\n");
+        assert!(lines.contains("hint: zstd -d ") && lines.starts_with("error: booting "), "{lines}");
+        let missing = refuse_compressed(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(missing.starts_with("opening the image "), "{missing}");
+    }
+
+    #[test]
+    fn an_end_becomes_an_exit_code() {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(Outcome::Off.exit_code(), 0);
+        assert_eq!(Outcome::TimedOut.exit_code(), 124);
+        assert_eq!(Outcome::Failed(ExitStatus::from_raw(256)).exit_code(), 1);
+    }
+}
