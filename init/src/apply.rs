@@ -1,5 +1,8 @@
 //! Performs the steps of a plan; decides nothing.
 pub mod bridge;
+pub mod disk;
+pub mod files;
 pub mod firewall;
+pub mod imageseed;
 pub mod netlink;
 pub mod network;

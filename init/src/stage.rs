@@ -3,3 +3,4 @@ pub mod block;
 pub mod hardware;
 pub mod initramfs;
 pub mod mounts;
+pub mod phases;

@@ -51,80 +51,44 @@ impl Devices {
     /// The running machine's.
     #[must_use]
     pub fn of_machine() -> Self {
-        Self {
-            sysfs: "/sys/block".into(),
-            dev: "/dev".into(),
-        }
+        Self { sysfs: "/sys/block".into(), dev: "/dev".into() }
     }
 
     /// All disks with contents, by name. Loop and memory devices are nobody's disk.
     #[must_use]
     pub fn disks(&self) -> Vec<Disk> {
-        let mut disks: Vec<Disk> = names(&self.sysfs)
-            .into_iter()
-            .filter_map(|name| self.disk(name))
-            .collect();
+        let mut disks: Vec<Disk> = names(&self.sysfs).into_iter().filter_map(|name| self.disk(name)).collect();
         disks.sort_by(|a, b| a.name.cmp(&b.name));
         disks
     }
 
     fn disk(&self, name: String) -> Option<Disk> {
-        if ["loop", "ram", "zram"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-        {
+        if ["loop", "ram", "zram"].iter().any(|prefix| name.starts_with(prefix)) {
             return None;
         }
         let folder = self.sysfs.join(&name);
         // Always in units of 512 bytes, whatever the disk's sectors (Linux, Documentation/ABI/stable/sysfs-block).
         let size = number(&folder.join("size"))? * 512;
-        let partition = |child: String| {
-            Some((
-                u32::try_from(number(&folder.join(&child).join("partition"))?).ok()?,
-                child,
-            ))
-        };
+        let partition =
+            |child: String| Some((u32::try_from(number(&folder.join(&child).join("partition"))?).ok()?, child));
         let partitions = names(&folder).into_iter().filter_map(partition).collect();
-        (size > 0).then(|| Disk {
-            device: self.dev.join(&name),
-            name,
-            size,
-            partitions,
-        })
+        (size > 0).then(|| Disk { device: self.dev.join(&name), name, size, partitions })
     }
 
     /// Every disk with a sound table.
     #[must_use]
     pub fn tables(&self) -> Vec<(Disk, Table)> {
-        let table = |disk: Disk| {
-            Some((
-                File::open(&disk.device)
-                    .ok()
-                    .and_then(|mut file| Table::read(&mut file).ok())?,
-                disk,
-            ))
-        };
-        self.disks()
-            .into_iter()
-            .filter_map(table)
-            .map(|(table, disk)| (disk, table))
-            .collect()
+        let table =
+            |disk: Disk| Some((File::open(&disk.device).ok().and_then(|mut file| Table::read(&mut file).ok())?, disk));
+        self.disks().into_iter().filter_map(table).map(|(table, disk)| (disk, table)).collect()
     }
 
     /// The partitions with this unique GUID; more than one where two disks carry the same image.
     #[must_use]
     pub fn find(&self, guid: Guid) -> Vec<Found> {
         let find = |(disk, table): (Disk, Table)| {
-            let partition = table
-                .partitions
-                .iter()
-                .find(|one| one.guid == guid)?
-                .clone();
-            Some(Found {
-                disk,
-                table,
-                partition,
-            })
+            let partition = table.partitions.iter().find(|one| one.guid == guid)?.clone();
+            Some(Found { disk, table, partition })
         };
         self.tables().into_iter().filter_map(find).collect()
     }
@@ -135,35 +99,24 @@ impl Devices {
         let mut text = String::new();
         for disk in self.disks() {
             text.push_str(&format!("disk {} of {} MiB", disk.name, disk.size >> 20));
-            let table = File::open(&disk.device)
-                .map_err(Into::into)
-                .and_then(|mut file| Table::read(&mut file));
+            let table = File::open(&disk.device).map_err(Into::into).and_then(|mut file| Table::read(&mut file));
             match table {
                 Ok(table) => {
                     for one in &table.partitions {
-                        text.push_str(&format!(
-                            "\n  partition {} {} PARTUUID={}",
-                            one.number, one.name, one.guid
-                        ));
+                        text.push_str(&format!("\n  partition {} {} PARTUUID={}", one.number, one.name, one.guid));
                     }
                 }
                 Err(error) => text.push_str(&format!(": {error}")),
             }
             text.push('\n');
         }
-        if text.is_empty() {
-            "no disk at all\n".to_owned()
-        } else {
-            text
-        }
+        if text.is_empty() { "no disk at all\n".to_owned() } else { text }
     }
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn number(file: &Path) -> Option<u64> {
@@ -182,10 +135,7 @@ pub(crate) mod tests {
 
     /// A machine with the disk `vda` of `megabytes` that carries an image of ours, whose partitions the kernel knows.
     pub(crate) fn machine(folder: &Path, megabytes: u64) -> Devices {
-        let devices = Devices {
-            sysfs: folder.join("sys/block"),
-            dev: folder.join("dev"),
-        };
+        let devices = Devices { sysfs: folder.join("sys/block"), dev: folder.join("dev") };
         fs::create_dir_all(&devices.dev).unwrap();
         let disk = devices.dev.join("vda");
         File::create(&disk).unwrap().set_len(40 << 20).unwrap();
@@ -202,35 +152,15 @@ pub(crate) mod tests {
             "-t4:8310",
             "-c4:state",
         ];
-        let output = Command::new("sgdisk")
-            .args(args)
-            .arg(&disk)
-            .output()
-            .expect("sgdisk is needed: apt-get install gdisk");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        File::options()
-            .write(true)
-            .open(&disk)
-            .unwrap()
-            .set_len(megabytes << 20)
-            .unwrap();
+        let output =
+            Command::new("sgdisk").args(args).arg(&disk).output().expect("sgdisk is needed: apt-get install gdisk");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        File::options().write(true).open(&disk).unwrap().set_len(megabytes << 20).unwrap();
         for (name, number) in [("vda1", 1), ("vda2", 2), ("vda4", 4)] {
             fs::create_dir_all(devices.sysfs.join("vda").join(name)).unwrap();
-            fs::write(
-                devices.sysfs.join("vda").join(name).join("partition"),
-                format!("{number}\n"),
-            )
-            .unwrap();
+            fs::write(devices.sysfs.join("vda").join(name).join("partition"), format!("{number}\n")).unwrap();
         }
-        fs::write(
-            devices.sysfs.join("vda/size"),
-            format!("{}\n", megabytes << 11),
-        )
-        .unwrap();
+        fs::write(devices.sysfs.join("vda/size"), format!("{}\n", megabytes << 11)).unwrap();
         devices
     }
 
@@ -242,11 +172,7 @@ pub(crate) mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].device().unwrap(), devices.dev.join("vda2"));
         assert_eq!(found[0].disk.size, 40 << 20);
-        assert!(
-            devices
-                .find("00000000-0000-0000-0000-000000000001".parse().unwrap())
-                .is_empty()
-        );
+        assert!(devices.find("00000000-0000-0000-0000-000000000001".parse().unwrap()).is_empty());
     }
 
     #[test]
@@ -255,22 +181,16 @@ pub(crate) mod tests {
         let devices = machine(folder.path(), 40);
         fs::create_dir_all(devices.sysfs.join("sdb")).unwrap();
         fs::write(devices.sysfs.join("sdb/size"), "2048\n").unwrap();
-        File::create(devices.dev.join("sdb"))
-            .unwrap()
-            .set_len(1 << 20)
-            .unwrap();
+        File::create(devices.dev.join("sdb")).unwrap().set_len(1 << 20).unwrap();
         fs::create_dir_all(devices.sysfs.join("loop0")).unwrap();
         fs::write(devices.sysfs.join("loop0/size"), "2048\n").unwrap();
         let text = devices.describe();
-        assert!(text.starts_with("disk sdb of 1 MiB: the disk has no GPT\ndisk vda of 40 MiB\n  partition 1 esp PARTUUID="), "{text}");
         assert!(
-            text.contains(&format!("partition 2 root-a PARTUUID={ROOT}")),
+            text.starts_with("disk sdb of 1 MiB: the disk has no GPT\ndisk vda of 40 MiB\n  partition 1 esp PARTUUID="),
             "{text}"
         );
-        let nothing = Devices {
-            sysfs: folder.path().join("none"),
-            dev: folder.path().join("none"),
-        };
+        assert!(text.contains(&format!("partition 2 root-a PARTUUID={ROOT}")), "{text}");
+        let nothing = Devices { sysfs: folder.path().join("none"), dev: folder.path().join("none") };
         assert_eq!(nothing.describe(), "no disk at all\n");
     }
 }

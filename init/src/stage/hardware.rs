@@ -35,15 +35,9 @@ impl<'a> Loader<'a> {
     }
 
     fn of(sys: &'a dyn Sys, root: &Path, folder: &Path) -> Result<Self> {
-        let modules = Modules::read(folder)
-            .with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
-        Ok(Self {
-            sys,
-            root: root.to_owned(),
-            folder: folder.to_owned(),
-            modules,
-            asked: BTreeSet::new(),
-        })
+        let modules =
+            Modules::read(folder).with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
+        Ok(Self { sys, root: root.to_owned(), folder: folder.to_owned(), modules, asked: BTreeSet::new() })
     }
 
     /// Loads what a name or alias stands for, with all it needs. `Ok(false)` where this kernel knows no such thing.
@@ -73,18 +67,11 @@ impl<'a> Loader<'a> {
 
     /// Loads what `/usr/share/kscratch/modules-load` lists. One that fails is told and does not keep the others back.
     pub fn load_list(&mut self) {
-        let list = fs::read_to_string(self.root.join("usr/share/kscratch/modules-load"))
-            .unwrap_or_default();
-        for name in list
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+        let list = fs::read_to_string(self.root.join("usr/share/kscratch/modules-load")).unwrap_or_default();
+        for name in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             match self.load(name) {
                 Ok(true) => {}
-                Ok(false) => log::line(format_args!(
-                    "module {name} is listed, but not part of this image"
-                )),
+                Ok(false) => log::line(format_args!("module {name} is listed, but not part of this image")),
                 Err(error) => log::line(format_args!("{error:#}")),
             }
         }
@@ -93,9 +80,7 @@ impl<'a> Loader<'a> {
     /// Loads drivers for the hardware that is there already: every `modalias` of every bus.
     pub fn coldplug(&mut self) {
         let buses = self.root.join("sys/bus");
-        let devices = entries(&buses)
-            .into_iter()
-            .flat_map(|bus| entries(&bus.join("devices")));
+        let devices = entries(&buses).into_iter().flat_map(|bus| entries(&bus.join("devices")));
         let aliases: BTreeSet<String> = devices
             .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
             .map(|alias| alias.trim().to_owned())
@@ -115,11 +100,7 @@ impl<'a> Loader<'a> {
 
     /// Whether it is loaded already: by the initramfs, or by someone else.
     fn is_live(&self, file: &Path) -> bool {
-        let name = file
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default()
-            .replace('-', "_");
+        let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default().replace('-', "_");
         fs::read_to_string(self.root.join("sys/module").join(name).join("initstate"))
             .is_ok_and(|state| state.trim() == "live")
     }
@@ -144,11 +125,7 @@ pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
         }
     }
     // Without --all, what stands behind the first name are parameters of the module (modprobe(8)).
-    let (names, parameters) = if all {
-        (names.as_slice(), None)
-    } else {
-        (&names[..names.len().min(1)], names.get(1))
-    };
+    let (names, parameters) = if all { (names.as_slice(), None) } else { (&names[..names.len().min(1)], names.get(1)) };
     if let Some(parameter) = parameters {
         bail!("modprobe: module parameters ({parameter}) are not supported by kscratch-init");
     }
@@ -156,10 +133,7 @@ pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
     for name in names {
         let known = loader.load(name)?;
         if !known && !quiet {
-            bail!(
-                "modprobe: module {name} not found in {}",
-                loader.folder.display()
-            );
+            bail!("modprobe: module {name} not found in {}", loader.folder.display());
         }
         if !known {
             bail!("");
@@ -169,12 +143,7 @@ pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// The kernel's uevents from the moment it is opened.
@@ -272,47 +241,25 @@ mod tests {
             "kernel/virtio_blk.ko: kernel/virtio_ring.ko kernel/virtio.ko\nkernel/virtio_ring.ko: kernel/virtio.ko\nkernel/virtio.ko:\nkernel/br-netfilter.ko:\nkernel/overlay.ko:\n",
         );
         write("m/modules.alias", "alias virtio:d00000002v* virtio_blk\n");
-        write(
-            "usr/share/kscratch/modules-load",
-            "# what kubelet needs\nbr_netfilter\nmissing\noverlay\n\n",
-        );
+        write("usr/share/kscratch/modules-load", "# what kubelet needs\nbr_netfilter\nmissing\noverlay\n\n");
         write("sys/module/virtio/initstate", "live\n");
-        write(
-            "sys/bus/virtio/devices/virtio0/modalias",
-            "virtio:d00000002v00001AF4\n",
-        );
-        write(
-            "sys/bus/virtio/devices/virtio1/modalias",
-            "virtio:d00000002v00001AF4\n",
-        );
+        write("sys/bus/virtio/devices/virtio0/modalias", "virtio:d00000002v00001AF4\n");
+        write("sys/bus/virtio/devices/virtio1/modalias", "virtio:d00000002v00001AF4\n");
         write("sys/bus/virtio/devices/virtio2/modalias", "\n");
         root
     }
 
     fn calls(sys: &Recording, root: &Path) -> Vec<String> {
-        sys.calls()
-            .iter()
-            .map(|line| line.replace(root.to_str().unwrap(), "R"))
-            .collect()
+        sys.calls().iter().map(|line| line.replace(root.to_str().unwrap(), "R")).collect()
     }
 
     #[test]
     fn the_list_is_loaded_and_what_fails_does_not_keep_back_the_rest() {
         let root = root();
-        let sys = Recording::new().failing(
-            &format!("load {}/m/kernel/br-netfilter", root.path().display()),
-            std::io::ErrorKind::InvalidData,
-        );
-        Loader::of(&sys, root.path(), &root.path().join("m"))
-            .unwrap()
-            .load_list();
-        assert_eq!(
-            calls(&sys, root.path()),
-            [
-                "load R/m/kernel/br-netfilter.ko",
-                "load R/m/kernel/overlay.ko"
-            ]
-        );
+        let sys = Recording::new()
+            .failing(&format!("load {}/m/kernel/br-netfilter", root.path().display()), std::io::ErrorKind::InvalidData);
+        Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().load_list();
+        assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/br-netfilter.ko", "load R/m/kernel/overlay.ko"]);
     }
 
     #[test]
@@ -322,23 +269,14 @@ mod tests {
         let mut loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
         loader.coldplug();
         loader.coldplug();
-        assert_eq!(
-            calls(&sys, root.path()),
-            [
-                "load R/m/kernel/virtio_ring.ko",
-                "load R/m/kernel/virtio_blk.ko"
-            ]
-        );
+        assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"]);
     }
 
     #[test]
     fn no_modules_for_the_kernel_is_told() {
         let root = tempfile::tempdir().unwrap();
         let error = Loader::open(&Recording::new(), root.path()).err().unwrap();
-        assert!(
-            format!("{error:#}").contains("modules.dep: No such file"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("modules.dep: No such file"), "{error:#}");
     }
 
     #[test]

@@ -30,10 +30,7 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     let text = fs::read_to_string("/proc/cmdline").context("reading the kernel command line")?;
     let cmdline = CommandLine::parse(&text);
     log::set_debug(cmdline.debug);
-    log::line(format_args!(
-        "kscratch {} in the initramfs",
-        env!("CARGO_PKG_VERSION")
-    ));
+    log::line(format_args!("kscratch {} in the initramfs", env!("CARGO_PKG_VERSION")));
     let wanted = wanted_root(&cmdline)?;
 
     // Open before the first driver is loaded: no disk can appear unheard.
@@ -43,9 +40,7 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     loader.coldplug();
     let devices = Devices::of_machine();
     let found = wait_for(&devices, wanted, &listener, &mut loader)?;
-    let device = found
-        .device()
-        .context("naming the root partition's device")?;
+    let device = found.device().context("naming the root partition's device")?;
 
     mount_root(sys, &device, Path::new(NEW_ROOT))?;
     log::line(format_args!(
@@ -55,31 +50,20 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     ));
     mounts::hand_over(sys, root, Path::new(NEW_ROOT))?;
     free_initramfs(root);
-    Err(
-        anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[]))
-            .context(format!("executing {INIT} of the root partition")),
-    )
+    Err(anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[]))
+        .context(format!("executing {INIT} of the root partition")))
 }
 
 fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
     match &cmdline.root {
         Some(Ok(guid)) => Ok(*guid),
-        Some(Err(text)) => bail!(
-            "kscratch.root={text} on the kernel command line is not of the form PARTUUID=<guid>"
-        ),
-        None => bail!(
-            "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"
-        ),
+        Some(Err(text)) => bail!("kscratch.root={text} on the kernel command line is not of the form PARTUUID=<guid>"),
+        None => bail!("the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"),
     }
 }
 
 /// Waits by uevent for the partition, loading drivers for hardware that comes meanwhile.
-fn wait_for(
-    devices: &Devices,
-    wanted: Guid,
-    listener: &Listener,
-    loader: &mut Loader<'_>,
-) -> Result<Found> {
+fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &mut Loader<'_>) -> Result<Found> {
     let deadline = Instant::now() + ROOT_WITHIN;
     loop {
         if let Some(found) = look(devices, wanted) {
@@ -87,10 +71,7 @@ fn wait_for(
         }
         // Only what concerns disks is worth reading all tables again.
         loop {
-            match listener
-                .next(deadline)
-                .context("waiting for the root partition")?
-            {
+            match listener.next(deadline).context("waiting for the root partition")? {
                 Heard::Event(event) => {
                     if let Some(alias) = event.modalias.filter(|_| event.action == "add") {
                         loader.plug(&alias);
@@ -114,11 +95,7 @@ fn wait_for(
 }
 
 fn look(devices: &Devices, wanted: Guid) -> Option<Found> {
-    let mut all: Vec<Found> = devices
-        .find(wanted)
-        .into_iter()
-        .filter(|found| found.device().is_some())
-        .collect();
+    let mut all: Vec<Found> = devices.find(wanted).into_iter().filter(|found| found.device().is_some()).collect();
     if all.len() > 1 {
         let names: Vec<&str> = all.iter().map(|found| found.disk.name.as_str()).collect();
         log::line(format_args!(
@@ -129,10 +106,7 @@ fn look(devices: &Devices, wanted: Guid) -> Option<Found> {
     }
     let first = (!all.is_empty()).then(|| all.remove(0))?;
     if first.table.copy == Copy::Backup {
-        log::line(format_args!(
-            "the primary GPT of {} is damaged, its backup is used",
-            first.disk.name
-        ));
+        log::line(format_args!("the primary GPT of {} is damaged, its backup is used", first.disk.name));
     }
     Some(first)
 }
@@ -140,15 +114,8 @@ fn look(devices: &Devices, wanted: Guid) -> Option<Found> {
 fn mount_root(sys: &dyn Sys, device: &Path, new_root: &Path) -> Result<()> {
     fs::create_dir_all(new_root).with_context(|| format!("making {}", new_root.display()))?;
     let source = device.to_str().context("naming the root device")?;
-    let mount = Mount {
-        source,
-        target: new_root,
-        kind: "ext4",
-        flags: &[Flag::ReadOnly],
-        data: "",
-    };
-    sys.mount(&mount)
-        .with_context(|| format!("mounting the root partition {source} read-only"))
+    let mount = Mount { source, target: new_root, kind: "ext4", flags: &[Flag::ReadOnly], data: "" };
+    sys.mount(&mount).with_context(|| format!("mounting the root partition {source} read-only"))
 }
 
 /// Gives the initramfs' memory back: its files are of no use once the root is there. Only on the memory filesystem that the kernel
@@ -196,15 +163,8 @@ mod tests {
 
     #[test]
     fn a_command_line_without_a_root_says_what_is_missing() {
-        let error = |text: &str| {
-            wanted_root(&CommandLine::parse(text))
-                .unwrap_err()
-                .to_string()
-        };
-        assert_eq!(
-            error("quiet"),
-            "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"
-        );
+        let error = |text: &str| wanted_root(&CommandLine::parse(text)).unwrap_err().to_string();
+        assert_eq!(error("quiet"), "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>");
         assert_eq!(
             error("kscratch.root=/dev/vda2"),
             "kscratch.root=/dev/vda2 on the kernel command line is not of the form PARTUUID=<guid>"
@@ -215,15 +175,9 @@ mod tests {
     fn the_root_is_looked_for_on_all_disks() {
         let folder = tempfile::tempdir().unwrap();
         let devices = machine(folder.path(), 40);
-        assert_eq!(
-            look(&devices, ROOT.parse().unwrap()).unwrap().disk.name,
-            "vda"
-        );
+        assert_eq!(look(&devices, ROOT.parse().unwrap()).unwrap().disk.name, "vda");
         fs::remove_dir_all(devices.sysfs.join("vda/vda2")).unwrap();
-        assert!(
-            look(&devices, ROOT.parse().unwrap()).is_none(),
-            "the kernel does not know the partition yet"
-        );
+        assert!(look(&devices, ROOT.parse().unwrap()).is_none(), "the kernel does not know the partition yet");
     }
 
     #[test]
@@ -231,13 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sys = Recording::new();
         mount_root(&sys, Path::new("/dev/vda2"), &folder.path().join("sysroot")).unwrap();
-        assert_eq!(
-            sys.calls(),
-            [format!(
-                "mount /dev/vda2 {}/sysroot ext4 readonly",
-                folder.path().display()
-            )]
-        );
+        assert_eq!(sys.calls(), [format!("mount /dev/vda2 {}/sysroot ext4 readonly", folder.path().display())]);
     }
 
     #[test]
@@ -251,10 +199,7 @@ mod tests {
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
         let device = fs::metadata(&inside).unwrap().dev();
         remove_below(&inside, device + 1);
-        assert!(
-            inside.join("a/b/file").exists(),
-            "another device's files stay"
-        );
+        assert!(inside.join("a/b/file").exists(), "another device's files stay");
         remove_below(&inside, device);
         assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
         assert!(outside.join("kept").exists());

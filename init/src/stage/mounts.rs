@@ -24,34 +24,16 @@ const EARLY: &[Row] = &[
 
 /// What only the root needs. No `noexec` on `/run` and `/tmp`: runtimes keep root filesystems and helpers there.
 const LATE: &[Row] = &[
-    (
-        "devpts",
-        "dev/pts",
-        &[Flag::NoSuid, Flag::NoExec],
-        "gid=5,mode=0620,ptmxmode=0666",
-    ),
-    (
-        "tmpfs",
-        "dev/shm",
-        &[Flag::NoSuid, Flag::NoDev],
-        "mode=1777",
-    ),
+    ("devpts", "dev/pts", &[Flag::NoSuid, Flag::NoExec], "gid=5,mode=0620,ptmxmode=0666"),
+    ("tmpfs", "dev/shm", &[Flag::NoSuid, Flag::NoDev], "mode=1777"),
     ("mqueue", "dev/mqueue", SAFE, ""),
     ("tmpfs", "tmp", &[Flag::NoSuid, Flag::NoDev], "mode=1777"),
     // R16: kubelet refuses cgroup v1.
-    (
-        "cgroup2",
-        "sys/fs/cgroup",
-        SAFE,
-        "nsdelegate,memory_recursiveprot",
-    ),
+    ("cgroup2", "sys/fs/cgroup", SAFE, "nsdelegate,memory_recursiveprot"),
 ];
 
 /// What docker, runc and kubelet use where the kernel has it; a kernel without is no error.
-const OPTIONAL: &[Row] = &[
-    ("securityfs", "sys/kernel/security", SAFE, ""),
-    ("bpf", "sys/fs/bpf", SAFE, "mode=0700"),
-];
+const OPTIONAL: &[Row] = &[("securityfs", "sys/kernel/security", SAFE, ""), ("bpf", "sys/fs/bpf", SAFE, "mode=0700")];
 
 /// Links that devtmpfs does not make (Linux, Documentation/admin-guide/devices.rst, "Compulsory links").
 const DEVICE_LINKS: &[(&str, &str)] = &[
@@ -88,8 +70,7 @@ pub fn late(sys: &dyn Sys, root: &Path) -> Result<()> {
             _ => {}
         }
     }
-    sys.share(root)
-        .context("making the mounts below / shared")?;
+    sys.share(root).context("making the mounts below / shared")?;
     controllers(&root.join("sys/fs/cgroup"))
 }
 
@@ -108,15 +89,12 @@ pub fn hand_over(sys: &dyn Sys, root: &Path, new_root: &Path) -> Result<()> {
 /// Every controller of the hierarchy is given to the groups below it: kubelet's `kubepods` and the services' own.
 fn controllers(cgroup: &Path) -> Result<()> {
     let file = cgroup.join("cgroup.controllers");
-    let offered =
-        fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let offered = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     for controller in offered.split_whitespace() {
         // One by one: a controller that cannot be given (rdma on some machines) must not keep back the others.
         let wanted = format!("+{controller}");
         if let Err(error) = fs::write(cgroup.join("cgroup.subtree_control"), wanted) {
-            log::line(format_args!(
-                "cgroup controller {controller} is not available to services: {error}"
-            ));
+            log::line(format_args!("cgroup controller {controller} is not available to services: {error}"));
         }
     }
     Ok(())
@@ -135,15 +113,8 @@ fn one(sys: &dyn Sys, root: &Path, (kind, place, flags, data): &Row) -> Result<(
     if !target.is_dir() {
         fs::create_dir_all(&target).with_context(|| format!("making /{place}"))?;
     }
-    let mount = Mount {
-        source: kind,
-        target: &target,
-        kind,
-        flags,
-        data,
-    };
-    sys.mount(&mount)
-        .with_context(|| format!("mounting {kind} on /{place}"))
+    let mount = Mount { source: kind, target: &target, kind, flags, data };
+    sys.mount(&mount).with_context(|| format!("mounting {kind} on /{place}"))
 }
 
 /// Whether something is mounted there: it lies on another device than the folder above.
@@ -166,10 +137,7 @@ mod tests {
 
     /// What was called, with the temporary root's name taken out.
     fn calls(sys: &Recording, root: &Path) -> Vec<String> {
-        sys.calls()
-            .iter()
-            .map(|line| line.replace(root.to_str().unwrap(), "R"))
-            .collect()
+        sys.calls().iter().map(|line| line.replace(root.to_str().unwrap(), "R")).collect()
     }
 
     #[test]
@@ -193,29 +161,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cgroup = root.path().join("sys/fs/cgroup");
         fs::create_dir_all(&cgroup).unwrap();
-        fs::write(
-            cgroup.join("cgroup.controllers"),
-            "cpuset cpu io memory pids\n",
-        )
-        .unwrap();
+        fs::write(cgroup.join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
         let sys = Recording::new().failing("mount bpf", std::io::ErrorKind::NotFound);
         late(&sys, root.path()).unwrap();
         let calls = calls(&sys, root.path());
         assert_eq!(calls.last().unwrap(), "share R");
-        assert!(
-            calls
-                .iter()
-                .any(|line| line.starts_with("mount cgroup2 R/sys/fs/cgroup cgroup2")),
-            "{calls:?}"
-        );
-        assert_eq!(
-            fs::read_to_string(cgroup.join("cgroup.subtree_control")).unwrap(),
-            "+pids"
-        );
-        assert_eq!(
-            fs::read_link(root.path().join("dev/fd")).unwrap(),
-            Path::new("/proc/self/fd")
-        );
+        assert!(calls.iter().any(|line| line.starts_with("mount cgroup2 R/sys/fs/cgroup cgroup2")), "{calls:?}");
+        assert_eq!(fs::read_to_string(cgroup.join("cgroup.subtree_control")).unwrap(), "+pids");
+        assert_eq!(fs::read_link(root.path().join("dev/fd")).unwrap(), Path::new("/proc/self/fd"));
         late(&sys, root.path()).expect("a second time changes nothing");
     }
 
@@ -224,10 +177,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let sys = Recording::new().failing("mount proc", std::io::ErrorKind::PermissionDenied);
         let error = early(&sys, root.path()).unwrap_err();
-        assert_eq!(
-            format!("{error:#}"),
-            "mounting proc on /proc: permission denied"
-        );
+        assert_eq!(format!("{error:#}"), "mounting proc on /proc: permission denied");
     }
 
     #[test]
@@ -236,12 +186,7 @@ mod tests {
         hand_over(&sys, Path::new("/"), Path::new("/sysroot")).unwrap();
         assert_eq!(
             sys.calls(),
-            [
-                "move /dev /sysroot/dev",
-                "move /proc /sysroot/proc",
-                "move /sys /sysroot/sys",
-                "move /run /sysroot/run"
-            ]
+            ["move /dev /sysroot/dev", "move /proc /sysroot/proc", "move /sys /sysroot/sys", "move /run /sysroot/run"]
         );
     }
 

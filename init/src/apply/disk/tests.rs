@@ -1,0 +1,130 @@
+//! State partitions of every kind, on a disk that is a file.
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use super::{State, mount_state};
+use crate::stage::block::Devices;
+use crate::stage::block::tests::{ROOT, machine};
+use crate::sys::Recording;
+
+/// The machine with the state partition's device being a file made by `make`.
+fn with_state(folder: &Path, megabytes: u64, make: impl FnOnce(&Path)) -> Devices {
+    let devices = machine(folder, megabytes);
+    let device = devices.dev.join("vda4");
+    File::create(&device).unwrap().set_len(16 << 20).unwrap();
+    make(&device);
+    devices
+}
+
+fn tool(program: &str, args: &[&str], path: &Path) {
+    let output = Command::new(program).args(args).arg(path).output();
+    let output = output.unwrap_or_else(|_| panic!("{program} is needed: apt-get install gdisk e2fsprogs dosfstools"));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn ours(path: &Path) {
+    tool("mke2fs", &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"], path);
+}
+
+fn run(sys: &Recording, folder: &Path, devices: &Devices) -> (State, Vec<String>) {
+    let state = mount_state(sys, folder, devices, Some(ROOT.parse().unwrap())).unwrap();
+    (state, sys.calls().iter().map(|line| line.replace(folder.to_str().unwrap(), "R")).collect())
+}
+
+#[test]
+fn a_sound_state_is_checked_and_mounted() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 40, ours);
+    let sys = Recording::new();
+    let (state, calls) = run(&sys, folder.path(), &devices);
+    assert_eq!(state, State::Partition { device: devices.dev.join("vda4"), made: false });
+    assert_eq!(calls[calls.len() - 2..], ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
+}
+
+#[test]
+fn state_grows_with_its_disk_and_its_filesystem_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 100, |path| {
+        ours(path);
+        // What the kernel would show after the partition grew.
+        File::options().write(true).open(path).unwrap().set_len(82 << 20).unwrap();
+    });
+    let sys = Recording::new();
+    let (_, calls) = run(&sys, folder.path(), &devices);
+    assert_eq!(
+        calls,
+        [
+            format!("resize-partition R/dev/vda 4 {} {}", 17 << 20, 82 << 20),
+            "run /usr/sbin/e2fsck -p R/dev/vda4".into(),
+            "mount R/dev/vda4 R/var ext4 noatime".into(),
+            format!("resize-ext4 R/var {}", (82 << 20) / 4096),
+        ]
+    );
+    tool("sgdisk", &["-v"], &devices.dev.join("vda"));
+    let again = Recording::new();
+    let (_, calls) = run(&again, folder.path(), &devices);
+    assert!(!calls[0].starts_with("resize-partition"), "{calls:?}");
+}
+
+#[test]
+fn a_blank_partition_gets_a_filesystem() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 40, |_| {});
+    let (state, calls) = run(&Recording::new(), folder.path(), &devices);
+    assert_eq!(state, State::Partition { device: devices.dev.join("vda4"), made: true });
+    assert!(calls.iter().any(|line| line.starts_with("run /usr/sbin/mkfs.ext4 -q -F -L kscratch-state")), "{calls:?}");
+}
+
+/// Runs a case that must end on a tmpfs, with nothing made, checked or mounted from the disk.
+#[track_caller]
+fn refused(sys: Recording, make: impl FnOnce(&Path), want: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 40, make);
+    let untouched = std::fs::read(devices.dev.join("vda")).unwrap();
+    let (state, calls) = run(&sys, folder.path(), &devices);
+    let State::Memory { reason } = state else { panic!("{state:?}") };
+    assert!(reason.contains(want), "{reason}");
+    assert_eq!(calls.last().unwrap(), "mount tmpfs R/var tmpfs nosuid,nodev mode=0755");
+    assert!(!calls.iter().any(|line| line.contains("mkfs")), "{calls:?}");
+    let table = std::fs::read(devices.dev.join("vda")).unwrap();
+    assert!(
+        untouched == table || want.contains("e2fsck"),
+        "the partition table was changed for a partition that is not ours"
+    );
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone_and_the_machine_goes_on() {
+    refused(
+        Recording::new(),
+        |path| tool("mke2fs", &["-q", "-t", "ext4", "-L", "photos"], path),
+        "partition 4 of vda should be state, but holds an ext4 labelled \"photos\"",
+    );
+    refused(
+        Recording::new(),
+        |path| tool("mkfs.fat", &["-n", "STICK"], path),
+        "partition 4 of vda should be state, but holds vfat",
+    );
+    refused(Recording::new(), |path| std::fs::write(path, "LUKS").unwrap(), "something that is no ext4");
+}
+
+#[test]
+fn damage_that_e2fsck_cannot_put_right_is_told() {
+    let sys = Recording::new().answering("run /usr/sbin/e2fsck", 4, "UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n");
+    refused(sys, ours, "is damaged and e2fsck -p cannot put it right: UNEXPECTED INCONSISTENCY");
+}
+
+#[test]
+fn a_disk_without_state_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = machine(folder.path(), 40);
+    tool("sgdisk", &["-d4"], &devices.dev.join("vda"));
+    let (state, _) = run(&Recording::new(), folder.path(), &devices);
+    assert!(matches!(state, State::Memory { reason } if reason.contains("has no partition of the type 4d21b016")));
+}
