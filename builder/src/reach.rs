@@ -62,7 +62,8 @@ struct Union {
 
 impl Union {
     fn of(packages: &[Package<'_>]) -> Union {
-        let mut union = Union { tree: Tree::default(), disputed: BTreeMap::new(), skipped: BTreeSet::new(), own: BTreeMap::new() };
+        let mut union =
+            Union { tree: Tree::default(), disputed: BTreeMap::new(), skipped: BTreeSet::new(), own: BTreeMap::new() };
         for package in packages {
             let own = union.own.entry(package.name.to_owned()).or_default();
             for (path, entry) in &package.unpacked.entries {
@@ -77,7 +78,9 @@ impl Union {
                 }
                 own.insert(path.clone());
                 match union.tree.nodes.get(&path) {
-                    Some(there) if matches!((&there.kind, &node.kind), (Kind::Directory, Kind::Directory)) || there.same_as(&node) => {}
+                    Some(there)
+                        if matches!((&there.kind, &node.kind), (Kind::Directory, Kind::Directory))
+                            || there.same_as(&node) => {}
                     Some(there) => {
                         union.disputed.insert(path, (there.origin.artifact.clone(), node.origin.artifact));
                     }
@@ -133,11 +136,14 @@ impl Reach<'_> {
         let file = self.take(&path, program.target.as_deref(), &declaration)?;
         match self.format(&file)? {
             Format::Elf(_) => {}
-            Format::Script(interpreter) => bail!("{file} is a script for {interpreter}, and the image has no such interpreter"),
+            Format::Script(interpreter) => {
+                bail!("{file} is a script for {interpreter}, and the image has no such interpreter")
+            }
             Format::Data => bail!("{file} is no program: it has neither an ELF header nor a #! line"),
         }
         for link in &program.links {
-            let artifact = self.tree.nodes.get(&file).map_or_else(|| program.package.clone(), |node| node.origin.artifact.clone());
+            let artifact =
+                self.tree.nodes.get(&file).map_or_else(|| program.package.clone(), |node| node.origin.artifact.clone());
             let origin = Origin { declaration: format!("link {link} of {declaration}"), artifact };
             self.tree.insert(link, Node::symlink(relative(&usr_merged(link), &file), origin))?;
         }
@@ -171,7 +177,8 @@ impl Reach<'_> {
             }
             artifact = Some(origin.artifact.clone());
         }
-        let origin = Origin { declaration: format!("bundle {}", bundle.target), artifact: artifact.unwrap_or_default() };
+        let origin =
+            Origin { declaration: format!("bundle {}", bundle.target), artifact: artifact.unwrap_or_default() };
         self.tree.insert(&bundle.target, Node::file(bytes, 0o644, origin))?;
         Ok(())
     }
@@ -199,8 +206,10 @@ impl Reach<'_> {
         }
         let own = self.packages.own.get(package).ok_or_else(|| anyhow!("package {package} was not fetched"))?;
         let glob = GlobBuilder::new(&usr_merged(pattern)).literal_separator(true).build()?.compile_matcher();
-        let directory = |path: &String| matches!(self.packages.tree.nodes.get(path), Some(Node { kind: Kind::Directory, .. }));
-        let paths: Vec<String> = own.iter().filter(|path| glob.is_match(path.as_str()) && !directory(path)).cloned().collect();
+        let directory =
+            |path: &String| matches!(self.packages.tree.nodes.get(path), Some(Node { kind: Kind::Directory, .. }));
+        let paths: Vec<String> =
+            own.iter().filter(|path| glob.is_match(path.as_str()) && !directory(path)).cloned().collect();
         if paths.is_empty() {
             bail!("package {package} holds nothing that fits {pattern}");
         }
@@ -216,7 +225,7 @@ impl Reach<'_> {
             for end in at.match_indices('/').map(|(index, _)| index).skip(1).chain([at.len()]) {
                 let step = &at[..end];
                 let Some(node) = self.packages.tree.nodes.get(step) else {
-                    bail!("{}", missing(path, step, &self.packages));
+                    bail!("{}", missing(path, &at, &self.packages));
                 };
                 if let Kind::Symlink(to) = &node.kind {
                     let next = usr_merged(&link_target("/", &format!("{}{}", link_target(step, to), &at[end..])));
@@ -253,7 +262,8 @@ impl Reach<'_> {
     fn format(&self, path: &str) -> Result<Format> {
         match self.tree.nodes.get(path).map(|node| &node.kind) {
             Some(Kind::File(content)) => {
-                elf::format(self.contents.open(content).with_context(|| format!("opening {path}"))?).with_context(|| format!("reading {path}"))
+                elf::format(self.contents.open(content).with_context(|| format!("opening {path}"))?)
+                    .with_context(|| format!("reading {path}"))
             }
             Some(_) => Ok(Format::Data),
             None => bail!("{path} was not taken"),
@@ -274,7 +284,8 @@ impl Reach<'_> {
         let inherited = elf::inherited_paths(path, &linkage, inherited);
         for name in &linkage.needed {
             let candidates = search.iter().map(|folder| usr_merged(&format!("{folder}/{name}")));
-            let Some(found) = candidates.into_iter().find(|candidate| self.packages.tree.nodes.contains_key(candidate)) else {
+            let Some(found) = candidates.into_iter().find(|candidate| self.packages.tree.nodes.contains_key(candidate))
+            else {
                 bail!(
                     "{path} needs the library {name}, and no fetched package holds it in {}; by Debian's naming it is in {}",
                     search.join(", "),
@@ -292,17 +303,17 @@ fn is_glob(path: &str) -> bool {
     path.contains(['*', '?', '{', '['])
 }
 
-fn missing(path: &str, step: &str, packages: &Union) -> String {
-    if step == path {
+fn missing(path: &str, at: &str, packages: &Union) -> String {
+    if at == path {
         return format!("no fetched package holds {path}");
     }
     let from = packages.tree.nodes.get(path).map_or("a package", |node| node.origin.artifact.as_str());
-    let alternative = if step.starts_with("/etc/alternatives") {
+    let alternative = if at.starts_with("/etc/alternatives/") {
         "; update-alternatives would choose it at installation, so declare the program itself with this path among its `links`"
     } else {
         ""
     };
-    format!("{path} of {from} leads to {step}, which no fetched package holds{alternative}")
+    format!("{path} of {from} leads to {at}, which no fetched package holds{alternative}")
 }
 
 /// `to` as a link at `from` writes it, both absolute.

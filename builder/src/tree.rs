@@ -75,7 +75,9 @@ impl Contents for Store {
     fn open(&self, content: &Content) -> io::Result<Box<dyn ReadSeek + '_>> {
         match content {
             Content::Literal(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
-            Content::Stored(range) => Ok(Box::new(Window::new(File::open(self.root().join(&range.file))?, range.offset, range.len))),
+            Content::Stored(range) => {
+                Ok(Box::new(Window::new(File::open(self.root().join(&range.file))?, range.offset, range.len)))
+            }
         }
     }
 }
@@ -206,7 +208,9 @@ impl Node {
     fn describe(&self) -> String {
         match &self.kind {
             Kind::Directory => format!("directory {:04o} of {}:{}", self.mode, self.uid, self.gid),
-            Kind::File(content) => format!("file {:04o} of {}:{}, {} bytes", self.mode, self.uid, self.gid, content.len()),
+            Kind::File(content) => {
+                format!("file {:04o} of {}:{}, {} bytes", self.mode, self.uid, self.gid, content.len())
+            }
             Kind::Symlink(target) => format!("link to {target}"),
             Kind::CharDevice { major, minor } => format!("character device {major}:{minor}"),
             Kind::BlockDevice { major, minor } => format!("block device {major}:{minor}"),
@@ -227,7 +231,8 @@ pub struct Conflict {
 }
 
 /// The directories of the root that are links into `/usr`, as in Debian.
-pub const USR_MERGED: [(&str, &str); 4] = [("/bin", "usr/bin"), ("/lib", "usr/lib"), ("/lib64", "usr/lib64"), ("/sbin", "usr/sbin")];
+pub const USR_MERGED: [(&str, &str); 4] =
+    [("/bin", "usr/bin"), ("/lib", "usr/lib"), ("/lib64", "usr/lib64"), ("/sbin", "usr/sbin")];
 
 /// The path below `/usr` where a file of a merged directory really stands: `/lib64/x` is `/usr/lib64/x`.
 pub fn usr_merged(path: &str) -> String {
@@ -323,7 +328,10 @@ impl Tree {
             while let Some(above) = parent(child) {
                 match self.nodes.get(above) {
                     None => {
-                        let origin = Origin { declaration: format!("parent of {path}"), artifact: self.nodes[&path].origin.artifact.clone() };
+                        let origin = Origin {
+                            declaration: format!("parent of {path}"),
+                            artifact: self.nodes[&path].origin.artifact.clone(),
+                        };
                         self.nodes.insert(above.to_owned(), Node::directory(0o755, origin));
                     }
                     Some(Node { kind: Kind::Directory, .. }) => {}
