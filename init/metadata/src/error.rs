@@ -38,7 +38,7 @@ pub struct Errors {
 impl Errors {
     /// Sorts problems by place. The files are called `role.toml` and `secrets.toml` until [`Errors::named`] says otherwise.
     pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by(|a, b| (a.source, a.line, a.column).cmp(&(b.source, b.line, b.column)));
+        problems.sort_by_key(|problem| (problem.source, problem.line, problem.column));
         Self {
             problems,
             role_name: "role.toml".to_owned(),
