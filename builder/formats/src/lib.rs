@@ -6,4 +6,5 @@ pub mod fat32;
 pub mod gpt;
 pub mod guid;
 pub mod image;
+pub mod qcow2;
 pub mod uki;
