@@ -1,7 +1,9 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
 pub mod console;
+pub mod debian;
 pub mod derived;
 pub mod digest;
+pub mod fetch;
 pub mod filesystem;
 pub mod http;
 pub mod initramfs;
@@ -9,6 +11,7 @@ pub mod lock;
 pub mod modules;
 pub mod plan;
 pub mod reach;
+pub mod resolve;
 pub mod run;
 pub mod spec;
 pub mod store;

@@ -1,6 +1,12 @@
 //! `kscratch.lock` is a [`Lock`]: exactly which artifacts an image is made of, by version, place, size and digest.
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::console::Hint;
+use crate::spec::ImageSpec;
 use crate::store::Digest;
 
 /// Every artifact of an image, and what was asked for when they were chosen.
@@ -14,7 +20,7 @@ pub struct Lock {
     /// The Debian releases that packages were chosen from.
     #[serde(rename = "release")]
     pub releases: Vec<DebianRelease>,
-    /// The artifacts, sorted by kind and name.
+    /// The artifacts, sorted by name, which is unique.
     #[serde(rename = "artifact")]
     pub artifacts: Vec<Artifact>,
 }
@@ -63,7 +69,7 @@ pub enum Archive {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
-    /// Name, one per kind: the package's name, `kubernetes`, `cri-dockerd`.
+    /// Name, unique: the package's name, `kubernetes`, `cri-dockerd`.
     pub name: String,
     /// Version, as its origin writes it.
     pub version: String,
@@ -116,3 +122,120 @@ pub enum Origin {
         path: String,
     },
 }
+
+const HEADER: &str = "# Made by `kscratch-image lock`: what exactly an image is made of. Keep it with image.toml.\n";
+
+impl Lock {
+    /// Reads the text of a lock file.
+    pub fn parse(text: &str) -> Result<Lock> {
+        let lock: Lock = toml::from_str(text).map_err(|error| anyhow!("{}", error.to_string().trim_end()))?;
+        if lock.version != 1 {
+            bail!("it is of version {}; this program reads version 1", lock.version);
+        }
+        for artifact in &lock.artifacts {
+            if let Origin::DebianPackage { path, .. } = &artifact.origin
+                && (path.starts_with('/') || path.split('/').any(|part| part == ".." || part.is_empty()))
+            {
+                bail!("the path `{path}` of {} leads out of the archive", artifact.name);
+            }
+            if artifact.sha256.is_some() != artifact.size.is_some() {
+                bail!("{} has one of size and sha256 without the other", artifact.name);
+            }
+        }
+        for pair in lock.artifacts.windows(2) {
+            if pair[0].name >= pair[1].name {
+                bail!("the artifacts {} and {} are not in order, or there twice", pair[0].name, pair[1].name);
+            }
+        }
+        Ok(lock)
+    }
+
+    /// Reads a lock file.
+    pub fn read(file: &Path) -> Result<Lock> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        Lock::parse(&text).with_context(|| format!("reading {}", file.display()))
+    }
+
+    /// The text of the lock file: the same lock always gives the same text.
+    pub fn print(&self) -> Result<String> {
+        Ok(format!("{HEADER}{}", toml::to_string(self).context("printing the lock")?))
+    }
+
+    /// Writes the lock file, whole or not at all.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let context = || format!("writing {}", file.display());
+        let mut part = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).tempfile_in(folder).with_context(context)?;
+        part.write_all(self.print()?.as_bytes()).with_context(context)?;
+        part.persist(file).with_context(context)?;
+        Ok(())
+    }
+
+    /// An artifact by its name.
+    pub fn get(&self, name: &str) -> Option<&Artifact> {
+        self.artifacts.iter().find(|artifact| artifact.name == name)
+    }
+
+    /// The package of the kernel itself.
+    pub fn kernel(&self) -> Result<&Artifact> {
+        let kernel = self.artifacts.iter().find(|artifact| is_kernel(&artifact.name));
+        kernel.context("the lock has no kernel package (linux-image-...)")
+    }
+
+    /// The time that files of an image bear, seconds since 1970: the newest date of the Debian releases.
+    pub fn source_date(&self) -> u64 {
+        self.releases.iter().map(|release| release.date).max().unwrap_or(0)
+    }
+
+    /// Refuses a lock that was made for another spec, saying what differs.
+    pub fn matches(&self, spec: &ImageSpec) -> Result<()> {
+        let differences = self.inputs.differences(&Inputs::of(spec));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!("{}", differences.join("; "))
+            .context(Hint("kscratch-image lock makes it anew; build without --locked does so too".into()))
+            .context("the lock was made for other settings"))
+    }
+}
+
+/// Whether a package is a kernel with its modules.
+pub(crate) fn is_kernel(package: &str) -> bool {
+    package.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+impl Inputs {
+    /// What a spec asks for.
+    pub fn of(spec: &ImageSpec) -> Inputs {
+        let suite = &spec.debian.suite;
+        let mut suites = vec![suite.clone()];
+        suites.extend(spec.debian.updates.then(|| format!("{suite}-updates")));
+        suites.extend(spec.debian.security.then(|| format!("{suite}-security")));
+        Inputs {
+            suites,
+            packages: spec.packages(),
+            kubernetes: spec.kubernetes.version.clone(),
+            kubernetes_source: spec.kubernetes.source.to_string(),
+            cri_dockerd: spec.cri_dockerd.version.clone(),
+        }
+    }
+
+    fn differences(&self, spec: &Inputs) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, locked: &str, wanted: &str| {
+            if locked != wanted {
+                found.push(format!("{what}: the lock has {locked}, the settings say {wanted}"));
+            }
+        };
+        compare("Debian suites", &self.suites.join(", "), &spec.suites.join(", "));
+        compare("Kubernetes", &self.kubernetes, &spec.kubernetes);
+        compare("source of Kubernetes", &self.kubernetes_source, &spec.kubernetes_source);
+        compare("cri-dockerd", &self.cri_dockerd, &spec.cri_dockerd);
+        found.extend(spec.packages.iter().filter(|name| !self.packages.contains(name)).map(|name| format!("the package {name} is not in the lock")));
+        found.extend(self.packages.iter().filter(|name| !spec.packages.contains(name)).map(|name| format!("the package {name} is no longer asked for")));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! A [`Lock`] becomes files in the store: four downloads at a time, each verified before it has a name.
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::console::{Console, Hint};
+use crate::debian::mirror::Mirrors;
+use crate::http::Http;
+use crate::lock::{Artifact, Lock, Origin};
+use crate::store::{Digest, Store};
+
+/// Downloads at a time: enough to hide latency, few enough to be no burden for a mirror.
+const AT_ONCE: usize = 4;
+
+/// Runs the same work on several threads and gives back the first error.
+pub(crate) fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let started: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        started.into_iter().fold(Ok(()), |result: Result<()>, thread| {
+            let ended = thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of this program panicked")));
+            result.and(ended)
+        })
+    })
+}
+
+/// The Debian packages and tarballs of a lock that the store lacks, with digest and size. What is compiled or local is not fetched.
+pub fn missing<'a>(lock: &'a Lock, store: &Store) -> Vec<(&'a Artifact, Digest, u64)> {
+    let fetched = lock.artifacts.iter().filter(|artifact| matches!(artifact.origin, Origin::DebianPackage { .. } | Origin::Tarball { .. }));
+    fetched
+        .filter_map(|artifact| Some((artifact, artifact.sha256?, artifact.size?)))
+        .filter(|(_, digest, _)| !store.has(digest))
+        .collect()
+}
+
+/// Refuses to go on without the network if the store lacks something, naming it.
+pub fn offline(lock: &Lock, store: &Store) -> Result<()> {
+    let missing = missing(lock, store);
+    let Some((artifact, digest, _)) = missing.first() else { return Ok(()) };
+    let others = match missing.len() - 1 {
+        0 => String::new(),
+        count => format!(" and {count} other artifacts"),
+    };
+    Err(anyhow!("the store {} has no file with the digest {digest}", store.root().display())
+        .context(Hint("the same command without --offline fetches it".into()))
+        .context(format!("{} {} is missing{others}, and the network may not be used", artifact.name, artifact.version)))
+}
+
+/// Fetches what the store lacks. Tells how many artifacts and bytes that were.
+pub fn all(lock: &Lock, store: &Store, mirrors: &Mirrors, http: &Http, console: &Console) -> Result<(usize, u64)> {
+    let mut wanted = missing(lock, store);
+    // The largest first: the last ones to finish are small.
+    wanted.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
+    let total = wanted.iter().map(|(_, _, size)| size).sum();
+    if wanted.is_empty() {
+        return Ok((0, 0));
+    }
+    let progress = Mutex::new(console.bytes(&format!("fetching {} artifacts", wanted.len()), total));
+    let next = AtomicUsize::new(0);
+    in_parallel(AT_ONCE.min(wanted.len()), || {
+        while let Some((artifact, digest, size)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let told = &mut |bytes| progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(bytes);
+            if let Err(error) = one(artifact, digest, *size, store, mirrors, http, told) {
+                next.store(wanted.len(), Ordering::Relaxed);
+                return Err(error.context(format!("fetching {} {}", artifact.name, artifact.version)));
+            }
+            console.detail(format_args!("fetched {} {}", artifact.name, artifact.version));
+        }
+        Ok(())
+    })?;
+    Ok((wanted.len(), total))
+}
+
+fn one(
+    artifact: &Artifact,
+    digest: &Digest,
+    size: u64,
+    store: &Store,
+    mirrors: &Mirrors,
+    http: &Http,
+    told: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let url = match &artifact.origin {
+        Origin::DebianPackage { archive, path } => format!("{}/{path}", mirrors.base(*archive)?),
+        Origin::Tarball { url, .. } => url.clone(),
+        Origin::GoBuild { .. } | Origin::LocalFile { .. } => return Ok(()),
+    };
+    let part = store.part(digest);
+    http.download(&url, &part, size, digest, told).with_context(|| {
+        // Archives drop superseded packages after a while.
+        Hint(format!("if the archive has a newer version by now: kscratch-image lock --update {}", artifact.name))
+    })?;
+    store.publish(&part, digest)
+}

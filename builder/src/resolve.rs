@@ -1,0 +1,191 @@
+//! An [`ImageSpec`] becomes a [`Lock`]: packages are looked up in Debian's verified indices, libraries follow from their dependencies.
+//!
+//! Only library packages are followed (sections `libs` and `oldlibs`): programs are declared, and what an image needs of a library is
+//! found later from its ELF files. So no general dependency solver is needed; the newest version of a package is taken, which Debian
+//! keeps consistent within a release, its updates and its security fixes.
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::console::{Console, Hint};
+use crate::debian::keyring::Keyring;
+use crate::debian::mirror::Mirrors;
+use crate::debian::packages::{Package, Packages};
+use crate::debian::release::Release;
+use crate::http::Http;
+use crate::lock::{Archive, Artifact, DebianRelease, Inputs, Lock, Origin, is_kernel};
+use crate::spec::ImageSpec;
+use crate::store::{Digest, Store};
+
+/// InRelease files of large archives have some 150 kB.
+const RELEASE_LIMIT: u64 = 16 << 20;
+/// Packages.xz of Debian's main has some 10 MB.
+const INDEX_LIMIT: u64 = 256 << 20;
+
+/// Where resolving looks, and with what.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// Debian's archives.
+    pub mirrors: &'a Mirrors,
+    /// Keys that they must be signed with.
+    pub keyring: &'a Keyring,
+    /// The client.
+    pub http: &'a Http,
+    /// Where verified indices are kept.
+    pub store: &'a Store,
+    /// The time, seconds since 1970.
+    pub now: u64,
+}
+
+/// Seconds since 1970 by this machine's clock: asked once, at the edge of the program.
+pub fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs())
+}
+
+/// Chooses every artifact. Those of Kubernetes are resolved elsewhere and come along in `kubernetes`.
+pub fn lock(spec: &ImageSpec, source: &Source, kubernetes: Vec<Artifact>, console: &Console) -> Result<Lock> {
+    let (releases, packages) = debian(spec, source, console)?;
+    let mut artifacts = choose(spec, &packages)?;
+    artifacts.extend(kubernetes);
+    artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
+}
+
+/// A lock that differs from `old` only in the artifacts named, and in what is new or no longer needed.
+pub fn update(spec: &ImageSpec, old: &Lock, fresh: Lock, names: &[String]) -> Result<Lock> {
+    let kernel = spec.kernel.flavour.package();
+    // The kernel's package has its version in its name; its flavour's package stands for it.
+    let kernel_named = names.iter().any(|name| name == kernel || name == "kernel" || is_kernel(name));
+    for name in names {
+        if fresh.get(name).is_none() && old.get(name).is_none() && name != kernel && name != "kernel" {
+            return Err(anyhow!("there is no artifact `{name}`").context(Hint("kscratch.lock lists their names".into())));
+        }
+    }
+    let keeps = |name: &str| if is_kernel(name) { !kernel_named } else { !names.iter().any(|named| named == name) };
+    let mut artifacts: Vec<Artifact> = Vec::new();
+    for artifact in fresh.artifacts {
+        let locked = if is_kernel(&artifact.name) { old.kernel().ok() } else { old.get(&artifact.name) };
+        artifacts.push(match locked {
+            Some(locked) if keeps(&artifact.name) => locked.clone(),
+            _ => artifact,
+        });
+    }
+    artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Lock { artifacts, ..fresh })
+}
+
+/// Fetches and verifies the indices of every suite.
+fn debian(spec: &ImageSpec, source: &Source, console: &Console) -> Result<(Vec<DebianRelease>, Packages)> {
+    let mut releases = Vec::new();
+    let mut packages = Packages::default();
+    // From the most to the least urgent: of equal versions, the first archive's stays, whose mirror is the fresher one.
+    for suite in Inputs::of(spec).suites.iter().rev() {
+        let archive = if suite.ends_with("-security") { Archive::Security } else { Archive::Main };
+        let base = format!("{}/dists/{suite}", source.mirrors.base(archive)?);
+        let bytes = source.http.get(&format!("{base}/InRelease"), RELEASE_LIMIT)?;
+        let release = Release::verify(&bytes, suite, source.keyring, source.now)
+            .with_context(|| format!("verifying {base}/InRelease"))?;
+        console.detail(format_args!("{suite}: of {}", crate::debian::release::date(release.date)));
+        let index = index(&base, &release, source)?;
+        packages
+            .add(BufReader::with_capacity(1 << 20, index), archive)
+            .with_context(|| format!("reading the package index of {suite}"))?;
+        releases.push(DebianRelease { archive, suite: suite.clone(), date: release.date, sha256: release.sha256 });
+    }
+    releases.reverse();
+    Ok((releases, packages))
+}
+
+/// The package index that a release names: from the store, or fetched and verified into it.
+fn index(base: &str, release: &Release, source: &Source) -> Result<Box<dyn Read>> {
+    // Every Debian mirror has .xz; small archives of one's own may have another form.
+    for (path, unpack) in [
+        ("main/binary-amd64/Packages.xz", unpack_xz as fn(std::fs::File) -> Box<dyn Read>),
+        ("main/binary-amd64/Packages.gz", unpack_gz),
+        ("main/binary-amd64/Packages", plain),
+    ] {
+        let Some((size, digest)) = release.files.get(path) else { continue };
+        if !source.store.has(digest) {
+            fetch_index(base, path, release.by_hash, *size, digest, source)?;
+        }
+        return Ok(unpack(source.store.get(digest)?));
+    }
+    Err(anyhow!("the InRelease file of {base} names no main/binary-amd64/Packages"))
+}
+
+fn fetch_index(base: &str, path: &str, by_hash: bool, size: u64, digest: &Digest, source: &Source) -> Result<()> {
+    if size > INDEX_LIMIT {
+        return Err(anyhow!("{base}/{path} has {size} bytes, which is more than an index should have"));
+    }
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let url = if by_hash { format!("{base}/{folder}/by-hash/SHA256/{digest}") } else { format!("{base}/{path}") };
+    let part = source.store.part(digest);
+    source.http.download(&url, &part, size, digest, &mut |_| {}).with_context(|| {
+        Hint("a mirror that is being updated, or is broken: try again, or another one with --debian-mirror URL".into())
+    })?;
+    source.store.publish(&part, digest)
+}
+
+fn unpack_xz(file: std::fs::File) -> Box<dyn Read> {
+    Box::new(liblzma::read::XzDecoder::new_multi_decoder(file))
+}
+
+fn unpack_gz(file: std::fs::File) -> Box<dyn Read> {
+    Box::new(flate2::read::MultiGzDecoder::new(file))
+}
+
+fn plain(file: std::fs::File) -> Box<dyn Read> {
+    Box::new(file)
+}
+
+/// The declared packages and the libraries that they depend on.
+fn choose(spec: &ImageSpec, packages: &Packages) -> Result<Vec<Artifact>> {
+    let mut chosen: BTreeMap<&str, &Package> = BTreeMap::new();
+    let mut open: Vec<&Package> = Vec::new();
+    for name in spec.packages() {
+        let package = packages.get(&name).ok_or_else(|| unknown(&name, spec, packages))?;
+        // The flavour's package is empty and depends on the kernel of the day.
+        open.push(if name == spec.kernel.flavour.package() { kernel(package, packages)? } else { package });
+    }
+    while let Some(package) = open.pop() {
+        if chosen.insert(&package.name, package).is_some() {
+            continue;
+        }
+        for alternatives in &package.depends {
+            let library = alternatives.iter().filter_map(|name| packages.get(name)).find(|package| package.is_library());
+            open.extend(library.filter(|library| !chosen.contains_key(library.name.as_str())));
+        }
+    }
+    Ok(chosen.into_values().map(artifact).collect())
+}
+
+fn kernel<'a>(flavour: &Package, packages: &'a Packages) -> Result<&'a Package> {
+    let image = flavour.depends.iter().flatten().find(|name| is_kernel(name));
+    let image = image.with_context(|| format!("the package {} {} depends on no kernel", flavour.name, flavour.version))?;
+    packages.get(image).with_context(|| format!("the package {image}, which {} {} depends on, is not in the indices", flavour.name, flavour.version))
+}
+
+fn unknown(name: &str, spec: &ImageSpec, packages: &Packages) -> anyhow::Error {
+    let suites = Inputs::of(spec).suites.join(", ");
+    let error = anyhow!("no package `{name}` among the {} of {suites} (main, amd64)", packages.len());
+    let error = match packages.similar(name) {
+        Some(similar) => error.context(Hint(format!("there is a package `{similar}`"))),
+        None => error.context(Hint("look at `package` and [debian] in image.toml".into())),
+    };
+    error.context(format!("looking for the package {name}"))
+}
+
+fn artifact(package: &Package) -> Artifact {
+    Artifact {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        size: Some(package.size),
+        sha256: Some(package.sha256),
+        origin: Origin::DebianPackage { archive: package.archive, path: package.path.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests;
