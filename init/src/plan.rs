@@ -10,6 +10,8 @@ mod kubeproxy;
 mod links;
 mod phases;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

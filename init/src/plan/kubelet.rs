@@ -68,15 +68,16 @@ fn clustered(cluster: &Cluster) -> Value {
     })
 }
 
-/// Alone there is nobody to ask about a client: none is let in (no anonymous, no certificate), and only the machine itself may knock.
+/// Alone there is nobody to ask about a client, and no CA by which one could prove itself: the server, which would turn everybody
+/// away, stays shut (R3, R9). The health port is not part of it.
 fn standalone() -> Value {
     json!({
-        "address": "127.0.0.1",
         "authentication": {
             "anonymous": { "enabled": false },
             "webhook": { "enabled": false },
         },
         "authorization": { "mode": "AlwaysAllow" },
+        "enableServer": false,
     })
 }
 
