@@ -11,3 +11,4 @@ pub mod uevent;
 pub mod stage;
 pub mod superblock;
 pub mod apply;
+pub mod run;

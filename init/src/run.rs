@@ -1,0 +1,8 @@
+//! Turns the supervisor's actions into processes, and what the kernel tells into the supervisor's events.
+pub mod buttons;
+pub mod cgroup;
+pub mod eventloop;
+pub mod logs;
+pub mod power;
+pub mod ready;
+pub mod spawn;
