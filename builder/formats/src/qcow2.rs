@@ -196,7 +196,9 @@ impl<R: ReadAt> Disk<R> {
         self.file.read_at(table + index % entries * 8, &mut word)?;
         let entry = u64_at(&word, 0);
         if entry & COMPRESSED != 0 {
-            return Err(Error::Unreadable("it has compressed clusters; `qemu-img convert` makes one without".to_owned()));
+            return Err(Error::Unreadable(
+                "it has compressed clusters; `qemu-img convert` makes one without".to_owned(),
+            ));
         }
         let at = entry & OFFSET_MASK;
         let hole = at == 0 || entry & ZERO != 0;

@@ -4,11 +4,10 @@ mod reference;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::fat32::{self, Entry, Kind, Options, Volume};
 use kscratch_formats::image::Image;
 use proptest::prelude::*;
-use reference::{run, write};
+use reference::{Disk, run, write};
 
 const MIB: u64 = 1 << 20;
 
@@ -24,20 +23,8 @@ fn file(path: &str, bytes: &[u8]) -> Entry<()> {
     Entry { path: path.to_owned(), kind: Kind::Bytes(bytes.to_vec()) }
 }
 
-/// A sparse file as a disk.
-struct Disk(std::os::fd::OwnedFd);
-
-impl ReadAt for Disk {
-    #[allow(clippy::disallowed_types)]
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        std::fs::File::from(self.0.try_clone()?).read_exact_at(buf, offset)
-    }
-}
-
-#[allow(clippy::disallowed_types)]
 fn open(path: &Path) -> Volume<Disk> {
-    Volume::open(Disk(std::fs::File::open(path).unwrap().into())).unwrap()
+    Volume::open(Disk::open(path)).unwrap()
 }
 
 #[allow(clippy::disallowed_types)]

@@ -10,6 +10,7 @@ mod extent;
 mod geometry;
 mod inode;
 mod journal;
+mod read;
 mod superblock;
 mod tree;
 mod xattr;
@@ -17,6 +18,8 @@ mod xattr;
 use std::collections::BTreeMap;
 
 use crate::image::Image;
+
+pub use read::{Found, FoundKind, ReadError, Reader};
 
 /// Block size in bytes: the page size, and the only one planned here.
 pub const BLOCK: u64 = 4096;

@@ -5,7 +5,24 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::image::{Data, Image};
+
+/// A file as a disk.
+#[derive(Debug)]
+pub struct Disk(File);
+
+impl Disk {
+    pub fn open(path: &Path) -> Self {
+        Disk(File::open(path).unwrap())
+    }
+}
+
+impl ReadAt for Disk {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
 
 /// Writes the image, sparse; contents are looked up with `content`.
 pub fn write<C>(image: &Image<C>, path: &Path, content: impl Fn(&C) -> Vec<u8>) {
