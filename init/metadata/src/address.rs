@@ -56,11 +56,7 @@ impl FromStr for Mac {
             }
             *byte = u8::from_str_radix(group, 16).map_err(|_| ())?;
         }
-        if groups.next().is_some() {
-            Err(())
-        } else {
-            Ok(Self(bytes))
-        }
+        if groups.next().is_some() { Err(()) } else { Ok(Self(bytes)) }
     }
 }
 

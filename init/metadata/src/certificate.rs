@@ -11,16 +11,10 @@ pub(crate) fn bundle(text: &str) -> Result<String, Fault> {
     }
     for block in &blocks {
         if block.tag().contains("PRIVATE KEY") {
-            return Err(fault(
-                "holds a private key",
-                "take the key out: machines get only the certificate",
-            ));
+            return Err(fault("holds a private key", "take the key out: machines get only the certificate"));
         }
         if block.tag() != "CERTIFICATE" {
-            return Err(fault(
-                format!("holds a PEM block of another kind, {:?}", block.tag()),
-                FIX,
-            ));
+            return Err(fault(format!("holds a PEM block of another kind, {:?}", block.tag()), FIX));
         }
         if !is_der_sequence(block.contents()) {
             return Err(fault("holds a CERTIFICATE block that is no DER", FIX));
@@ -42,8 +36,6 @@ fn is_der_sequence(bytes: &[u8]) -> bool {
         return false;
     }
     let (length, content) = rest.split_at(count);
-    let length = length
-        .iter()
-        .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    let length = length.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
     u64::try_from(content.len()) == Ok(length) && !content.is_empty()
 }

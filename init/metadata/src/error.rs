@@ -39,11 +39,7 @@ impl Errors {
     /// Sorts problems by place. The files are called `role.toml` and `secrets.toml` until [`Errors::named`] says otherwise.
     pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.source, problem.line, problem.column));
-        Self {
-            problems,
-            role_name: "role.toml".to_owned(),
-            secrets_name: "secrets.toml".to_owned(),
-        }
+        Self { problems, role_name: "role.toml".to_owned(), secrets_name: "secrets.toml".to_owned() }
     }
 
     /// Calls the two files by the names under which the user knows them.

@@ -52,10 +52,7 @@ pub(crate) fn extras(reader: &mut Reader<'_>, table: &Table<'_>) -> Map<String, 
             continue;
         }
         // kubelet reads its fields without regard to case (encoding/json), so a near miss would still overrule ours.
-        if let Some((owned, _)) = OWNED
-            .iter()
-            .find(|(owned, _)| owned.eq_ignore_ascii_case(key))
-        {
+        if let Some((owned, _)) = OWNED.iter().find(|(owned, _)| owned.eq_ignore_ascii_case(key)) {
             let what = format!("is {owned} in another spelling, which is set by kscratch");
             reader.field_fault(&field, fault(what, "remove it"));
             continue;
@@ -94,9 +91,7 @@ fn json(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Value> {
         }
         DeValue::Array(_) => {
             let items = reader.array(field);
-            Some(Value::Array(
-                items.iter().filter_map(|item| json(reader, item)).collect(),
-            ))
+            Some(Value::Array(items.iter().filter_map(|item| json(reader, item)).collect()))
         }
         DeValue::Table(_) => {
             let table = reader.table(field)?;

@@ -15,8 +15,8 @@ pub use address::{Endpoint, Interface, Mac};
 pub use error::{Errors, Problem, Source};
 pub use parse::{parse, parse_with_secrets};
 pub use role::{
-    Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE,
-    Docker, Effect, Join, Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Taint, Time,
+    Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE, Docker, Effect, Join,
+    Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Taint, Time,
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;

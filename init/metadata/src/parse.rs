@@ -6,8 +6,7 @@ use crate::error::{Errors, Source};
 use crate::kubelet;
 use crate::read::{Reader, Table, fault};
 use crate::role::{
-    Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, Role, RoleMetadata,
-    Static, Time,
+    Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Time,
 };
 use crate::rules;
 use crate::secret::Secret;
@@ -48,29 +47,18 @@ fn read(text: &str, secrets: Option<&str>) -> Result<RoleMetadata, Errors> {
         rules::check(&mut reader, &metadata);
     }
     let problems = reader.into_problems();
-    if problems.is_empty() {
-        Ok(metadata)
-    } else {
-        Err(Errors::new(problems))
-    }
+    if problems.is_empty() { Ok(metadata) } else { Err(Errors::new(problems)) }
 }
 
 fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
-    if reader
-        .take_integer(&mut root, "version", VERSION, VERSION)
-        .is_none()
-        && !reader.given("version")
-    {
+    if reader.take_integer(&mut root, "version", VERSION, VERSION).is_none() && !reader.given("version") {
         let fix = "write `version = 1` at the top of the file";
         reader.fault_at("version", fault("is missing", fix));
     }
     let role = reader.take_string(&mut root, "role", |text| match text {
         "node" => Ok(Role::Node),
         "master" => Ok(Role::Master),
-        other => Err(fault(
-            format!("{other:?} is no role"),
-            "use \"node\" or \"master\"",
-        )),
+        other => Err(fault(format!("{other:?} is no role"), "use \"node\" or \"master\"")),
     });
     if role.is_none() && !reader.given("role") {
         let fix = "write `role = \"node\"` (or \"master\") at the top of the file";
@@ -87,24 +75,12 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         version: 1,
         role: role.unwrap_or(Role::Node),
         cluster: cluster.map(|table| read_cluster(reader, table)),
-        node: node
-            .map(|table| read_node(reader, table))
-            .unwrap_or_default(),
-        network: network
-            .map(|table| read_network(reader, table))
-            .unwrap_or_default(),
-        docker: docker
-            .map(|table| read_docker(reader, table))
-            .unwrap_or_default(),
-        join: join
-            .map(|table| read_join(reader, table))
-            .unwrap_or_default(),
-        time: time
-            .map(|table| read_time(reader, table))
-            .unwrap_or_default(),
-        kubelet: kubelet
-            .map(|table| kubelet::extras(reader, &table))
-            .unwrap_or_default(),
+        node: node.map(|table| read_node(reader, table)).unwrap_or_default(),
+        network: network.map(|table| read_network(reader, table)).unwrap_or_default(),
+        docker: docker.map(|table| read_docker(reader, table)).unwrap_or_default(),
+        join: join.map(|table| read_join(reader, table)).unwrap_or_default(),
+        time: time.map(|table| read_time(reader, table)).unwrap_or_default(),
+        kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         manifests: read_manifests(reader, &mut root),
     };
     reader.finish(&root);
@@ -133,16 +109,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, join: &mut Joi
 
 /// Tells fields that belong into the role file from those that exist nowhere.
 fn refuse_open_fields(reader: &mut Reader<'_>, root: &Table<'_>) {
-    const OPEN: [&str; 8] = [
-        "role",
-        "cluster",
-        "node",
-        "network",
-        "docker",
-        "time",
-        "kubelet",
-        "manifests",
-    ];
+    const OPEN: [&str; 8] = ["role", "cluster", "node", "network", "docker", "time", "kubelet", "manifests"];
     let mut known = root.knowing(&["version", "join"]);
     for (key, field) in root.all() {
         if let Some(open) = OPEN.iter().find(|open| **open == key) {
@@ -157,26 +124,19 @@ fn refuse_open_fields(reader: &mut Reader<'_>, root: &Table<'_>) {
 fn read_cluster(reader: &mut Reader<'_>, mut table: Table<'_>) -> Cluster {
     let t = &mut table;
     let default = Cluster::default();
-    let service_range = reader
-        .take_string(t, "service_range", |text| syntax::range(text, 12, 28))
-        .unwrap_or(default.service_range);
+    let service_range =
+        reader.take_string(t, "service_range", |text| syntax::range(text, 12, 28)).unwrap_or(default.service_range);
     let cluster = Cluster {
-        name: reader
-            .take_string(t, "name", syntax::subdomain)
-            .unwrap_or(default.name),
+        name: reader.take_string(t, "name", syntax::subdomain).unwrap_or(default.name),
         endpoint: reader.take_string(t, "endpoint", syntax::endpoint),
         ca: reader.take_string(t, "ca", certificate::bundle),
         // Cut into /24s by the controller-manager, which takes at most 2^16 of them (`--node-cidr-mask-size`).
-        pod_range: reader
-            .take_string(t, "pod_range", |text| syntax::range(text, 8, 24))
-            .unwrap_or(default.pod_range),
+        pod_range: reader.take_string(t, "pod_range", |text| syntax::range(text, 8, 24)).unwrap_or(default.pod_range),
         service_range,
         dns_address: reader
             .take_string(t, "dns_address", syntax::address)
             .unwrap_or_else(|| Cluster::default_dns_address(service_range)),
-        dns_domain: reader
-            .take_string(t, "dns_domain", syntax::subdomain)
-            .unwrap_or(default.dns_domain),
+        dns_domain: reader.take_string(t, "dns_domain", syntax::subdomain).unwrap_or(default.dns_domain),
     };
     reader.finish(&table);
     cluster
@@ -202,35 +162,23 @@ fn read_node(reader: &mut Reader<'_>, mut table: Table<'_>) -> Node {
     }
     let taints = reader.take_strings(t, "taints", syntax::taint);
     reader.finish(&table);
-    Node {
-        name,
-        pod_range,
-        labels,
-        taints,
-    }
+    Node { name, pod_range, labels, taints }
 }
 
 fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
     let t = &mut table;
     let interface = reader.take_string(t, "interface", syntax::interface);
-    let fixed = reader
-        .take_table(t, "static")
-        .and_then(|table| read_static(reader, table));
+    let fixed = reader.take_table(t, "static").and_then(|table| read_static(reader, table));
     let mode = reader.take_string(t, "mode", |text| match text {
         "routed" => Ok(Mode::Routed),
         "overlay" => Ok(Mode::Overlay),
-        other => Err(fault(
-            format!("{other:?} is no mode"),
-            "use \"routed\" or \"overlay\"",
-        )),
+        other => Err(fault(format!("{other:?} is no mode"), "use \"routed\" or \"overlay\"")),
     });
     let network = Network {
         interface,
         fixed,
         // 576: what every IPv4 host must take (RFC 791).
-        mtu: reader
-            .take_integer(t, "mtu", 576, 65535)
-            .and_then(|mtu| u32::try_from(mtu).ok()),
+        mtu: reader.take_integer(t, "mtu", 576, 65535).and_then(|mtu| u32::try_from(mtu).ok()),
         dns_servers: reader.take_strings(t, "dns_servers", syntax::name_server),
         search: reader.take_strings(t, "search", syntax::subdomain),
         mode: mode.unwrap_or(Mode::Routed),
@@ -248,10 +196,7 @@ fn read_static(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Static> 
         reader.fault_at("network.static.address", fault("is missing", fix));
     }
     reader.finish(&table);
-    Some(Static {
-        address: address?,
-        gateway,
-    })
+    Some(Static { address: address?, gateway })
 }
 
 fn read_docker(reader: &mut Reader<'_>, mut table: Table<'_>) -> Docker {
@@ -310,10 +255,7 @@ fn read_manifests(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Vec<Manifest
         };
         if let Some(first) = manifests.iter().position(|other| other.name == name) {
             let what = format!("{name:?} is the name of manifests[{first}] too");
-            reader.fault_at(
-                &table.path_of("name"),
-                fault(what, "give each its own name"),
-            );
+            reader.fault_at(&table.path_of("name"), fault(what, "give each its own name"));
         }
         manifests.push(Manifest { name, content });
     }

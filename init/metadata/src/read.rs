@@ -17,10 +17,7 @@ pub(crate) struct Fault {
 
 /// Makes a [`Fault`].
 pub(crate) fn fault(what: impl Into<String>, fix: impl Into<String>) -> Fault {
-    Fault {
-        what: what.into(),
-        fix: fix.into(),
-    }
+    Fault { what: what.into(), fix: fix.into() }
 }
 
 /// A value that was asked for, with its place.
@@ -39,40 +36,25 @@ pub(crate) struct Table<'t> {
 impl<'t> Table<'t> {
     /// The outermost table.
     pub fn root(entries: &'t DeTable<'t>) -> Self {
-        Self {
-            path: String::new(),
-            entries,
-            known: BTreeSet::new(),
-        }
+        Self { path: String::new(), entries, known: BTreeSet::new() }
     }
 
     /// The same table with further keys known.
     pub fn knowing(&self, keys: &[&'static str]) -> Self {
         let mut known = self.known.clone();
         known.extend(keys);
-        Self {
-            path: self.path.clone(),
-            entries: self.entries,
-            known,
-        }
+        Self { path: self.path.clone(), entries: self.entries, known }
     }
 
     /// Path of a key of this table.
     pub fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            quoted(key)
-        } else {
-            format!("{}.{}", self.path, quoted(key))
-        }
+        if self.path.is_empty() { quoted(key) } else { format!("{}.{}", self.path, quoted(key)) }
     }
 
     /// Every entry, in the order of the keys, for tables whose keys are the user's own.
     pub fn all(&self) -> impl Iterator<Item = (&'t str, Field<'t>)> {
         self.entries.iter().map(|(key, value)| {
-            let field = Field {
-                path: self.path_of(key.get_ref()),
-                value,
-            };
+            let field = Field { path: self.path_of(key.get_ref()), value };
             (key.get_ref().as_ref(), field)
         })
     }
@@ -81,11 +63,7 @@ impl<'t> Table<'t> {
 /// Writes a key as it would stand in TOML, so that a path reads as one.
 fn quoted(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !key.is_empty() && key.chars().all(bare) {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    }
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// Collects the places of fields and the problems of one or two texts.
@@ -98,12 +76,7 @@ pub(crate) struct Reader<'s> {
 
 impl<'s> Reader<'s> {
     pub fn new() -> Self {
-        Self {
-            texts: BTreeMap::new(),
-            source: Source::Role,
-            places: BTreeMap::new(),
-            problems: Vec::new(),
-        }
+        Self { texts: BTreeMap::new(), source: Source::Role, places: BTreeMap::new(), problems: Vec::new() }
     }
 
     /// Parses a text; what is read next stands in it. `None` where it is no TOML.
@@ -137,11 +110,7 @@ impl<'s> Reader<'s> {
     }
 
     /// The table under a key.
-    pub fn take_table<'t>(
-        &mut self,
-        table: &mut Table<'t>,
-        key: &'static str,
-    ) -> Option<Table<'t>> {
+    pub fn take_table<'t>(&mut self, table: &mut Table<'t>, key: &'static str) -> Option<Table<'t>> {
         let field = self.take(table, key)?;
         self.table(&field)
     }
@@ -183,13 +152,7 @@ impl<'s> Reader<'s> {
     }
 
     /// The whole number under a key, between two bounds.
-    pub fn take_integer(
-        &mut self,
-        table: &mut Table<'_>,
-        key: &'static str,
-        min: i64,
-        max: i64,
-    ) -> Option<i64> {
+    pub fn take_integer(&mut self, table: &mut Table<'_>, key: &'static str, min: i64, max: i64) -> Option<i64> {
         let field = self.take(table, key)?;
         let Some(integer) = field.value.get_ref().as_integer() else {
             self.wrong_type(&field, "a whole number");
@@ -240,10 +203,7 @@ impl<'s> Reader<'s> {
         let items: Vec<Field<'t>> = items
             .iter()
             .enumerate()
-            .map(|(index, value)| Field {
-                path: format!("{}[{index}]", field.path),
-                value,
-            })
+            .map(|(index, value)| Field { path: format!("{}[{index}]", field.path), value })
             .collect();
         for item in &items {
             self.place(&item.path, item.value.span().start);
@@ -257,19 +217,11 @@ impl<'s> Reader<'s> {
         if entries.is_none() {
             self.wrong_type(field, "a table");
         }
-        Some(Table {
-            path: field.path.clone(),
-            entries: entries?,
-            known: BTreeSet::new(),
-        })
+        Some(Table { path: field.path.clone(), entries: entries?, known: BTreeSet::new() })
     }
 
     /// A field as a string read by `parse`.
-    pub fn string<T>(
-        &mut self,
-        field: &Field<'_>,
-        parse: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Option<T> {
+    pub fn string<T>(&mut self, field: &Field<'_>, parse: impl Fn(&str) -> Result<T, Fault>) -> Option<T> {
         let Some(text) = field.value.get_ref().as_str() else {
             self.wrong_type(field, "a string in quotes");
             return None;
@@ -297,11 +249,7 @@ impl<'s> Reader<'s> {
                     format!("known here: {}", known.join(", "))
                 }
             };
-            self.report(
-                key.span().start,
-                &table.path_of(name),
-                fault("there is no such field", fix),
-            );
+            self.report(key.span().start, &table.path_of(name), fault("there is no such field", fix));
         }
     }
 
@@ -317,30 +265,21 @@ impl<'s> Reader<'s> {
 
     /// Line on which a field stands.
     pub fn line_of(&self, path: &str) -> usize {
-        self.places.get(path).map_or(1, |(source, at)| {
-            line_and_column(self.texts.get(source).copied().unwrap_or(""), *at).0
-        })
+        self.places
+            .get(path)
+            .map_or(1, |(source, at)| line_and_column(self.texts.get(source).copied().unwrap_or(""), *at).0)
     }
 
     /// Whether a field, or anything in it, has been found wrong already.
     pub fn faulty(&self, path: &str) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.field == path || problem.field.is_empty())
+        self.problems.iter().any(|problem| problem.field == path || problem.field.is_empty())
     }
 
     /// Reports that a value has another type than `wanted`. The value is not shown: it may be secret.
     pub fn wrong_type(&mut self, field: &Field<'_>, wanted: &str) {
         let found = field.value.get_ref().type_str();
-        let article = if found.starts_with(['a', 'e', 'i', 'o', 'u']) {
-            "an"
-        } else {
-            "a"
-        };
-        self.field_fault(
-            field,
-            fault(format!("is {article} {found}"), format!("give {wanted}")),
-        );
+        let article = if found.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        self.field_fault(field, fault(format!("is {article} {found}"), format!("give {wanted}")));
     }
 
     /// Reports a fault of a field that is at hand.
@@ -390,10 +329,7 @@ fn syntax_fault(text: &str, at: usize, message: &str) -> Fault {
     let before = text.get(..at).unwrap_or("").trim_end_matches([' ', '\t']);
     let word = text.get(at..).unwrap_or("");
     if before.ends_with(['=', '[', ',']) && word.starts_with(|c: char| c.is_alphabetic()) {
-        return fault(
-            "a value without quotes",
-            "put strings in quotes, e.g. name = \"value\"",
-        );
+        return fault("a value without quotes", "put strings in quotes, e.g. name = \"value\"");
     }
     let fix = match message {
         "duplicate key" => "remove one of the two",
@@ -415,10 +351,7 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 }
 
 /// The known word that somebody who wrote `word` most likely meant.
-pub(crate) fn nearest<'k>(
-    word: &str,
-    known: impl IntoIterator<Item = &'k &'k str>,
-) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k &'k str>) -> Option<&'k str> {
     // Long keys are not worth the quadratic comparison: nobody mistypes into them.
     if word.len() > 64 {
         return None;

@@ -264,11 +264,7 @@ pub struct Docker {
 
 impl Default for Docker {
     fn default() -> Self {
-        Self {
-            insecure_registries: Vec::new(),
-            mirrors: Vec::new(),
-            open_files: DEFAULT_OPEN_FILES,
-        }
+        Self { insecure_registries: Vec::new(), mirrors: Vec::new(), open_files: DEFAULT_OPEN_FILES }
     }
 }
 
@@ -277,10 +273,7 @@ impl Default for Docker {
 #[schemars(deny_unknown_fields)]
 pub struct Join {
     /// Bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. Secret: it may stand in the secrets file instead.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "secret::expose"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "secret::expose")]
     #[schemars(with = "Option<String>", extend("pattern" = r"^[a-z0-9]{6}\.[a-z0-9]{16}$"))]
     pub token: Option<Secret>,
 }

@@ -25,16 +25,12 @@ pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
     }
     // resolv.conf(5): MAXNS is 3, and kubelet warns about every pod where there are more.
     if metadata.network.dns_servers.len() > 3 {
-        let what = format!(
-            "{} name servers, of which resolvers read 3",
-            metadata.network.dns_servers.len()
-        );
+        let what = format!("{} name servers, of which resolvers read 3", metadata.network.dns_servers.len());
         reader.fault_at("network.dns_servers", fault(what, "name at most 3"));
     }
     let taints = &metadata.node.taints;
     for (index, taint) in taints.iter().enumerate() {
-        let same =
-            |other: &&crate::role::Taint| (&other.key, other.effect) == (&taint.key, taint.effect);
+        let same = |other: &&crate::role::Taint| (&other.key, other.effect) == (&taint.key, taint.effect);
         if let Some(first) = taints.iter().take(index).find(same) {
             let what = format!("{taint} and {first} have the same key and effect");
             reader.fault_at("node.taints", fault(what, "remove one of the two"));
@@ -50,11 +46,7 @@ fn ranges_apart(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
             ranges.push(("cluster.pod_range", cluster.pod_range));
             ranges.push(("cluster.service_range", cluster.service_range));
         }
-        None => ranges.extend(
-            metadata
-                .node_pod_range()
-                .map(|range| ("node.pod_range", range)),
-        ),
+        None => ranges.extend(metadata.node_pod_range().map(|range| ("node.pod_range", range))),
     }
     if let Some(fixed) = &metadata.network.fixed {
         ranges.push(("network.static.address", fixed.address));
@@ -67,21 +59,11 @@ fn ranges_apart(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
                 continue;
             }
             // The message goes to the one that was written; a default is moved by writing the other.
-            let (at, other, mine, theirs) = if reader.given(second) {
-                (second, first, b, a)
-            } else {
-                (first, second, a, b)
-            };
-            let default = if reader.given(other) {
-                ""
-            } else {
-                " (the default)"
-            };
+            let (at, other, mine, theirs) =
+                if reader.given(second) { (second, first, b, a) } else { (first, second, a, b) };
+            let default = if reader.given(other) { "" } else { " (the default)" };
             let what = format!("{mine} overlaps {other}{default}, {theirs}");
-            reader.fault_at(
-                at,
-                fault(what, format!("move one of the two: set {at} or {other}")),
-            );
+            reader.fault_at(at, fault(what, format!("move one of the two: set {at} or {other}")));
         }
     }
 }
@@ -110,26 +92,16 @@ fn node_range_inside(reader: &mut Reader<'_>, cluster: &Cluster, range: Option<I
     if reader.faulty("cluster.pod_range") || cluster.pod_range.contains(&range) {
         return;
     }
-    let what = format!(
-        "{range} lies outside cluster.pod_range, {}",
-        cluster.pod_range
-    );
+    let what = format!("{range} lies outside cluster.pod_range, {}", cluster.pod_range);
     let fix = format!("give a part of {}", cluster.pod_range);
     reader.fault_at("node.pod_range", fault(what, fix));
 }
 
 fn endpoint_outside(reader: &mut Reader<'_>, cluster: &Cluster) {
-    let Some(Ok(host)) = cluster
-        .endpoint
-        .as_ref()
-        .map(|e| e.host.parse::<Ipv4Addr>())
-    else {
+    let Some(Ok(host)) = cluster.endpoint.as_ref().map(|e| e.host.parse::<Ipv4Addr>()) else {
         return;
     };
-    let ranges = [
-        ("cluster.pod_range", cluster.pod_range),
-        ("cluster.service_range", cluster.service_range),
-    ];
+    let ranges = [("cluster.pod_range", cluster.pod_range), ("cluster.service_range", cluster.service_range)];
     for (name, range) in ranges {
         if range.contains(&host) && !reader.faulty(name) {
             let what = format!("{host} lies inside {name}, {range}");
@@ -142,38 +114,26 @@ fn endpoint_outside(reader: &mut Reader<'_>, cluster: &Cluster) {
 /// R8: a node needs to know where the cluster is and how the cluster proves itself.
 fn joinable(reader: &mut Reader<'_>, cluster: &Cluster) {
     if cluster.endpoint.is_none() && !reader.given("cluster.endpoint") {
-        let fix =
-            "write `endpoint = \"HOST:6443\"`, or remove [cluster] for a node that stands alone";
+        let fix = "write `endpoint = \"HOST:6443\"`, or remove [cluster] for a node that stands alone";
         reader.fault_at("cluster.endpoint", fault("is missing", fix));
     }
     if cluster.ca.is_none() && !reader.given("cluster.ca") {
-        let fix =
-            "paste the cluster's CA certificate: without it any machine could pose as the cluster";
+        let fix = "paste the cluster's CA certificate: without it any machine could pose as the cluster";
         reader.fault_at("cluster.ca", fault("is missing", fix));
     }
 }
 
 fn static_address(reader: &mut Reader<'_>, fixed: &Static) {
     let net = fixed.address;
-    let is_host = |address: Ipv4Addr| {
-        net.prefix_len() >= 31 || (address != net.network() && address != net.broadcast())
-    };
+    let is_host =
+        |address: Ipv4Addr| net.prefix_len() >= 31 || (address != net.network() && address != net.broadcast());
     if !is_host(net.addr()) {
-        let what = format!(
-            "{} is the network's own or its broadcast address",
-            net.addr()
-        );
-        reader.fault_at(
-            "network.static.address",
-            fault(what, "give the address of a host"),
-        );
+        let what = format!("{} is the network's own or its broadcast address", net.addr());
+        reader.fault_at("network.static.address", fault(what, "give the address of a host"));
     }
     let Some(gateway) = fixed.gateway else { return };
     let what = if !net.contains(&gateway) {
-        format!(
-            "{gateway} lies outside {}, the network of network.static.address",
-            net.trunc()
-        )
+        format!("{gateway} lies outside {}, the network of network.static.address", net.trunc())
     } else if gateway == net.addr() {
         format!("{gateway} is the machine's own address")
     } else if !is_host(gateway) {

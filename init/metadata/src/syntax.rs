@@ -10,22 +10,10 @@ use crate::secret::Secret;
 
 /// Ranges that no pod, service or host can have (RFC 6890).
 const SPECIAL: [(Ipv4Net, &str); 4] = [
-    (
-        Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
-        "\"this network\"",
-    ),
-    (
-        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
-        "the loopback range",
-    ),
-    (
-        Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
-        "the link-local range",
-    ),
-    (
-        Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
-        "the multicast and reserved range",
-    ),
+    (Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8), "\"this network\""),
+    (Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8), "the loopback range"),
+    (Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), "the link-local range"),
+    (Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3), "the multicast and reserved range"),
 ];
 
 /// RFC 1123 subdomain: labels of at most 63 of `a-z 0-9 -`, joined by dots, at most 253 in all.
@@ -52,10 +40,7 @@ pub(crate) fn node_name(text: &str) -> Result<String, Fault> {
     let name = subdomain(text)?;
     if name.len() > 63 {
         let what = format!("{name:?} is {} characters long", name.len());
-        return Err(fault(
-            what,
-            "give at most 63 characters: it becomes a host name and a label value",
-        ));
+        return Err(fault(what, "give at most 63 characters: it becomes a host name and a label value"));
     }
     Ok(name)
 }
@@ -72,10 +57,8 @@ pub(crate) fn host(text: &str) -> Result<String, Fault> {
         ));
     }
     // `10.1.2` or `10.1.2.256` is a mistyped address, not a name: no top-level domain is a number.
-    let numeric = text
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| !last.is_empty() && last.bytes().all(|c| c.is_ascii_digit()));
+    let numeric =
+        text.rsplit('.').next().is_some_and(|last| !last.is_empty() && last.bytes().all(|c| c.is_ascii_digit()));
     let lower = text.to_ascii_lowercase();
     if numeric || subdomain(&lower).is_err() {
         return Err(fault(
@@ -91,11 +74,7 @@ pub(crate) fn host_and_port(text: &str) -> Result<(String, Option<u16>), Fault> 
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(fault(
             format!("{text:?} has a scheme"),
-            format!(
-                "leave out {:?} and write {:?}",
-                format!("{scheme}://"),
-                rest
-            ),
+            format!("leave out {:?} and write {:?}", format!("{scheme}://"), rest),
         ));
     }
     if text.starts_with('[') || text.parse::<Ipv6Addr>().is_ok() {
@@ -108,13 +87,8 @@ pub(crate) fn host_and_port(text: &str) -> Result<(String, Option<u16>), Fault> 
         None => Ok((host(text)?, None)),
         Some((name, port)) => match port.parse::<u16>() {
             // `u16::from_str` also takes a sign.
-            Ok(number) if number > 0 && port.bytes().all(|c| c.is_ascii_digit()) => {
-                Ok((host(name)?, Some(number)))
-            }
-            _ => Err(fault(
-                format!("{port:?} is no port"),
-                "give a port between 1 and 65535",
-            )),
+            Ok(number) if number > 0 && port.bytes().all(|c| c.is_ascii_digit()) => Ok((host(name)?, Some(number))),
+            _ => Err(fault(format!("{port:?} is no port"), "give a port between 1 and 65535")),
         },
     }
 }
@@ -122,25 +96,16 @@ pub(crate) fn host_and_port(text: &str) -> Result<(String, Option<u16>), Fault> 
 /// An API server.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, Fault> {
     let (host, port) = host_and_port(text)?;
-    Ok(Endpoint {
-        host,
-        port: port.unwrap_or(Endpoint::DEFAULT_PORT),
-    })
+    Ok(Endpoint { host, port: port.unwrap_or(Endpoint::DEFAULT_PORT) })
 }
 
 /// An IPv4 address.
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
     text.parse().map_err(|_| {
         if text.parse::<Ipv6Addr>().is_ok() {
-            fault(
-                format!("{text:?} is an IPv6 address"),
-                "give an IPv4 address: version 1 knows only IPv4",
-            )
+            fault(format!("{text:?} is an IPv6 address"), "give an IPv4 address: version 1 knows only IPv4")
         } else {
-            fault(
-                format!("{text:?} is no IPv4 address"),
-                "write it like 192.168.7.10",
-            )
+            fault(format!("{text:?} is no IPv4 address"), "write it like 192.168.7.10")
         }
     })
 }
@@ -161,20 +126,11 @@ pub(crate) fn name_server(text: &str) -> Result<Ipv4Addr, Fault> {
 pub(crate) fn address_in_network(text: &str) -> Result<Ipv4Net, Fault> {
     let net: Ipv4Net = text.parse().map_err(|_| {
         if text.parse::<Ipv6Net>().is_ok() {
-            fault(
-                format!("{text:?} is an IPv6 range"),
-                "give an IPv4 range: version 1 knows only IPv4",
-            )
+            fault(format!("{text:?} is an IPv6 range"), "give an IPv4 range: version 1 knows only IPv4")
         } else if text.parse::<Ipv4Addr>().is_ok() {
-            fault(
-                format!("{text:?} has no prefix length"),
-                format!("write it like {text}/24"),
-            )
+            fault(format!("{text:?} has no prefix length"), format!("write it like {text}/24"))
         } else {
-            fault(
-                format!("{text:?} is no ADDRESS/PREFIX"),
-                "write it like 10.244.0.0/16",
-            )
+            fault(format!("{text:?} is no ADDRESS/PREFIX"), "write it like 10.244.0.0/16")
         }
     })?;
     for (special, name) in SPECIAL {
@@ -198,15 +154,8 @@ pub(crate) fn range(text: &str, min: u8, max: u8) -> Result<Ipv4Net, Fault> {
         ));
     }
     if net.prefix_len() < min || net.prefix_len() > max {
-        let size = if net.prefix_len() < min {
-            "large"
-        } else {
-            "small"
-        };
-        return Err(fault(
-            format!("{net} is too {size}"),
-            format!("give a prefix length between /{min} and /{max}"),
-        ));
+        let size = if net.prefix_len() < min { "large" } else { "small" };
+        return Err(fault(format!("{net} is too {size}"), format!("give a prefix length between /{min} and /{max}")));
     }
     Ok(net)
 }
@@ -217,10 +166,7 @@ pub(crate) fn interface(text: &str) -> Result<Interface, Fault> {
         return Ok(Interface::Mac(mac));
     }
     if text.contains(':') {
-        return Err(fault(
-            format!("{text:?} is no hardware address"),
-            "write it like 52:54:00:12:34:56",
-        ));
+        return Err(fault(format!("{text:?} is no hardware address"), "write it like 52:54:00:12:34:56"));
     }
     if ["lo", "cbr0", "docker0"].contains(&text) {
         return Err(fault(
@@ -254,21 +200,13 @@ pub(crate) fn registry(text: &str) -> Result<String, Fault> {
 
 /// `registry-mirrors` of dockerd: scheme and host alone, as dockerd wants them.
 pub(crate) fn mirror(text: &str) -> Result<String, Fault> {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let Some(rest) = rest else {
-        return Err(fault(
-            "is no http or https URL",
-            "write it like https://mirror.example.org",
-        ));
+        return Err(fault("is no http or https URL", "write it like https://mirror.example.org"));
     };
     if rest.contains('@') {
         // Never shown: it may hold a password.
-        return Err(fault(
-            "holds a user name",
-            "leave it out: dockerd does not take credentials here",
-        ));
+        return Err(fault("holds a user name", "leave it out: dockerd does not take credentials here"));
     }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
@@ -283,12 +221,8 @@ pub(crate) fn mirror(text: &str) -> Result<String, Fault> {
 
 /// Bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. The fault never shows it.
 pub(crate) fn token(text: &str) -> Result<Secret, Fault> {
-    let part = |part: &str, length| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-    };
+    let part =
+        |part: &str, length| part.len() == length && part.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     match text.split_once('.') {
         Some((id, secret)) if part(id, 6) && part(secret, 16) => Ok(Secret::new(text)),
         _ => Err(fault(
@@ -304,9 +238,7 @@ fn is_label_word(text: &str) -> bool {
     text.len() <= 63
         && end(text.bytes().next())
         && end(text.bytes().next_back())
-        && text
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
 }
 
 /// Kubernetes' qualified name: `[PREFIX/]NAME`.
@@ -337,11 +269,8 @@ fn is_refused_by_kubelet(key: &str) -> bool {
     let Some((namespace, _)) = key.split_once('/') else {
         return false;
     };
-    let within = |domain: &str| {
-        namespace
-            .strip_suffix(domain)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
+    let within =
+        |domain: &str| namespace.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     (within("kubernetes.io") || within("k8s.io"))
         && !within("kubelet.kubernetes.io")
         && !within("node.kubernetes.io")
@@ -379,10 +308,7 @@ pub(crate) fn label_value(text: &str) -> Result<String, Fault> {
 /// `key[=value]:Effect`, as kubectl writes it.
 pub(crate) fn taint(text: &str) -> Result<Taint, Fault> {
     let (word, effect) = text.rsplit_once(':').ok_or_else(|| {
-        fault(
-            format!("{text:?} names no effect"),
-            "write key[=value]:Effect, e.g. dedicated=db:NoSchedule",
-        )
+        fault(format!("{text:?} names no effect"), "write key[=value]:Effect, e.g. dedicated=db:NoSchedule")
     })?;
     let effect = match effect {
         "NoSchedule" => Effect::NoSchedule,
@@ -402,9 +328,5 @@ pub(crate) fn taint(text: &str) -> Result<Taint, Fault> {
             "write [PREFIX/]NAME: a DNS name, then at most 63 letters, digits, `-`, `_`, `.`",
         ));
     }
-    Ok(Taint {
-        key: key.to_owned(),
-        value: label_value(value)?,
-        effect,
-    })
+    Ok(Taint { key: key.to_owned(), value: label_value(value)?, effect })
 }

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use kscratch_metadata::{
-    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, Role,
-    RoleMetadata, Secret, Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
+    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, Role, RoleMetadata, Secret,
+    Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -17,23 +17,15 @@ fn two_lines_are_a_machine_that_stands_alone() {
     let metadata = parse("version = 1\nrole = \"node\"\n").unwrap();
     assert_eq!(metadata, RoleMetadata::standalone());
     assert_eq!(metadata.docker.open_files, 1_000_000);
-    assert_eq!(
-        metadata.node_pod_range(),
-        Some("10.244.0.0/24".parse().unwrap())
-    );
+    assert_eq!(metadata.node_pod_range(), Some("10.244.0.0/24".parse().unwrap()));
 }
 
 #[test]
 fn a_cluster_has_the_usual_ranges() {
-    let text = format!(
-        "version = 1\nrole = \"node\"\n[cluster]\nendpoint = \"Api.Example.org\"\nca = '''{CA}'''\n"
-    );
+    let text = format!("version = 1\nrole = \"node\"\n[cluster]\nendpoint = \"Api.Example.org\"\nca = '''{CA}'''\n");
     let metadata = parse(&text).unwrap();
     let cluster = metadata.cluster.as_ref().unwrap();
-    assert_eq!(
-        cluster.endpoint.as_ref().unwrap().to_string(),
-        "api.example.org:6443"
-    );
+    assert_eq!(cluster.endpoint.as_ref().unwrap().to_string(), "api.example.org:6443");
     assert_eq!(cluster.pod_range.to_string(), "10.244.0.0/16");
     assert_eq!(cluster.service_range.to_string(), "10.96.0.0/16");
     assert_eq!(cluster.dns_address.to_string(), "10.96.0.10");
@@ -92,10 +84,7 @@ content = "kind: Pod"
         role: Role::Node,
         cluster: Some(Cluster {
             name: "lab".into(),
-            endpoint: Some(Endpoint {
-                host: "192.168.7.2".into(),
-                port: 8443,
-            }),
+            endpoint: Some(Endpoint { host: "192.168.7.2".into(), port: 8443 }),
             ca: Some(CA.into()),
             pod_range: "10.10.0.0/16".parse().unwrap(),
             service_range: "10.20.0.0/20".parse().unwrap(),
@@ -110,16 +99,8 @@ content = "kind: Pod"
                 ("node.kubernetes.io/x".into(), String::new()),
             ]),
             taints: vec![
-                Taint {
-                    key: "dedicated".into(),
-                    value: "db".into(),
-                    effect: Effect::NoExecute,
-                },
-                Taint {
-                    key: "example.com/slow".into(),
-                    value: String::new(),
-                    effect: Effect::PreferNoSchedule,
-                },
+                Taint { key: "dedicated".into(), value: "db".into(), effect: Effect::NoExecute },
+                Taint { key: "example.com/slow".into(), value: String::new(), effect: Effect::PreferNoSchedule },
             ],
         },
         network: Network {
@@ -139,12 +120,8 @@ content = "kind: Pod"
             mirrors: vec!["https://mirror.lab/".into()],
             open_files: 65536,
         },
-        join: Join {
-            token: Some(Secret::new("abcdef.0123456789abcdef")),
-        },
-        time: Time {
-            servers: vec!["time.lab".into(), "192.168.7.3".into()],
-        },
+        join: Join { token: Some(Secret::new("abcdef.0123456789abcdef")) },
+        time: Time { servers: vec!["time.lab".into(), "192.168.7.3".into()] },
         kubelet: serde_json::json!({
             "maxPods": 50,
             "evictionHard": {"memory.available": "100Mi"},
@@ -153,10 +130,7 @@ content = "kind: Pod"
         .as_object()
         .unwrap()
         .clone(),
-        manifests: vec![Manifest {
-            name: "web".into(),
-            content: "kind: Pod".into(),
-        }],
+        manifests: vec![Manifest { name: "web".into(), content: "kind: Pod".into() }],
     };
     assert_eq!(read, want);
     assert_eq!(parse(&to_toml(&want).unwrap()).unwrap(), want);
@@ -166,10 +140,7 @@ content = "kind: Pod"
 #[test]
 fn the_schema_knows_the_same_fields() {
     let schema = json_schema();
-    assert_eq!(
-        schema["additionalProperties"],
-        serde_json::Value::Bool(false)
-    );
+    assert_eq!(schema["additionalProperties"], serde_json::Value::Bool(false));
     assert_eq!(schema["required"], serde_json::json!(["version", "role"]));
     let parts = [
         ("Cluster", "[cluster]"),
@@ -183,19 +154,11 @@ fn the_schema_knows_the_same_fields() {
     ];
     for (name, header) in parts {
         let part = &schema["$defs"][name];
-        assert_eq!(
-            part["additionalProperties"],
-            serde_json::Value::Bool(false),
-            "{name}"
-        );
+        assert_eq!(part["additionalProperties"], serde_json::Value::Bool(false), "{name}");
         let fields: Vec<&String> = part["properties"].as_object().unwrap().keys().collect();
         let text = format!("version = 1\nrole = \"node\"\n{header}\nqqqqqqqqqqqq = 1\n");
         let errors = parse(&text).unwrap_err();
-        let known = errors
-            .problems()
-            .iter()
-            .find_map(|problem| problem.fix.strip_prefix("known here: "))
-            .unwrap();
+        let known = errors.problems().iter().find_map(|problem| problem.fix.strip_prefix("known here: ")).unwrap();
         let known: Vec<&str> = known.split(", ").collect();
         assert_eq!(fields, known, "{name}");
         let needed = part["required"].as_array().map_or(0, Vec::len);
@@ -215,26 +178,13 @@ fn word() -> impl Strategy<Value = String> {
 /// A cluster under 10.64.0.0/10 with its node range inside, away from everything else that is generated here.
 fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
     let node_range = option::of(any::<u8>());
-    (
-        word(),
-        word(),
-        any::<u16>(),
-        0_u8..64,
-        12_u8..=28,
-        node_range,
-        "[a-z]{1,8}",
-    )
-        .prop_map(|(name, host, port, second, prefix, node, domain)| {
+    (word(), word(), any::<u16>(), 0_u8..64, 12_u8..=28, node_range, "[a-z]{1,8}").prop_map(
+        |(name, host, port, second, prefix, node, domain)| {
             let service_range = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), prefix);
-            let pods = |third, prefix| {
-                ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64 + second, third, 0), prefix)
-            };
+            let pods = |third, prefix| ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 64 + second, third, 0), prefix);
             let cluster = Cluster {
                 name,
-                endpoint: Some(Endpoint {
-                    host: format!("{host}.example"),
-                    port: port.max(1),
-                }),
+                endpoint: Some(Endpoint { host: format!("{host}.example"), port: port.max(1) }),
                 ca: Some(CA.to_owned()),
                 pod_range: pods(0, 16),
                 service_range,
@@ -242,7 +192,8 @@ fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
                 dns_domain: domain,
             };
             (cluster, node.map(|third| pods(third, 24)))
-        })
+        },
+    )
 }
 
 fn network() -> impl Strategy<Value = Network> {
@@ -255,13 +206,7 @@ fn network() -> impl Strategy<Value = Network> {
         gateway: gateway.then_some(Ipv4Addr::new(192, 168, 7, 1)),
     });
     let mode = prop_oneof![Just(Mode::Routed), Just(Mode::Overlay)];
-    let parts = (
-        option::of(interface),
-        option::of(fixed),
-        option::of(576_u32..=65535),
-        mode,
-        any::<bool>(),
-    );
+    let parts = (option::of(interface), option::of(fixed), option::of(576_u32..=65535), mode, any::<bool>());
     parts.prop_map(|(interface, fixed, mtu, mode, masquerade)| Network {
         interface,
         fixed,
@@ -285,36 +230,23 @@ fn metadata() -> impl Strategy<Value = RoleMetadata> {
         0..4,
     );
     let manifests = btree_map(word(), any::<String>(), 0..3);
-    (
-        option::of(cluster()),
-        network(),
-        labels,
-        kubelet,
-        manifests,
-        1024_u64..=1_048_576,
+    (option::of(cluster()), network(), labels, kubelet, manifests, 1024_u64..=1_048_576).prop_map(
+        |(cluster, network, labels, kubelet, manifests, open_files)| {
+            let mut metadata = RoleMetadata::standalone();
+            metadata.join.token = cluster.is_some().then(|| Secret::new("abcdef.0123456789abcdef"));
+            metadata.node.pod_range = cluster.as_ref().and_then(|(_, range)| *range);
+            metadata.cluster = cluster.map(|(cluster, _)| cluster);
+            metadata.node.labels = labels;
+            metadata.network = network;
+            metadata.docker.open_files = open_files;
+            metadata.kubelet = kubelet.into_iter().collect();
+            metadata.manifests = manifests
+                .into_iter()
+                .map(|(name, content)| Manifest { name, content: format!("x{content}") })
+                .collect();
+            metadata
+        },
     )
-        .prop_map(
-            |(cluster, network, labels, kubelet, manifests, open_files)| {
-                let mut metadata = RoleMetadata::standalone();
-                metadata.join.token = cluster
-                    .is_some()
-                    .then(|| Secret::new("abcdef.0123456789abcdef"));
-                metadata.node.pod_range = cluster.as_ref().and_then(|(_, range)| *range);
-                metadata.cluster = cluster.map(|(cluster, _)| cluster);
-                metadata.node.labels = labels;
-                metadata.network = network;
-                metadata.docker.open_files = open_files;
-                metadata.kubelet = kubelet.into_iter().collect();
-                metadata.manifests = manifests
-                    .into_iter()
-                    .map(|(name, content)| Manifest {
-                        name,
-                        content: format!("x{content}"),
-                    })
-                    .collect();
-                metadata
-            },
-        )
 }
 
 proptest! {

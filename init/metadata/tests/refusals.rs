@@ -26,37 +26,63 @@ fn cluster(more: &str) -> String {
 
 #[test]
 fn version_and_role() {
-    check_whole("", expect![[r#"
+    check_whole(
+        "",
+        expect![[r#"
         role.toml:1:1: version: is missing; write `version = 1` at the top of the file
-        role.toml:1:1: role: is missing; write `role = "node"` (or "master") at the top of the file"#]]);
-    check_whole("version = 2\nrole = \"worker\"", expect![[r#"
+        role.toml:1:1: role: is missing; write `role = "node"` (or "master") at the top of the file"#]],
+    );
+    check_whole(
+        "version = 2\nrole = \"worker\"",
+        expect![[r#"
         role.toml:1:11: version: 2 is larger than 1; give a value between 1 and 1
-        role.toml:2:8: role: "worker" is no role; use "node" or "master""#]]);
-    check_whole("version = \"1\"\nrole = 1", expect![[r#"
+        role.toml:2:8: role: "worker" is no role; use "node" or "master""#]],
+    );
+    check_whole(
+        "version = \"1\"\nrole = 1",
+        expect![[r#"
         role.toml:1:11: version: is a string; give a whole number
-        role.toml:2:8: role: is an integer; give a string in quotes"#]]);
-    check_whole("role = \"master\"", expect!["role.toml:1:1: version: is missing; write `version = 1` at the top of the file"]);
+        role.toml:2:8: role: is an integer; give a string in quotes"#]],
+    );
+    check_whole(
+        "role = \"master\"",
+        expect!["role.toml:1:1: version: is missing; write `version = 1` at the top of the file"],
+    );
 }
 
 #[test]
 fn no_toml() {
-    check_whole("version = 1\nrole = node\n", expect![[r#"role.toml:2:8: a value without quotes; put strings in quotes, e.g. name = "value""#]]);
+    check_whole(
+        "version = 1\nrole = node\n",
+        expect![[r#"role.toml:2:8: a value without quotes; put strings in quotes, e.g. name = "value""#]],
+    );
     check_whole(
         "version = 1\nrole = \"node\n\n[network\nmtu = 1",
         expect![[r#"
             role.toml:2:13: invalid basic string, expected `"`; correct the TOML syntax
             role.toml:4:9: unclosed table, expected `]`; correct the TOML syntax"#]],
     );
-    check("[node]\n[node]\n", expect![[r#"role.toml:4:2: a value without quotes; put strings in quotes, e.g. name = "value""#]]);
+    check(
+        "[node]\n[node]\n",
+        expect![[r#"role.toml:4:2: a value without quotes; put strings in quotes, e.g. name = "value""#]],
+    );
 }
 
 #[test]
 fn unknown_keys() {
     check("[netwrok]\n", expect![[r#"role.toml:3:2: netwrok: there is no such field; did you mean "network"?"#]]);
-    check("[network]\nMTU = 1500\ndns-servers = []\n", expect![[r#"
+    check(
+        "[network]\nMTU = 1500\ndns-servers = []\n",
+        expect![[r#"
         role.toml:4:1: network.MTU: there is no such field; did you mean "mtu"?
-        role.toml:5:1: network.dns-servers: there is no such field; did you mean "dns_servers"?"#]]);
-    check("[docker]\nzzzzzzzzzz = 1\n", expect!["role.toml:4:1: docker.zzzzzzzzzz: there is no such field; known here: insecure_registries, mirrors, open_files"]);
+        role.toml:5:1: network.dns-servers: there is no such field; did you mean "dns_servers"?"#]],
+    );
+    check(
+        "[docker]\nzzzzzzzzzz = 1\n",
+        expect![
+            "role.toml:4:1: docker.zzzzzzzzzz: there is no such field; known here: insecure_registries, mirrors, open_files"
+        ],
+    );
     check(
         "[[manifests]]\nname = \"a\"\ncontents = \"b\"\n",
         expect![[r#"
@@ -67,9 +93,12 @@ fn unknown_keys() {
 
 #[test]
 fn types() {
-    check("network = 1\nnode = \"a\"", expect![[r#"
+    check(
+        "network = 1\nnode = \"a\"",
+        expect![[r#"
         role.toml:3:11: network: is an integer; give a table
-        role.toml:4:8: node: is a string; give a table"#]]);
+        role.toml:4:8: node: is a string; give a table"#]],
+    );
     check(
         "[network]\nmtu = \"1500\"\nmasquerade = \"yes\"\nsearch = \"a\"\ndns_servers = [1]\n",
         expect![[r#"
@@ -83,11 +112,19 @@ fn types() {
 
 #[test]
 fn numbers() {
-    check("[network]\nmtu = 99999", expect!["role.toml:4:7: network.mtu: 99999 is larger than 65535; give a value between 576 and 65535"]);
-    check("[network]\nmtu = 0x10", expect!["role.toml:4:7: network.mtu: 16 is smaller than 576; give a value between 576 and 65535"]);
+    check(
+        "[network]\nmtu = 99999",
+        expect!["role.toml:4:7: network.mtu: 99999 is larger than 65535; give a value between 576 and 65535"],
+    );
+    check(
+        "[network]\nmtu = 0x10",
+        expect!["role.toml:4:7: network.mtu: 16 is smaller than 576; give a value between 576 and 65535"],
+    );
     check(
         "[docker]\nopen_files = 99999999999999999999999",
-        expect!["role.toml:4:14: docker.open_files: the number has too many digits; give a value between 1024 and 1048576"],
+        expect![
+            "role.toml:4:14: docker.open_files: the number has too many digits; give a value between 1024 and 1048576"
+        ],
     );
 }
 
@@ -95,9 +132,16 @@ fn numbers() {
 fn ranges() {
     check(
         &cluster("pod_range = \"10.244.0.0/16\"\nservice_range = \"10.244.128.0/20\"\n"),
-        expect!["role.toml:16:17: cluster.service_range: 10.244.128.0/20 overlaps cluster.pod_range, 10.244.0.0/16; move one of the two: set cluster.service_range or cluster.pod_range"],
+        expect![
+            "role.toml:16:17: cluster.service_range: 10.244.128.0/20 overlaps cluster.pod_range, 10.244.0.0/16; move one of the two: set cluster.service_range or cluster.pod_range"
+        ],
     );
-    check(&cluster("pod_range = \"10.0.0.0/8\"\n"), expect!["role.toml:15:13: cluster.pod_range: 10.0.0.0/8 overlaps cluster.service_range (the default), 10.96.0.0/16; move one of the two: set cluster.pod_range or cluster.service_range"]);
+    check(
+        &cluster("pod_range = \"10.0.0.0/8\"\n"),
+        expect![
+            "role.toml:15:13: cluster.pod_range: 10.0.0.0/8 overlaps cluster.service_range (the default), 10.96.0.0/16; move one of the two: set cluster.pod_range or cluster.service_range"
+        ],
+    );
     check(
         &cluster("pod_range = \"10.244.1.0/16\"\nservice_range = \"10.96.0.0/8\"\n"),
         expect![[r#"
@@ -112,49 +156,106 @@ fn ranges() {
     );
     check(
         &cluster("[node]\npod_range = \"10.1.0.0/24\"\n"),
-        expect!["role.toml:16:13: node.pod_range: 10.1.0.0/24 lies outside cluster.pod_range, 10.244.0.0/16; give a part of 10.244.0.0/16"],
+        expect![
+            "role.toml:16:13: node.pod_range: 10.1.0.0/24 lies outside cluster.pod_range, 10.244.0.0/16; give a part of 10.244.0.0/16"
+        ],
     );
     check(
         &cluster("[network.static]\naddress = \"10.244.3.4/24\"\n"),
-        expect!["role.toml:16:11: network.static.address: 10.244.3.4/24 overlaps cluster.pod_range (the default), 10.244.0.0/16; move one of the two: set network.static.address or cluster.pod_range"],
+        expect![
+            "role.toml:16:11: network.static.address: 10.244.3.4/24 overlaps cluster.pod_range (the default), 10.244.0.0/16; move one of the two: set network.static.address or cluster.pod_range"
+        ],
     );
     check(
         "[node]\npod_range = \"10.1.0.0/24\"\n[network.static]\naddress = \"10.1.0.9/16\"\n",
-        expect!["role.toml:6:11: network.static.address: 10.1.0.9/16 overlaps node.pod_range, 10.1.0.0/24; move one of the two: set network.static.address or node.pod_range"],
+        expect![
+            "role.toml:6:11: network.static.address: 10.1.0.9/16 overlaps node.pod_range, 10.1.0.0/24; move one of the two: set network.static.address or node.pod_range"
+        ],
     );
-    check("[node]\npod_range = \"10.1.0.0\"\n", expect![[r#"role.toml:4:13: node.pod_range: "10.1.0.0" has no prefix length; write it like 10.1.0.0/24"#]]);
+    check(
+        "[node]\npod_range = \"10.1.0.0\"\n",
+        expect![[r#"role.toml:4:13: node.pod_range: "10.1.0.0" has no prefix length; write it like 10.1.0.0/24"#]],
+    );
 }
 
 #[test]
 fn dns_address() {
-    check(&cluster("dns_address = \"10.97.0.10\"\n"), expect!["role.toml:15:15: cluster.dns_address: 10.97.0.10 lies outside cluster.service_range, 10.96.0.0/16; give an address inside it, e.g. 10.96.0.10"]);
-    check(&cluster("dns_address = \"10.96.0.1\"\n"), expect!["role.toml:15:15: cluster.dns_address: 10.96.0.1 is the address of the service `kubernetes`; give an address inside it, e.g. 10.96.0.10"]);
-    check(&cluster("dns_address = \"10.96.0.0\"\n"), expect!["role.toml:15:15: cluster.dns_address: 10.96.0.0 is the first or last address of cluster.service_range, 10.96.0.0/16; give an address inside it, e.g. 10.96.0.10"]);
+    check(
+        &cluster("dns_address = \"10.97.0.10\"\n"),
+        expect![
+            "role.toml:15:15: cluster.dns_address: 10.97.0.10 lies outside cluster.service_range, 10.96.0.0/16; give an address inside it, e.g. 10.96.0.10"
+        ],
+    );
+    check(
+        &cluster("dns_address = \"10.96.0.1\"\n"),
+        expect![
+            "role.toml:15:15: cluster.dns_address: 10.96.0.1 is the address of the service `kubernetes`; give an address inside it, e.g. 10.96.0.10"
+        ],
+    );
+    check(
+        &cluster("dns_address = \"10.96.0.0\"\n"),
+        expect![
+            "role.toml:15:15: cluster.dns_address: 10.96.0.0 is the first or last address of cluster.service_range, 10.96.0.0/16; give an address inside it, e.g. 10.96.0.10"
+        ],
+    );
     // One mistake, one message: the range is wrong, so nothing is said of the address.
     check(
         &cluster("service_range = \"10.96.0.0\"\ndns_address = \"10.97.0.10\"\n"),
-        expect![[r#"role.toml:15:17: cluster.service_range: "10.96.0.0" has no prefix length; write it like 10.96.0.0/24"#]],
+        expect![[
+            r#"role.toml:15:17: cluster.service_range: "10.96.0.0" has no prefix length; write it like 10.96.0.0/24"#
+        ]],
     );
 }
 
 #[test]
 fn endpoint() {
-    check("[cluster]\n", expect![[r#"
+    check(
+        "[cluster]\n",
+        expect![[r#"
         role.toml:3:1: cluster.endpoint: is missing; write `endpoint = "HOST:6443"`, or remove [cluster] for a node that stands alone
-        role.toml:3:1: cluster.ca: is missing; paste the cluster's CA certificate: without it any machine could pose as the cluster"#]]);
+        role.toml:3:1: cluster.ca: is missing; paste the cluster's CA certificate: without it any machine could pose as the cluster"#]],
+    );
     for (endpoint, want) in [
-        ("https://10.0.0.1:6443", expect![[r#"role.toml:14:12: cluster.endpoint: "https://10.0.0.1:6443" has a scheme; leave out "https://" and write "10.0.0.1:6443""#]]),
-        ("10.0.0.1:0", expect![[r#"role.toml:14:12: cluster.endpoint: "0" is no port; give a port between 1 and 65535"#]]),
-        ("10.0.0.1:+80", expect![[r#"role.toml:14:12: cluster.endpoint: "+80" is no port; give a port between 1 and 65535"#]]),
-        ("[::1]:6443", expect![[r#"role.toml:14:12: cluster.endpoint: "[::1]:6443" is an IPv6 address; give an IPv4 address or a name: version 1 knows only IPv4"#]]),
-        ("10.0.0.256", expect![[r#"role.toml:14:12: cluster.endpoint: "10.0.0.256" is neither an IPv4 address nor a DNS name; write it like 192.168.7.10 or server.example.org"#]]),
-        ("-a", expect![[r#"role.toml:14:12: cluster.endpoint: "-a" is neither an IPv4 address nor a DNS name; write it like 192.168.7.10 or server.example.org"#]]),
-        ("10.96.0.1", expect!["role.toml:14:12: cluster.endpoint: 10.96.0.1 lies inside cluster.service_range, 10.96.0.0/16; give the address under which the masters are reached from outside"]),
+        (
+            "https://10.0.0.1:6443",
+            expect![[
+                r#"role.toml:14:12: cluster.endpoint: "https://10.0.0.1:6443" has a scheme; leave out "https://" and write "10.0.0.1:6443""#
+            ]],
+        ),
+        (
+            "10.0.0.1:0",
+            expect![[r#"role.toml:14:12: cluster.endpoint: "0" is no port; give a port between 1 and 65535"#]],
+        ),
+        (
+            "10.0.0.1:+80",
+            expect![[r#"role.toml:14:12: cluster.endpoint: "+80" is no port; give a port between 1 and 65535"#]],
+        ),
+        (
+            "[::1]:6443",
+            expect![[
+                r#"role.toml:14:12: cluster.endpoint: "[::1]:6443" is an IPv6 address; give an IPv4 address or a name: version 1 knows only IPv4"#
+            ]],
+        ),
+        (
+            "10.0.0.256",
+            expect![[
+                r#"role.toml:14:12: cluster.endpoint: "10.0.0.256" is neither an IPv4 address nor a DNS name; write it like 192.168.7.10 or server.example.org"#
+            ]],
+        ),
+        (
+            "-a",
+            expect![[
+                r#"role.toml:14:12: cluster.endpoint: "-a" is neither an IPv4 address nor a DNS name; write it like 192.168.7.10 or server.example.org"#
+            ]],
+        ),
+        (
+            "10.96.0.1",
+            expect![
+                "role.toml:14:12: cluster.endpoint: 10.96.0.1 lies inside cluster.service_range, 10.96.0.0/16; give the address under which the masters are reached from outside"
+            ],
+        ),
     ] {
-        check(
-            &format!("[cluster]\nca = '''{CA}'''\nendpoint = \"{endpoint}\"\n"),
-            want,
-        );
+        check(&format!("[cluster]\nca = '''{CA}'''\nendpoint = \"{endpoint}\"\n"), want);
     }
 }
 
@@ -162,32 +263,60 @@ fn endpoint() {
 fn ca() {
     let key = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
     for (ca, want) in [
-        ("", expect!["role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"]),
-        ("/etc/kubernetes/pki/ca.crt", expect!["role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"]),
-        ("-----BEGIN CERTIFICATE-----\nMA\n", expect!["role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"]),
+        (
+            "",
+            expect![
+                "role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"
+            ],
+        ),
+        (
+            "/etc/kubernetes/pki/ca.crt",
+            expect![
+                "role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"
+            ],
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nMA\n",
+            expect![
+                "role.toml:5:6: cluster.ca: holds no PEM certificate; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"
+            ],
+        ),
         (
             "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
-            expect!["role.toml:5:6: cluster.ca: holds a CERTIFICATE block that is no DER; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"],
+            expect![
+                "role.toml:5:6: cluster.ca: holds a CERTIFICATE block that is no DER; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"
+            ],
         ),
-        (key, expect!["role.toml:5:6: cluster.ca: holds a private key; take the key out: machines get only the certificate"]),
+        (
+            key,
+            expect![
+                "role.toml:5:6: cluster.ca: holds a private key; take the key out: machines get only the certificate"
+            ],
+        ),
         (
             "-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n",
-            expect![[r#"role.toml:5:6: cluster.ca: holds a PEM block of another kind, "CERTIFICATE REQUEST"; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"#]],
+            expect![[
+                r#"role.toml:5:6: cluster.ca: holds a PEM block of another kind, "CERTIFICATE REQUEST"; paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''"#
+            ]],
         ),
     ] {
-        check(
-            &format!("[cluster]\nendpoint = \"10.0.0.1\"\nca = '''\n{ca}'''\n"),
-            want,
-        );
+        check(&format!("[cluster]\nendpoint = \"10.0.0.1\"\nca = '''\n{ca}'''\n"), want);
     }
 }
 
 #[test]
 fn names() {
-    check("[node]\nname = \"Node_1\"\n", expect![[r#"role.toml:4:8: node.name: "Node_1" is no RFC 1123 name; use lower case letters, digits, `-` and `.`, beginning and ending with a letter or digit"#]]);
+    check(
+        "[node]\nname = \"Node_1\"\n",
+        expect![[
+            r#"role.toml:4:8: node.name: "Node_1" is no RFC 1123 name; use lower case letters, digits, `-` and `.`, beginning and ending with a letter or digit"#
+        ]],
+    );
     check(
         &format!("[node]\nname = \"{}.{}\"\n", "a".repeat(40), "b".repeat(40)),
-        expect![[r#"role.toml:4:8: node.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is 81 characters long; give at most 63 characters: it becomes a host name and a label value"#]],
+        expect![[
+            r#"role.toml:4:8: node.name: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is 81 characters long; give at most 63 characters: it becomes a host name and a label value"#
+        ]],
     );
     check(
         "[node]\nlabels = { \"a b\" = \"c\", ok = \"-\", n = 1 }\n",
@@ -198,7 +327,9 @@ fn names() {
     );
     check(
         "[node.labels]\n\"node-role.kubernetes.io/worker\" = \"\"\n",
-        expect![[r#"role.toml:4:36: node.labels."node-role.kubernetes.io/worker": is a label that a kubelet may not set on its own node; take a prefix of your own, node.kubernetes.io/… or kubelet.kubernetes.io/…, or set it later with kubectl"#]],
+        expect![[
+            r#"role.toml:4:36: node.labels."node-role.kubernetes.io/worker": is a label that a kubelet may not set on its own node; take a prefix of your own, node.kubernetes.io/… or kubelet.kubernetes.io/…, or set it later with kubectl"#
+        ]],
     );
     check(
         "[node]\ntaints = [\"a\", \"a=b:Never\", \"=:NoSchedule\", \"a=b c:NoSchedule\"]\n",
@@ -214,7 +345,9 @@ fn names() {
     );
     check(
         "[node]\ntaints = [\"a=1:NoSchedule\", \"a=2:NoSchedule\"]\n",
-        expect!["role.toml:4:10: node.taints: a=2:NoSchedule and a=1:NoSchedule have the same key and effect; remove one of the two"],
+        expect![
+            "role.toml:4:10: node.taints: a=2:NoSchedule and a=1:NoSchedule have the same key and effect; remove one of the two"
+        ],
     );
     check(
         "[[manifests]]\nname = \"a/b\"\ncontent = \" \"\n[[manifests]]\n",
@@ -233,17 +366,44 @@ fn names() {
 #[test]
 fn network() {
     for (interface, want) in [
-        ("52:54:00:12:34", expect![[r#"role.toml:4:13: network.interface: "52:54:00:12:34" is no hardware address; write it like 52:54:00:12:34:56"#]]),
-        ("52:54:00:12:34:5g", expect![[r#"role.toml:4:13: network.interface: "52:54:00:12:34:5g" is no hardware address; write it like 52:54:00:12:34:56"#]]),
-        ("an interface", expect![[r#"role.toml:4:13: network.interface: "an interface" is no name of a link; give a name like eth0 (at most 15 characters) or a hardware address like 52:54:00:12:34:56"#]]),
-        ("cbr0", expect![[r#"role.toml:4:13: network.interface: "cbr0" is no link to the outside; give the name or the hardware address of a network card"#]]),
+        (
+            "52:54:00:12:34",
+            expect![[
+                r#"role.toml:4:13: network.interface: "52:54:00:12:34" is no hardware address; write it like 52:54:00:12:34:56"#
+            ]],
+        ),
+        (
+            "52:54:00:12:34:5g",
+            expect![[
+                r#"role.toml:4:13: network.interface: "52:54:00:12:34:5g" is no hardware address; write it like 52:54:00:12:34:56"#
+            ]],
+        ),
+        (
+            "an interface",
+            expect![[
+                r#"role.toml:4:13: network.interface: "an interface" is no name of a link; give a name like eth0 (at most 15 characters) or a hardware address like 52:54:00:12:34:56"#
+            ]],
+        ),
+        (
+            "cbr0",
+            expect![[
+                r#"role.toml:4:13: network.interface: "cbr0" is no link to the outside; give the name or the hardware address of a network card"#
+            ]],
+        ),
     ] {
         check(&format!("[network]\ninterface = \"{interface}\"\n"), want);
     }
-    check("[network.static]\ngateway = \"10.0.0.1\"\n", expect![[r#"role.toml:3:1: network.static.address: is missing; write `address = "192.168.7.20/24"`, or remove the table for DHCP"#]]);
+    check(
+        "[network.static]\ngateway = \"10.0.0.1\"\n",
+        expect![[
+            r#"role.toml:3:1: network.static.address: is missing; write `address = "192.168.7.20/24"`, or remove the table for DHCP"#
+        ]],
+    );
     check(
         "[network.static]\naddress = \"192.168.7.20/24\"\ngateway = \"192.168.8.1\"\n",
-        expect!["role.toml:5:11: network.static.gateway: 192.168.8.1 lies outside 192.168.7.0/24, the network of network.static.address; give the address of a router inside 192.168.7.0/24"],
+        expect![
+            "role.toml:5:11: network.static.gateway: 192.168.8.1 lies outside 192.168.7.0/24, the network of network.static.address; give the address of a router inside 192.168.7.0/24"
+        ],
     );
     check(
         "[network.static]\naddress = \"192.168.7.0/24\"\ngateway = \"192.168.7.255\"\n",
@@ -253,7 +413,9 @@ fn network() {
     );
     check(
         "[network.static]\naddress = \"192.168.7.2/24\"\ngateway = \"192.168.7.2\"\n",
-        expect!["role.toml:5:11: network.static.gateway: 192.168.7.2 is the machine's own address; give the address of a router inside 192.168.7.0/24"],
+        expect![
+            "role.toml:5:11: network.static.gateway: 192.168.7.2 is the machine's own address; give the address of a router inside 192.168.7.0/24"
+        ],
     );
     check(
         "[network]\nmode = \"vxlan\"\ndns_servers = [\"127.0.0.53\", \"::1\", \"x\"]\n",
@@ -313,13 +475,20 @@ fn kubelet() {
 fn token() {
     check(
         "[join]\ntoken = \"abcdef.0123456789abcdef\"\n",
-        expect!["role.toml:4:9: join.token: there is no cluster to join; add [cluster] with endpoint and ca, or remove the token"],
+        expect![
+            "role.toml:4:9: join.token: there is no cluster to join; add [cluster] with endpoint and ca, or remove the token"
+        ],
     );
     check(
         &cluster("[join]\ntoken = \"ABCDEF.hunter2\"\n"),
-        expect!["role.toml:16:9: join.token: is no bootstrap token; give 6 and 16 lower case letters or digits with a dot between ([a-z0-9]{6}.[a-z0-9]{16}), as `kubeadm token create` prints it"],
+        expect![
+            "role.toml:16:9: join.token: is no bootstrap token; give 6 and 16 lower case letters or digits with a dot between ([a-z0-9]{6}.[a-z0-9]{16}), as `kubeadm token create` prints it"
+        ],
     );
-    check(&cluster("[join]\ntoken = 12345\n"), expect!["role.toml:16:9: join.token: is an integer; give a string in quotes"]);
+    check(
+        &cluster("[join]\ntoken = 12345\n"),
+        expect!["role.toml:16:9: join.token: is an integer; give a string in quotes"],
+    );
 }
 
 #[track_caller]
@@ -331,7 +500,11 @@ fn check_secrets(role: &str, secrets: &str, want: Expect) {
 #[test]
 fn secrets_file() {
     let token = "[join]\ntoken = \"abcdef.0123456789abcdef\"\n";
-    check_secrets(token, token, expect!["secrets.toml:2:9: join.token: stands in the role file too, on line 16; remove one of the two"]);
+    check_secrets(
+        token,
+        token,
+        expect!["secrets.toml:2:9: join.token: stands in the role file too, on line 16; remove one of the two"],
+    );
     check_secrets(
         "",
         "[join]\ntoken = \"hunter2\"\ntokn = \"hunter2\"\n",
@@ -339,10 +512,18 @@ fn secrets_file() {
             secrets.toml:2:9: join.token: is no bootstrap token; give 6 and 16 lower case letters or digits with a dot between ([a-z0-9]{6}.[a-z0-9]{16}), as `kubeadm token create` prints it
             secrets.toml:3:1: join.tokn: there is no such field; did you mean "token"?"#]],
     );
-    check_secrets("", "[docker]\nopen_files = 1\n[jion]\n", expect![[r#"
+    check_secrets(
+        "",
+        "[docker]\nopen_files = 1\n[jion]\n",
+        expect![[r#"
         secrets.toml:1:1: docker: is no secret; move it to the role file: this one holds only `join.token`
-        secrets.toml:3:2: jion: there is no such field; did you mean "join"?"#]]);
-    check_secrets("", "[join]\ntoken = hunter2\n", expect![[r#"secrets.toml:2:9: a value without quotes; put strings in quotes, e.g. name = "value""#]]);
+        secrets.toml:3:2: jion: there is no such field; did you mean "join"?"#]],
+    );
+    check_secrets(
+        "",
+        "[join]\ntoken = hunter2\n",
+        expect![[r#"secrets.toml:2:9: a value without quotes; put strings in quotes, e.g. name = "value""#]],
+    );
     check_secrets(
         "[network]\nmtu = 1\n",
         "[join]\ntoken = \"hunter2\"\n",
@@ -354,39 +535,21 @@ fn secrets_file() {
 
 #[test]
 fn files_are_called_by_their_names() {
-    let errors = parse("")
-        .unwrap_err()
-        .named("rack/7.toml", "rack/7.secret.toml");
-    assert!(
-        errors.to_string().starts_with("rack/7.toml:1:1: "),
-        "{errors}"
-    );
+    let errors = parse("").unwrap_err().named("rack/7.toml", "rack/7.secret.toml");
+    assert!(errors.to_string().starts_with("rack/7.toml:1:1: "), "{errors}");
 }
 
 #[test]
 fn no_output_shows_a_secret() {
     let role = format!("version = 1\nrole = \"node\"\n{}", cluster(""));
-    let bad = [
-        "\"hunter2\"",
-        "[\"hunter2\"]",
-        "hunter2",
-        "\"hunter2",
-        "{ hunter2 = 1 }",
-        "'''\nhunter2",
-    ];
+    let bad = ["\"hunter2\"", "[\"hunter2\"]", "hunter2", "\"hunter2", "{ hunter2 = 1 }", "'''\nhunter2"];
     for token in bad {
         let secrets = format!("[join]\ntoken = {token}\n");
         let errors = parse_with_secrets(&role, &secrets).unwrap_err();
-        assert!(
-            !format!("{errors} {errors:?}").contains("hunter2"),
-            "{errors}"
-        );
+        assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors}");
     }
     let good = "[join]\ntoken = \"abcdef.0123456789abcdef\"\n";
     let metadata = parse_with_secrets(&role, good).unwrap();
     assert!(!format!("{metadata:?} {metadata:#?}").contains("0123456789abcdef"));
-    assert_eq!(
-        metadata.join.token.unwrap().expose(),
-        "abcdef.0123456789abcdef"
-    );
+    assert_eq!(metadata.join.token.unwrap().expose(), "abcdef.0123456789abcdef");
 }
