@@ -11,4 +11,6 @@ pub mod uevent;
 pub mod stage;
 pub mod superblock;
 pub mod apply;
+pub mod record;
 pub mod run;
+pub mod source;
