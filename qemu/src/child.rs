@@ -38,8 +38,16 @@ impl Child {
     ///
     /// # Errors
     /// The program cannot be executed, or the kernel has no pidfds.
-    pub fn start(mut command: Command) -> io::Result<Started> {
-        command.stderr(Stdio::piped());
+    pub fn start(command: Command) -> io::Result<Started> {
+        Child::start_with_stderr(command, Stdio::piped())
+    }
+
+    /// As [`Child::start`], with standard error going somewhere else.
+    ///
+    /// # Errors
+    /// As for [`Child::start`].
+    pub fn start_with_stderr(mut command: Command, stderr: Stdio) -> io::Result<Started> {
+        command.stderr(stderr);
         let ended = Arc::<(Mutex<Ended>, Condvar)>::default();
         let (tell, told) = mpsc::sync_channel(1);
         let keeper = thread::Builder::new().name("qemu".to_owned()).spawn({

@@ -1,1 +1,11 @@
-//! Nothing of its own: the tests in `tests/` drive the built programs end to end.
+//! What the end-to-end tests in `tests/` share: the built programs, images, and machines that run one at a time.
+//!
+//! Everything here is for tests: what goes wrong ends the test that asked, with words.
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a test ends")]
+pub mod archive;
+pub mod bench;
+pub mod disk;
+pub mod http;
+pub mod node_image;
+pub mod probe;
+pub mod program;

@@ -1,0 +1,62 @@
+//! Builds the images that tests boot: once per test run, from a lock and a cache that outlive it.
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::program::{self, Said};
+use crate::{archive, probe};
+
+/// A cold build downloads some 200 MB and may compile Kubernetes.
+pub const COLD: Duration = Duration::from_secs(50 * 60);
+
+/// The image of `build --role node` with no other setting.
+pub fn node() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| built("node", None))
+}
+
+/// The same image with the probe's program in docker's store.
+pub fn with_probe() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = program::scratch().join("probe");
+        fs::create_dir_all(&folder).expect("making the probe's folder");
+        let _turn = turn("probe");
+        let program = probe::compile(&folder);
+        archive::write(&folder, "kscratch-probe", "test", &program);
+        let config = folder.join("image.toml");
+        fs::write(&config, "version = 1\n\n[images]\nload = [\"kscratch-probe.tar\"]\n").expect("writing image.toml");
+        built("node-with-probe", Some(&config))
+    })
+}
+
+fn built(name: &str, config: Option<&Path>) -> PathBuf {
+    let folder = program::scratch().join(name);
+    fs::create_dir_all(&folder).expect("making the image's folder");
+    let _turn = turn(name);
+    let output = folder.join("kscratch-node.img");
+    build(&folder, &output, config, &[]).succeeded();
+    output
+}
+
+/// `kscratch-image build --role node` in `folder`, with its lock there.
+pub fn build(folder: &Path, output: &Path, config: Option<&Path>, more: &[&str]) -> Said {
+    let mut args: Vec<&std::ffi::OsStr> = ["build", "--role", "node", "--output"].iter().map(AsRef::as_ref).collect();
+    args.push(output.as_os_str());
+    let lock = folder.join("kscratch.lock");
+    args.extend(["--lock".as_ref(), lock.as_os_str()]);
+    if let Some(config) = config {
+        args.extend(["--config".as_ref(), config.as_os_str()]);
+    }
+    args.extend(more.iter().map(std::ffi::OsStr::new));
+    program::kscratch(folder, args, COLD)
+}
+
+/// Waits for the turn to do something that only one test program at a time may do; the turn ends when the file is dropped.
+pub fn turn(name: &str) -> File {
+    let path = program::scratch().join(format!("{name}.turn"));
+    let file = File::create(&path).unwrap_or_else(|error| panic!("making {}: {error}", path.display()));
+    file.lock().unwrap_or_else(|error| panic!("locking {}: {error}", path.display()));
+    file
+}

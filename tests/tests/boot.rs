@@ -1,0 +1,245 @@
+//! Boots the real image through UEFI and asserts from outside what a node must do: on its console, its ports and its disk.
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kscratch_qemu::{Overlay, Vm};
+use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, switch_off, wait};
+use kscratch_tests::probe::{self, Probe};
+use kscratch_tests::{disk, http, node_image, program};
+use regex::Regex;
+
+/// Name under which init looks for role metadata in fw_cfg.
+const FW_CFG_ROLE: &str = "opt/kscratch/role";
+
+/// From the supervisor's notice of a death to the service's being ready again.
+const RESTART: Duration = Duration::from_secs(4 * 60);
+
+#[test]
+fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
+    let bench = Bench::take();
+    let overlay = bench.overlay(node_image::node());
+    let machine = bench.node(&overlay);
+
+    let mut vm = bench.start(&machine);
+    assert_boots(&vm);
+    let first = identity(&vm);
+    switch_off(&mut vm);
+    assert_clean(&bench, &overlay, &vm);
+
+    let mut vm = bench.start(&machine);
+    assert_boots(&vm);
+    assert_eq!(identity(&vm), first, "the second boot is another machine");
+    vm.cut_power();
+
+    // A power cut loses nothing that makes the machine itself, and the next boot says what it found.
+    let mut vm = bench.start(&machine);
+    assert_boots(&vm);
+    assert_eq!(identity(&vm), first, "the boot after a power cut is another machine");
+    switch_off(&mut vm);
+    assert_clean(&bench, &overlay, &vm);
+}
+
+/// Phases in order and none failed, services ready in order, the image's pod answering.
+#[track_caller]
+fn assert_boots(vm: &Vm) {
+    for service in ["containerd", "dockerd", "cri-dockerd", "kubelet"] {
+        wait(vm, &format!(r"service {service}: ready \("), BOOT);
+    }
+    let port = vm.forwarded(HELLO).expect("the pod's port is forwarded");
+    http::wait_for(port, "/", BOOT, |_| true);
+
+    let told = phases(&vm.lines());
+    assert!(!told.is_empty(), "the console tells of no phase");
+    let mut open = None;
+    let mut last = 0;
+    for phase in &told {
+        assert_ne!(phase.event, "failed", "{phase:?}");
+        if phase.event == "start" {
+            assert_eq!(open, None, "{phase:?} starts before another ended");
+            assert!(phase.number > last, "{phase:?} comes after phase {last}");
+            last = phase.number;
+            open = Some((phase.number, phase.name.clone()));
+        } else {
+            assert_eq!(open.take(), Some((phase.number, phase.name.clone())), "{phase:?} ends what did not start");
+        }
+    }
+    let names: Vec<&str> = told.iter().map(|phase| phase.name.as_str()).collect();
+    assert!(names.contains(&"network"), "there is no phase `network`: {names:?}");
+}
+
+/// The machine id that the console tells.
+#[track_caller]
+fn identity(vm: &Vm) -> String {
+    let line = wait(vm, r"machine[- ]id.*[0-9a-f]{32}", BOOT);
+    let form = Regex::new("[0-9a-f]{32}").unwrap();
+    form.find(&line.text).unwrap().as_str().to_owned()
+}
+
+/// The machine said that it went down in order, and its filesystems agree.
+#[track_caller]
+fn assert_clean(bench: &Bench, overlay: &Overlay, vm: &Vm) {
+    let text: Vec<String> = vm.lines().into_iter().map(|line| line.text).collect();
+    assert!(text.iter().any(|line| line.contains("clean")), "the console does not say `clean`:\n{}", text.join("\n"));
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let raw = folder.path().join("disk");
+    overlay.to_raw(&bench.tools, &raw).unwrap();
+    // The disk has grown: the backup table is at its new end, and sgdisk finds it there.
+    for partition in disk::partitions(&raw) {
+        let file = folder.path().join(&partition.name);
+        match partition.name.as_str() {
+            "state" => {
+                assert!(partition.len > 5 << 30, "state has not grown: {partition:?}");
+                disk::extract(&raw, &partition, &file);
+                disk::check_ext4(&file);
+            }
+            "root-a" => {
+                disk::extract(&raw, &partition, &file);
+                disk::check_ext4(&file);
+            }
+            "esp" => {
+                disk::extract(&raw, &partition, &file);
+                disk::check_fat(&file);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_node_with_metadata_is_set_up_as_told_and_heals() {
+    let bench = Bench::take();
+    let folder = tempfile::tempdir().unwrap();
+    let role = folder.path().join("role.toml");
+    let text = format!(
+        "version = 1\nrole = \"node\"\n\n[node]\nname = \"told-1\"\npod_range = \"10.244.3.0/24\"\n\n[docker]\n\
+         insecure_registries = [\"registry.test:5000\"]\n{}",
+        probe::MANIFEST
+    );
+    fs::write(&role, text).unwrap();
+    let overlay = bench.overlay(node_image::with_probe());
+    let machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
+    let mut vm = bench.start(&machine);
+    wait(&vm, r"service kubelet: ready \(", BOOT);
+    let probe = Probe::of(&vm, BOOT);
+
+    assert_set_up(&vm, probe);
+    let hello = container(probe, "hello");
+    heals(&vm, probe, "dockerd");
+    assert_eq!(container(probe, "hello"), hello, "the pod did not outlive dockerd");
+    heals(&vm, probe, "kubelet");
+    assert_eq!(container(probe, "hello"), hello, "the pod did not outlive kubelet");
+    http::wait_for(vm.forwarded(HELLO).unwrap(), "/", BOOT, |_| true);
+    switch_off(&mut vm);
+    assert_clean(&bench, &overlay, &vm);
+}
+
+/// What the metadata said is what the node does.
+#[track_caller]
+fn assert_set_up(vm: &Vm, probe: Probe) {
+    wait(vm, r"cbr0.*10\.244\.3\.1/24", BOOT);
+    let addresses = probe.read("/proc/net/fib_trie");
+    assert!(addresses.contains("10.244.3.1"), "cbr0's address is not in:\n{addresses}");
+    assert_eq!(probe.read("/run/kscratch/hostname").trim(), "told-1");
+
+    let info = probe.docker("/info");
+    for (key, want) in [("CgroupDriver", "cgroupfs"), ("CgroupVersion", "2"), ("Driver", "overlay2")] {
+        assert_eq!(info[key], want, "docker's {key}: {info}");
+    }
+    assert_eq!(info["LiveRestoreEnabled"], true, "{info}");
+    assert_eq!(info["RegistryConfig"]["IndexConfigs"]["registry.test:5000"]["Secure"], false, "{info}");
+    let docker = probe.docker("/networks/bridge");
+    assert_eq!(docker["Options"]["com.docker.network.bridge.name"], "cbr0", "{docker}");
+    assert_eq!(docker["Options"]["com.docker.network.bridge.enable_ip_masquerade"], "false", "{docker}");
+    let dockerd = probe.process("dockerd");
+    let limits = probe.read(&format!("/proc/{}/limits", dockerd.pid));
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    assert!(files.split_whitespace().filter(|word| *word == "1000000").count() == 2, "{limits}");
+
+    assert_eq!(probe.http(10248, "/healthz"), "ok");
+    let kubelet = probe.process("kubelet");
+    assert!(!kubelet.command.contains("--anonymous"), "{}", kubelet.command);
+    for key in ["net/ipv4/ip_forward", "vm/overcommit_memory", "net/bridge/bridge-nf-call-iptables"] {
+        assert_eq!(probe.read(&format!("/proc/sys/{key}")).trim(), "1", "{key}");
+    }
+    // Nobody else listens on the node than those that must (R3); 10255 is kubelet's read-only port.
+    assert!(!listens(probe, 10255) && listens(probe, 10250), "{}", probe.read("/proc/1/net/tcp6"));
+}
+
+/// Whether a TCP port listens, by the kernel's tables (state 0A).
+#[track_caller]
+fn listens(probe: Probe, port: u16) -> bool {
+    let listening = |line: &str| line.contains(&format!(":{port:04X} ")) && line.contains(" 0A ");
+    ["/proc/1/net/tcp", "/proc/1/net/tcp6"].iter().any(|table| probe.read(table).lines().any(listening))
+}
+
+/// Id and start time of the one running container of this name in a pod.
+#[track_caller]
+fn container(probe: Probe, name: &str) -> (String, String) {
+    let socket = "/unix?socket=/run/docker.sock&path=";
+    let filter = format!("%7B%22label%22:%5B%22io.kubernetes.container.name={name}%22%5D%7D");
+    let listed =
+        probe.wait_for(&format!("{socket}/containers/json?filters={filter}"), RESTART, |body| body.contains("Id"));
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let containers = listed.as_array().unwrap();
+    assert_eq!(containers.len(), 1, "running containers named {name}: {listed}");
+    let id = containers[0]["Id"].as_str().unwrap().to_owned();
+    let state = probe.docker(&format!("/containers/{id}/json"));
+    (id, state["State"]["StartedAt"].as_str().unwrap().to_owned())
+}
+
+/// Ends a service's process from outside and waits until the supervisor has it ready again.
+#[track_caller]
+fn heals(vm: &Vm, probe: Probe, service: &str) {
+    let before = probe.process(service);
+    let mark = vm.lines().pop().expect("the console is not empty");
+    probe.kill(&before);
+    let after = |pattern: &str| {
+        let pattern = Regex::new(pattern).unwrap();
+        vm.wait_for_line_after(&mark, pattern, RESTART).unwrap_or_else(|error| panic!("{error}"))
+    };
+    after(&format!("service {service}: (exited|killed|ended)"));
+    after(&format!(r"service {service}: ready \("));
+    assert_ne!(probe.process(service).pid, before.pid, "{service} was not started anew");
+}
+
+#[test]
+fn bad_metadata_is_told_and_makes_no_half_of_a_node() {
+    let bench = Bench::take();
+    let folder = tempfile::tempdir().unwrap();
+    let role = folder.path().join("role.toml");
+    fs::write(&role, "version = 1\nrole = \"node\"\n\n[node]\npod_range = \"10.244.3.0/99\"\n").unwrap();
+    let overlay = bench.overlay(node_image::node());
+    let mut vm = bench.start(&bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role));
+    wait(&vm, r"pod_range", BOOT);
+    wait(&vm, r"hint: ", BOOT);
+    // Nothing is started on the word of metadata that is not understood: not even after a while.
+    let silence = vm.wait_for_line(Regex::new(r"service kubelet: (started|ready)").unwrap(), Duration::from_secs(20));
+    assert!(silence.is_err(), "kubelet was started: {silence:?}");
+    let text: Vec<String> = vm.lines().into_iter().map(|line| line.text).collect();
+    assert!(text.iter().any(|line| line.contains("line 5")), "the line is not told:\n{}", text.join("\n"));
+    assert!(!text.iter().any(|line| line.contains("Kernel panic")), "PID 1 ended:\n{}", text.join("\n"));
+    // It still goes down in order.
+    switch_off(&mut vm);
+}
+
+#[test]
+fn run_boots_an_image_directly_and_ends_it_in_time() {
+    let bench = Bench::take();
+    let image = node_image::node();
+    let before = fs::metadata(image).unwrap().modified().unwrap();
+    let said = run(image, &["--direct", "--timeout", "45", "--forward", "0:8080"]);
+    assert_eq!(said.code, 124, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("Linux version"), "the serial line is not on the output:\n{}", said.stdout);
+    assert!(Regex::new(r"phase \d+ ").unwrap().is_match(&said.stdout), "init was not reached:\n{}", said.stdout);
+    assert!(said.stderr.contains("leads to port 8080 of the guest"), "{}", said.stderr);
+    assert_eq!(fs::metadata(image).unwrap().modified().unwrap(), before, "the image was changed");
+    drop(bench);
+}
+
+fn run(image: &Path, more: &[&str]) -> program::Said {
+    let mut command = Command::new(program::kscratch_image());
+    command.arg("run").arg(image).args(more).current_dir(program::scratch());
+    program::run(command, Duration::from_secs(180))
+}
