@@ -2,6 +2,7 @@
 pub mod console;
 pub mod debian;
 pub mod derived;
+pub mod dockerstore;
 pub mod digest;
 pub mod fetch;
 pub mod filesystem;
