@@ -7,3 +7,4 @@ pub mod firewall;
 pub mod imageseed;
 pub mod netlink;
 pub mod network;
+pub mod steps;

@@ -41,9 +41,7 @@ impl CommandLine {
 }
 
 fn root(value: &str) -> Result<Guid, String> {
-    let guid = value
-        .strip_prefix("PARTUUID=")
-        .and_then(|guid| guid.parse().ok());
+    let guid = value.strip_prefix("PARTUUID=").and_then(|guid| guid.parse().ok());
     guid.ok_or_else(|| value.to_owned())
 }
 
@@ -80,34 +78,19 @@ mod tests {
 
     #[test]
     fn words_of_others_are_passed_over() {
-        check(
-            "console=ttyS0 quiet root=/dev/sda1\n",
-            &CommandLine::default(),
-        );
+        check("console=ttyS0 quiet root=/dev/sda1\n", &CommandLine::default());
     }
 
     #[test]
     fn the_root_is_a_partition_guid() {
-        let want = CommandLine {
-            root: Some(Ok(GUID.parse().unwrap())),
-            ..CommandLine::default()
-        };
+        let want = CommandLine { root: Some(Ok(GUID.parse().unwrap())), ..CommandLine::default() };
         check(&format!("kscratch.root=PARTUUID={GUID}"), &want);
-        check(
-            &format!(
-                "kscratch.root=nonsense kscratch.root=PARTUUID={}",
-                GUID.to_uppercase()
-            ),
-            &want,
-        );
+        check(&format!("kscratch.root=nonsense kscratch.root=PARTUUID={}", GUID.to_uppercase()), &want);
     }
 
     #[test]
     fn a_wrong_root_is_kept_for_the_message() {
-        let wrong = |text: &str| CommandLine {
-            root: Some(Err(text.to_owned())),
-            ..CommandLine::default()
-        };
+        let wrong = |text: &str| CommandLine { root: Some(Err(text.to_owned())), ..CommandLine::default() };
         check("kscratch.root=/dev/vda2", &wrong("/dev/vda2"));
         check("kscratch.root=PARTUUID=12", &wrong("PARTUUID=12"));
     }
@@ -120,10 +103,7 @@ mod tests {
             debug: true,
             ..CommandLine::default()
         };
-        check(
-            "kscratch.metadata=\"http://h/a?b=c d\" kscratch.role=dmVyc2lvbiA9IDE= kscratch.log=debug",
-            &want,
-        );
+        check("kscratch.metadata=\"http://h/a?b=c d\" kscratch.role=dmVyc2lvbiA9IDE= kscratch.log=debug", &want);
     }
 
     #[test]

@@ -49,28 +49,13 @@ impl Modules {
                 continue;
             };
             let needs = needs.split_whitespace().map(name_of).collect();
-            all.modules.insert(
-                name_of(file),
-                Module {
-                    file: file.trim().to_owned(),
-                    needs,
-                    ..Module::default()
-                },
-            );
+            all.modules.insert(name_of(file), Module { file: file.trim().to_owned(), needs, ..Module::default() });
         }
         for line in lines(alias) {
             let mut words = line.split_whitespace();
-            if let (Some("alias"), Some(pattern), Some(module)) =
-                (words.next(), words.next(), words.next())
-            {
-                let alias = Alias {
-                    pattern: normal(pattern),
-                    module: normal(module),
-                };
-                all.aliases
-                    .entry(bus(&alias.pattern))
-                    .or_default()
-                    .push(alias);
+            if let (Some("alias"), Some(pattern), Some(module)) = (words.next(), words.next(), words.next()) {
+                let alias = Alias { pattern: normal(pattern), module: normal(module) };
+                all.aliases.entry(bus(&alias.pattern)).or_default().push(alias);
             }
         }
         for line in lines(softdep) {
@@ -87,21 +72,13 @@ impl Modules {
     pub fn read(folder: &Path) -> io::Result<Self> {
         let optional = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         let dep = std::fs::read_to_string(folder.join("modules.dep"))?;
-        Ok(Self::parse(
-            &dep,
-            &optional("modules.alias"),
-            &optional("modules.softdep"),
-            &optional("modules.builtin"),
-        ))
+        Ok(Self::parse(&dep, &optional("modules.alias"), &optional("modules.softdep"), &optional("modules.builtin")))
     }
 
     /// The folder of the running kernel's modules below `root`.
     #[must_use]
     pub fn folder(root: &Path) -> PathBuf {
-        let release = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
         root.join("usr/lib/modules").join(release)
     }
 
@@ -119,9 +96,7 @@ impl Modules {
         // A pattern without `:` and one that begins with a wildcard stand under the empty bus.
         for key in [bus(&wanted), String::new()] {
             for alias in self.aliases.get(&key).into_iter().flatten() {
-                if !names.contains(&alias.module)
-                    && matches(alias.pattern.as_bytes(), wanted.as_bytes())
-                {
+                if !names.contains(&alias.module) && matches(alias.pattern.as_bytes(), wanted.as_bytes()) {
                     names.push(alias.module.clone());
                 }
             }
@@ -140,11 +115,7 @@ impl Modules {
         for name in names {
             self.visit(name, &mut seen, &mut order);
         }
-        if order.is_empty() {
-            Found::Unknown
-        } else {
-            Found::Files(order)
-        }
+        if order.is_empty() { Found::Unknown } else { Found::Files(order) }
     }
 
     /// Depth first; `seen` ends what a cycle of soft dependencies would not.
@@ -185,9 +156,7 @@ impl Modules {
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// `kernel/net/bridge/br-netfilter.ko` is the module `br_netfilter`.
@@ -246,9 +215,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern[at_pattern.min(pattern.len())..]
-        .iter()
-        .all(|byte| *byte == b'*')
+    pattern[at_pattern.min(pattern.len())..].iter().all(|byte| *byte == b'*')
 }
 
 /// The length of the pattern's first item where that item takes `byte`.
@@ -330,26 +297,14 @@ alias crypto-crc32c builtin_thing
     fn check(wanted: &str, want: &[&str]) {
         let names = |file: &String| file.rsplit('/').next().unwrap_or_default().to_owned();
         match modules().find(wanted) {
-            Found::Files(files) => assert_eq!(
-                files.iter().map(names).collect::<Vec<_>>(),
-                want,
-                "{wanted}"
-            ),
+            Found::Files(files) => assert_eq!(files.iter().map(names).collect::<Vec<_>>(), want, "{wanted}"),
             other => panic!("{wanted}: {other:?}"),
         }
     }
 
     #[test]
     fn dependencies_come_first_and_once() {
-        check(
-            "virtio_pci",
-            &[
-                "virtio_pci_modern_dev.ko",
-                "virtio.ko",
-                "virtio_ring.ko",
-                "virtio_pci.ko",
-            ],
-        );
+        check("virtio_pci", &["virtio_pci_modern_dev.ko", "virtio.ko", "virtio_ring.ko", "virtio_pci.ko"]);
         check("br-netfilter", &["bridge.ko", "br_netfilter.ko"]);
     }
 
@@ -357,41 +312,21 @@ alias crypto-crc32c builtin_thing
     fn hardware_aliases_are_patterns() {
         check(
             "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00",
-            &[
-                "virtio_pci_modern_dev.ko",
-                "virtio.ko",
-                "virtio_ring.ko",
-                "virtio_pci.ko",
-            ],
+            &["virtio_pci_modern_dev.ko", "virtio.ko", "virtio_ring.ko", "virtio_pci.ko"],
         );
-        check(
-            "usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00",
-            &["b.ko"],
-        );
-        check(
-            "netdev-bx",
-            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
-        );
+        check("usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00", &["b.ko"]);
+        check("netdev-bx", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
     }
 
     #[test]
     fn an_alias_of_several_modules_loads_them_all_and_a_wildcard_may_stand_before_the_bus_ends() {
-        check(
-            "cpu:type:x86,ven0000",
-            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko", "b.ko"],
-        );
-        check(
-            "acpi:QEMU0002:",
-            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
-        );
+        check("cpu:type:x86,ven0000", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko", "b.ko"]);
+        check("acpi:QEMU0002:", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
     }
 
     #[test]
     fn soft_dependencies_stand_around_and_a_cycle_ends() {
-        check(
-            "fs-ext4",
-            &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"],
-        );
+        check("fs-ext4", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
     }
 
     #[test]
@@ -419,11 +354,7 @@ alias crypto-crc32c builtin_thing
             ("*[12]", "ab3", false),
             ("**a", "a", true),
         ] {
-            assert_eq!(
-                matches(pattern.as_bytes(), text.as_bytes()),
-                want,
-                "{pattern} on {text}"
-            );
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), want, "{pattern} on {text}");
         }
     }
 

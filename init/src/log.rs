@@ -31,10 +31,7 @@ pub fn set_debug(on: bool) {
 #[must_use]
 pub fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or(0),
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Tells one line, or several, each with the stamp.
@@ -79,18 +76,9 @@ fn emit(text: Arguments<'_>) {
 /// by default: the line stands there already.
 fn render(now: Duration, text: &str) -> (String, Vec<String>) {
     let stamp = format!("[{:>4}.{:03}]", now.as_secs(), now.subsec_millis());
-    let lines = || {
-        text.lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-    };
+    let lines = || text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     let console = lines().map(|line| format!("{stamp} {line}\n")).collect();
-    (
-        console,
-        lines()
-            .map(|line| format!("<7>kscratch: {line}\n"))
-            .collect(),
-    )
+    (console, lines().map(|line| format!("<7>kscratch: {line}\n")).collect())
 }
 
 #[cfg(test)]

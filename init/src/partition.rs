@@ -11,19 +11,14 @@ pub struct Guid([u8; 16]);
 
 impl Guid {
     /// EFI system partition.
-    pub const ESP: Self =
-        Self(*b"\xC1\x2A\x73\x28\xF8\x1F\x11\xD2\xBA\x4B\x00\xA0\xC9\x3E\xC9\x3B");
+    pub const ESP: Self = Self(*b"\xC1\x2A\x73\x28\xF8\x1F\x11\xD2\xBA\x4B\x00\xA0\xC9\x3E\xC9\x3B");
     /// Variable data, `/var` (Discoverable Partitions Specification).
-    pub const VAR: Self =
-        Self(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
+    pub const VAR: Self = Self(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
 
     /// From the disk: the first three fields are little endian (UEFI appendix A).
     #[must_use]
     pub fn from_disk(b: [u8; 16]) -> Self {
-        Self([
-            b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13],
-            b[14], b[15],
-        ])
+        Self([b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]])
     }
 
     /// Whether it is all zeros: the type of an unused entry.
@@ -67,15 +62,8 @@ impl FromStr for Guid {
         }
         let mut guid = [0; 16];
         for (byte, pair) in guid.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |at: usize| {
-                char::from(pair[at])
-                    .to_digit(16)
-                    .and_then(|digit| u8::try_from(digit).ok())
-            };
-            *byte = digit(0)
-                .zip(digit(1))
-                .map(|(high, low)| high << 4 | low)
-                .ok_or(NotAGuid)?;
+            let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            *byte = digit(0).zip(digit(1)).map(|(high, low)| high << 4 | low).ok_or(NotAGuid)?;
         }
         Ok(Self(guid))
     }
@@ -181,10 +169,7 @@ impl Header {
         if header.my_lba != at {
             return Err("the header belongs to another sector");
         }
-        if header.size < 128
-            || !header.size.is_power_of_two()
-            || header.entries_bytes() > MAX_ENTRIES_BYTES
-        {
+        if header.size < 128 || !header.size.is_power_of_two() || header.entries_bytes() > MAX_ENTRIES_BYTES {
             return Err("the entries' size is impossible");
         }
         Ok(header)
@@ -200,12 +185,7 @@ impl Header {
         bytes.extend_from_slice(&REVISION.to_le_bytes());
         bytes.extend_from_slice(&(HEADER_SIZE as u32).to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
-        for field in [
-            self.my_lba,
-            self.alternate_lba,
-            self.first_usable,
-            self.last_usable,
-        ] {
+        for field in [self.my_lba, self.alternate_lba, self.first_usable, self.last_usable] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
         bytes.extend_from_slice(&self.disk_guid);
@@ -215,12 +195,7 @@ impl Header {
         }
         let crc = crc32fast::hash(&bytes);
         bytes[16..20].copy_from_slice(&crc.to_le_bytes());
-        bytes.resize(
-            usize::try_from(sector)
-                .unwrap_or(HEADER_SIZE)
-                .max(HEADER_SIZE),
-            0,
-        );
+        bytes.resize(usize::try_from(sector).unwrap_or(HEADER_SIZE).max(HEADER_SIZE), 0);
         bytes
     }
 }
@@ -237,11 +212,7 @@ impl Table {
         for copy in [Copy::Primary, Copy::Backup] {
             for sector in [512, 4096] {
                 let sectors = length / sector;
-                let at = if copy == Copy::Primary {
-                    1
-                } else {
-                    sectors.saturating_sub(1)
-                };
+                let at = if copy == Copy::Primary { 1 } else { sectors.saturating_sub(1) };
                 if sectors < 4 {
                     continue;
                 }
@@ -266,9 +237,7 @@ impl Table {
             Ok(header) => header,
             Err(reason) => return Ok(Err(reason)),
         };
-        let end = header
-            .entries_lba
-            .checked_add(header.entries_bytes().div_ceil(sector));
+        let end = header.entries_lba.checked_add(header.entries_bytes().div_ceil(sector));
         if end.is_none_or(|end| end > sectors) {
             return Ok(Err("the entries lie behind the disk's end"));
         }
@@ -277,21 +246,10 @@ impl Table {
             return Ok(Err("the entries' checksum is wrong"));
         }
         let partitions = parse_entries(&entries, header.size as usize);
-        if partitions
-            .iter()
-            .any(|one| one.first > one.last || one.last >= sectors)
-        {
-            return Ok(Err(
-                "a partition ends behind the disk's end or before its start",
-            ));
+        if partitions.iter().any(|one| one.first > one.last || one.last >= sectors) {
+            return Ok(Err("a partition ends behind the disk's end or before its start"));
         }
-        Ok(Ok(Self {
-            sector,
-            copy,
-            partitions,
-            header,
-            entries,
-        }))
+        Ok(Ok(Self { sector, copy, partitions, header, entries }))
     }
 
     /// The table with partition `number` stretched to the end of a disk of `length` bytes, as writes to be done in this order. `None`
@@ -315,9 +273,7 @@ impl Table {
         }
         let mut entries = self.entries.clone();
         let at = usize::try_from(number - 1).ok()? * self.header.size as usize;
-        entries
-            .get_mut(at + 40..at + 48)?
-            .copy_from_slice(&last.to_le_bytes());
+        entries.get_mut(at + 40..at + 48)?.copy_from_slice(&last.to_le_bytes());
         let primary = Header {
             my_lba: 1,
             alternate_lba: sectors - 1,
@@ -329,12 +285,8 @@ impl Table {
         if primary.first_usable < 2 + entry_sectors {
             return None;
         }
-        let backup = Header {
-            my_lba: primary.alternate_lba,
-            alternate_lba: 1,
-            entries_lba: last_usable + 1,
-            ..primary
-        };
+        let backup =
+            Header { my_lba: primary.alternate_lba, alternate_lba: 1, entries_lba: last_usable + 1, ..primary };
         entries.resize(usize::try_from(entry_sectors * self.sector).ok()?, 0);
         Some(Growth {
             start: old.first * self.sector,
@@ -346,12 +298,7 @@ impl Table {
             // MBR, header and entries in one piece: the window in which a power cut finds half of it is as small as it can be.
             primary: Write {
                 offset: 0,
-                bytes: [
-                    protective_mbr(self.sector, sectors),
-                    primary.bytes(self.sector),
-                    entries,
-                ]
-                .concat(),
+                bytes: [protective_mbr(self.sector, sectors), primary.bytes(self.sector), entries].concat(),
             },
         })
     }
@@ -390,24 +337,17 @@ fn protective_mbr(sector: u64, sectors: u64) -> Vec<u8> {
 }
 
 fn parse_entries(entries: &[u8], size: usize) -> Vec<Partition> {
-    let used = entries
-        .chunks_exact(size)
-        .zip(1..)
-        .filter(|(entry, _)| entry[..16] != [0; 16]);
+    let used = entries.chunks_exact(size).zip(1..).filter(|(entry, _)| entry[..16] != [0; 16]);
     used.map(|(entry, number)| {
-        let units: Vec<u16> = entry[56..128]
-            .chunks_exact(2)
-            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-            .collect();
+        let units: Vec<u16> =
+            entry[56..128].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
         Partition {
             number,
             kind: Guid::from_disk(array_at(entry, 0)),
             guid: Guid::from_disk(array_at(entry, 16)),
             first: u64_at(entry, 32),
             last: u64_at(entry, 40),
-            name: String::from_utf16_lossy(
-                units.split(|unit| *unit == 0).next().unwrap_or_default(),
-            ),
+            name: String::from_utf16_lossy(units.split(|unit| *unit == 0).next().unwrap_or_default()),
         }
     })
     .collect()
@@ -422,10 +362,7 @@ fn bytes_at(disk: &mut (impl Read + Seek), offset: u64, length: u64) -> io::Resu
 
 /// `N` bytes at an offset; zeros where there are none, which no caller asks for.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes
-        .get(at..at + N)
-        .and_then(|part| part.try_into().ok())
-        .unwrap_or([0; N])
+    bytes.get(at..at + N).and_then(|part| part.try_into().ok()).unwrap_or([0; N])
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -60,15 +60,10 @@ pub fn look(volume: &mut (impl Read + Seek)) -> io::Result<Volume> {
 /// Recognises a volume by its first bytes.
 #[must_use]
 pub fn recognise(start: &[u8]) -> Volume {
-    let found = ext4(start)
-        .or_else(|| iso9660(start))
-        .or_else(|| vfat(start));
+    let found = ext4(start).or_else(|| iso9660(start)).or_else(|| vfat(start));
     found.unwrap_or_else(|| {
         let blank = start.iter().all(|byte| *byte == 0);
-        Volume {
-            kind: if blank { Kind::Blank } else { Kind::Other },
-            label: String::new(),
-        }
+        Volume { kind: if blank { Kind::Blank } else { Kind::Other }, label: String::new() }
     })
 }
 
@@ -78,41 +73,22 @@ fn ext4(start: &[u8]) -> Option<Volume> {
     if superblock[0x38..0x3A] != [0x53, 0xEF] {
         return None;
     }
-    let word = |at: usize| {
-        u32::from_le_bytes([
-            superblock[at],
-            superblock[at + 1],
-            superblock[at + 2],
-            superblock[at + 3],
-        ])
-    };
+    let word =
+        |at: usize| u32::from_le_bytes([superblock[at], superblock[at + 1], superblock[at + 2], superblock[at + 3]]);
     // `s_blocks_count_hi` counts with INCOMPAT_64BIT alone.
-    let high = if word(0x60) & 0x80 == 0 {
-        0
-    } else {
-        u64::from(word(0x150))
-    };
+    let high = if word(0x60) & 0x80 == 0 { 0 } else { u64::from(word(0x150)) };
     let shift = word(0x18);
     if shift > 6 {
         return None;
     }
-    let kind = Kind::Ext4 {
-        blocks: high << 32 | u64::from(word(0x04)),
-        block_size: 1024 << shift,
-    };
-    Some(Volume {
-        kind,
-        label: text(&superblock[0x78..0x88]),
-    })
+    let kind = Kind::Ext4 { blocks: high << 32 | u64::from(word(0x04)), block_size: 1024 << shift };
+    Some(Volume { kind, label: text(&superblock[0x78..0x88]) })
 }
 
 /// ECMA-119, 8.4: the primary volume descriptor is sector 16 of 2048 bytes.
 fn iso9660(start: &[u8]) -> Option<Volume> {
     let descriptor = start.get(16 * 2048..17 * 2048)?;
-    (descriptor[..6] == *b"\x01CD001").then(|| Volume {
-        kind: Kind::Iso9660,
-        label: text(&descriptor[40..72]),
-    })
+    (descriptor[..6] == *b"\x01CD001").then(|| Volume { kind: Kind::Iso9660, label: text(&descriptor[40..72]) })
 }
 
 /// Microsoft's FAT specification 1.03, section 3: `BS_VolLab` and `BS_FilSysType` of FAT12/16 and of FAT32.
@@ -126,17 +102,11 @@ fn vfat(start: &[u8]) -> Option<Volume> {
         (_, b"FAT12   " | b"FAT16   " | b"FAT     ") => &sector[0x2B..0x36],
         _ => return None,
     };
-    Some(Volume {
-        kind: Kind::Vfat,
-        label: text(label),
-    })
+    Some(Volume { kind: Kind::Vfat, label: text(label) })
 }
 
 fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).trim_end().to_owned()
 }
 
@@ -152,19 +122,10 @@ mod tests {
 
     #[track_caller]
     fn made(program: &str, args: &[&str], path: &Path, megabytes: u64) -> super::Volume {
-        File::create(path)
-            .unwrap()
-            .set_len(megabytes << 20)
-            .unwrap();
+        File::create(path).unwrap().set_len(megabytes << 20).unwrap();
         let output = Command::new(program).args(args).arg(path).output();
-        let output = output.unwrap_or_else(|_| {
-            panic!("{program} is needed: apt-get install e2fsprogs dosfstools")
-        });
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = output.unwrap_or_else(|_| panic!("{program} is needed: apt-get install e2fsprogs dosfstools"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         look(&mut File::open(path).unwrap()).unwrap()
     }
 
@@ -172,45 +133,13 @@ mod tests {
     fn filesystems_by_their_own_makers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("volume");
-        let ext4 = made(
-            "mke2fs",
-            &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"],
-            &path,
-            8,
-        );
-        assert_eq!(
-            (ext4.kind, ext4.label.as_str()),
-            (
-                Kind::Ext4 {
-                    blocks: 2048,
-                    block_size: 4096
-                },
-                "kscratch-state"
-            )
-        );
-        let ext2 = made(
-            "mke2fs",
-            &["-q", "-t", "ext2", "-b", "1024", "-L", "KSCRATCH"],
-            &path,
-            8,
-        );
-        assert_eq!(
-            (ext2.kind, ext2.label.as_str()),
-            (
-                Kind::Ext4 {
-                    blocks: 8192,
-                    block_size: 1024
-                },
-                "KSCRATCH"
-            )
-        );
+        let ext4 = made("mke2fs", &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"], &path, 8);
+        assert_eq!((ext4.kind, ext4.label.as_str()), (Kind::Ext4 { blocks: 2048, block_size: 4096 }, "kscratch-state"));
+        let ext2 = made("mke2fs", &["-q", "-t", "ext2", "-b", "1024", "-L", "KSCRATCH"], &path, 8);
+        assert_eq!((ext2.kind, ext2.label.as_str()), (Kind::Ext4 { blocks: 8192, block_size: 1024 }, "KSCRATCH"));
         for (size, bits) in [(2, "12"), (16, "16"), (64, "32")] {
             let vfat = made("mkfs.fat", &["-F", bits, "-n", "CIDATA"], &path, size);
-            assert_eq!(
-                (vfat.kind, vfat.label.as_str()),
-                (Kind::Vfat, "CIDATA"),
-                "FAT{bits}"
-            );
+            assert_eq!((vfat.kind, vfat.label.as_str()), (Kind::Vfat, "CIDATA"), "FAT{bits}");
         }
     }
 
@@ -221,10 +150,7 @@ mod tests {
         let mut iso = vec![0; 40 << 10];
         iso[32768..32774].copy_from_slice(b"\x01CD001");
         iso[32808..32816].copy_from_slice(b"cidata  ");
-        assert_eq!(
-            (recognise(&iso).kind, recognise(&iso).label.as_str()),
-            (Kind::Iso9660, "cidata")
-        );
+        assert_eq!((recognise(&iso).kind, recognise(&iso).label.as_str()), (Kind::Iso9660, "cidata"));
         let mut other = vec![0; 4096];
         other[..6].copy_from_slice(b"LUKS\xba\xbe");
         assert_eq!(recognise(&other).kind, Kind::Other);

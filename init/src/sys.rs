@@ -61,8 +61,7 @@ pub trait Sys: Send + Sync {
     ///
     /// # Errors
     /// What the kernel says.
-    fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64)
-    -> io::Result<()>;
+    fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()>;
 
     /// Grows a mounted ext4 to `blocks` of its own blocks (`EXT4_IOC_RESIZE_FS`).
     ///

@@ -20,9 +20,7 @@ impl Uevent {
     /// kernel (udev's own messages start with `libudev`) or has no action.
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        let mut fields = datagram
-            .split(|byte| *byte == 0)
-            .map(String::from_utf8_lossy);
+        let mut fields = datagram.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         fields.next().filter(|first| first.contains('@'))?;
         let mut event = Self::default();
         for field in fields {
@@ -52,22 +50,15 @@ mod tests {
     fn a_disk_that_comes() {
         let datagram = b"add@/devices/pci0000:00/0000:00:03.0/virtio1/block/vda\0ACTION=add\0DEVPATH=/devices/pci0000:00/0000:00:03.0/virtio1/block/vda\0SUBSYSTEM=block\0MAJOR=254\0DEVNAME=vda\0SEQNUM=1201\0";
         let event = Uevent::parse(datagram).unwrap();
-        assert_eq!(
-            (event.action.as_str(), event.subsystem.as_str()),
-            ("add", "block")
-        );
+        assert_eq!((event.action.as_str(), event.subsystem.as_str()), ("add", "block"));
         assert_eq!(event.devname.as_deref(), Some("vda"));
         assert_eq!(event.modalias, None);
     }
 
     #[test]
     fn a_device_that_wants_a_driver() {
-        let datagram =
-            b"add@/devices/x\0ACTION=add\0SUBSYSTEM=virtio\0MODALIAS=virtio:d00000002v00001AF4\0";
-        assert_eq!(
-            Uevent::parse(datagram).unwrap().modalias.as_deref(),
-            Some("virtio:d00000002v00001AF4")
-        );
+        let datagram = b"add@/devices/x\0ACTION=add\0SUBSYSTEM=virtio\0MODALIAS=virtio:d00000002v00001AF4\0";
+        assert_eq!(Uevent::parse(datagram).unwrap().modalias.as_deref(), Some("virtio:d00000002v00001AF4"));
     }
 
     #[test]

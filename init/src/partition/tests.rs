@@ -15,11 +15,7 @@ fn sgdisk(args: &[&str], disk: &Path) -> String {
     let output = Command::new("sgdisk").args(args).arg(disk).output();
     let output = output.expect("sgdisk is needed: apt-get install gdisk");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "sgdisk {args:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "sgdisk {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
@@ -48,48 +44,26 @@ fn a_table_that_sgdisk_made() {
     let folder = tempfile::tempdir().unwrap();
     let table = Table::read(&mut File::open(disk(folder.path())).unwrap()).unwrap();
     assert_eq!((table.sector, table.copy), (512, Copy::Primary));
-    let names: Vec<(u32, &str)> = table
-        .partitions
-        .iter()
-        .map(|one| (one.number, one.name.as_str()))
-        .collect();
+    let names: Vec<(u32, &str)> = table.partitions.iter().map(|one| (one.number, one.name.as_str())).collect();
     assert_eq!(names, [(1, "esp"), (2, "root-a"), (4, "state")]);
     assert_eq!(table.partitions[0].kind, Guid::ESP);
-    assert_eq!(
-        table.partitions[1].guid.to_string(),
-        "0b2d1f5e-93c4-8a7b-9f10-5a6c7d8e9f01"
-    );
+    assert_eq!(table.partitions[1].guid.to_string(), "0b2d1f5e-93c4-8a7b-9f10-5a6c7d8e9f01");
     assert_eq!(table.partitions[2].kind, Guid::VAR);
-    assert_eq!(
-        (table.partitions[2].first, table.partitions[2].last),
-        (17 * 2048, 21 * 2048 - 1)
-    );
+    assert_eq!((table.partitions[2].first, table.partitions[2].last), (17 * 2048, 21 * 2048 - 1));
 }
 
 #[test]
 fn the_backup_stands_in_for_a_damaged_primary() {
     let folder = tempfile::tempdir().unwrap();
     let path = disk(folder.path());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let sound = Table::read(&mut &file).unwrap();
-    for (offset, what) in [
-        (2 * 512 + 20, "an entry"),
-        (512 + 60, "the header"),
-        (512, "the signature"),
-    ] {
+    for (offset, what) in [(2 * 512 + 20, "an entry"), (512 + 60, "the header"), (512, "the signature")] {
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset).unwrap();
         file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
         let table = Table::read(&mut &file).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(
-            (table.copy, &table.partitions),
-            (Copy::Backup, &sound.partitions),
-            "{what}"
-        );
+        assert_eq!((table.copy, &table.partitions), (Copy::Backup, &sound.partitions), "{what}");
     }
     file.write_all_at(&[0; 512], 40 * MIB - 512).unwrap();
     assert!(matches!(Table::read(&mut &file), Err(Error::Missing)));
@@ -98,54 +72,32 @@ fn the_backup_stands_in_for_a_damaged_primary() {
 #[test]
 fn two_damaged_copies_are_told_from_none() {
     let folder = tempfile::tempdir().unwrap();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(disk(folder.path()))
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(disk(folder.path())).unwrap();
     for header in [512, 40 * MIB - 512] {
         file.write_all_at(&[0xFF], header + 60).unwrap();
     }
     let error = Table::read(&mut &file).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the GPT is damaged: the header's checksum is wrong"
-    );
-    assert!(matches!(
-        Table::read(&mut Cursor::new(vec![0; 1 << 20])),
-        Err(Error::Missing)
-    ));
-    assert!(matches!(
-        Table::read(&mut Cursor::new(vec![])),
-        Err(Error::Missing)
-    ));
+    assert_eq!(error.to_string(), "the GPT is damaged: the header's checksum is wrong");
+    assert!(matches!(Table::read(&mut Cursor::new(vec![0; 1 << 20])), Err(Error::Missing)));
+    assert!(matches!(Table::read(&mut Cursor::new(vec![])), Err(Error::Missing)));
 }
 
 #[test]
 fn state_grows_to_the_disks_end_and_sgdisk_finds_no_fault() {
     let folder = tempfile::tempdir().unwrap();
     let path = disk(folder.path());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let before = Table::read(&mut &file).unwrap();
     for length in [64 * MIB, 100 * MIB + 512] {
         file.set_len(length).unwrap();
         let growth = Table::read(&mut &file).unwrap().grow(4, length).unwrap();
-        file.write_all_at(&growth.backup.bytes, growth.backup.offset)
-            .unwrap();
+        file.write_all_at(&growth.backup.bytes, growth.backup.offset).unwrap();
         // A power cut here: the old primary still stands.
         assert_eq!(Table::read(&mut &file).unwrap().copy, Copy::Primary);
-        file.write_all_at(&growth.primary.bytes, growth.primary.offset)
-            .unwrap();
+        file.write_all_at(&growth.primary.bytes, growth.primary.offset).unwrap();
         let table = Table::read(&mut &file).unwrap();
         let state = &table.partitions[2];
-        assert_eq!(
-            (state.first * 512, (state.last + 1 - state.first) * 512),
-            (growth.start, growth.length)
-        );
+        assert_eq!((state.first * 512, (state.last + 1 - state.first) * 512), (growth.start, growth.length));
         assert_eq!(growth.start + growth.length, length / MIB * MIB - MIB);
         assert_eq!(table.partitions[..2], before.partitions[..2]);
         assert!(sgdisk(&["-v"], &path).contains("No problems found"));
@@ -173,21 +125,13 @@ fn sectors_of_4096_bytes() {
     wide.partitions.retain(|one| one.number == 4);
     wide.header.first_usable = 6;
     let growth = wide.grow(4, 400 * MIB).unwrap();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(folder.path().join("wide"))
-        .unwrap();
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.path().join("wide")).unwrap();
     file.set_len(400 * MIB).unwrap();
     for write in [&growth.backup, &growth.primary] {
         file.write_all_at(&write.bytes, write.offset).unwrap();
     }
     let read = Table::read(&mut &file).unwrap();
-    assert_eq!(
-        (read.sector, read.copy, read.partitions.len()),
-        (4096, Copy::Primary, 3)
-    );
+    assert_eq!((read.sector, read.copy, read.partitions.len()), (4096, Copy::Primary, 3));
     file.write_all_at(&[0; 4096], 4096).unwrap();
     let read = Table::read(&mut &file).unwrap();
     assert_eq!((read.sector, read.copy), (4096, Copy::Backup));

@@ -106,40 +106,76 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// Goes on loading drivers for hardware that comes, in a thread of its own, for as long as the machine runs.
+///
+/// # Errors
+/// The kernel has no thread left.
+pub fn keep_plugging(listener: Listener, mut loader: Loader<'static>) -> Result<()> {
+    let work = move || {
+        // Signals belong to the event loop alone: one that a thread takes that does not wait for it is lost.
+        if let Err(error) = nix::sys::signal::SigSet::all().thread_block() {
+            log::line(format_args!("blocking signals in the thread for hardware: {error}"));
+        }
+        loop {
+            match listener.next(Instant::now() + Duration::from_secs(3600)) {
+                Ok(Heard::Event(event)) if event.action == "add" => {
+                    if let Some(alias) = event.modalias {
+                        loader.plug(&alias);
+                    }
+                }
+                Ok(Heard::Event(_) | Heard::Nothing) => {}
+                Ok(Heard::Lost) => loader.coldplug(),
+                Err(error) => {
+                    log::line(format_args!("hardware that comes later gets no driver: {error}"));
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("hardware".to_owned()).spawn(work).context("starting the thread for hardware")?;
+    Ok(())
+}
+
 /// `modprobe` as the kernel (`/sbin/modprobe -q -- ALIAS`), kubelet and dockerd call it: flags and one or more names.
 ///
 /// # Errors
-/// A module is unknown (not with `-q`, and as kmod does) or refused.
+/// A module is unknown or refused.
 pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
-    let (mut quiet, mut all, mut names, mut flags_end) = (false, false, Vec::new(), false);
-    for arg in args {
+    let (mut all, mut names, mut flags_end) = (false, Vec::new(), false);
+    for arg in args.iter().flat_map(|arg| single_flags(arg)) {
         match arg.as_str() {
             "--" if !flags_end => flags_end = true,
-            "-q" | "--quiet" if !flags_end => quiet = true,
             "-a" | "--all" if !flags_end => all = true,
-            "-v" | "--verbose" | "-b" | "--use-blacklist" | "-s" | "--syslog" if !flags_end => {}
+            "-q" | "--quiet" | "-v" | "--verbose" | "-b" | "--use-blacklist" | "-s" | "--syslog" if !flags_end => {}
             flag if flag.starts_with('-') && !flags_end => {
-                bail!("modprobe: the flag {flag} is not supported by kscratch-init")
+                bail!("the flag {flag} is not supported by kscratch-init")
             }
-            name => names.push(name),
+            _ => names.push(arg),
         }
     }
     // Without --all, what stands behind the first name are parameters of the module (modprobe(8)).
     let (names, parameters) = if all { (names.as_slice(), None) } else { (&names[..names.len().min(1)], names.get(1)) };
     if let Some(parameter) = parameters {
-        bail!("modprobe: module parameters ({parameter}) are not supported by kscratch-init");
+        bail!("module parameters ({parameter}) are not supported by kscratch-init");
     }
     let mut loader = Loader::open(sys, root)?;
     for name in names {
         let known = loader.load(name)?;
-        if !known && !quiet {
-            bail!("modprobe: module {name} not found in {}", loader.folder.display());
-        }
         if !known {
-            bail!("");
+            bail!("module {name} not found in {}", loader.folder.display());
         }
     }
     Ok(())
+}
+
+/// `-va` as `-v -a`: dockerd calls it so.
+fn single_flags(arg: &str) -> Vec<String> {
+    match arg.strip_prefix('-') {
+        Some(letters) if letters.len() > 1 && !letters.starts_with('-') => {
+            letters.chars().map(|letter| format!("-{letter}")).collect()
+        }
+        _ => vec![arg.to_owned()],
+    }
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -225,7 +261,8 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};
 
-    use super::{Heard, Listener, Loader};
+    use super::{Heard, Listener, Loader, modprobe};
+    use crate::kmod::Modules;
     use crate::sys::Recording;
 
     /// A root with three modules, a list, one live module and a device.
@@ -270,6 +307,38 @@ mod tests {
         loader.coldplug();
         loader.coldplug();
         assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"]);
+    }
+
+    #[track_caller]
+    fn probe(args: &[&str]) -> Result<Vec<String>, String> {
+        let root = root();
+        let folder = Modules::folder(root.path());
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        fs::rename(root.path().join("m"), &folder).unwrap();
+        let sys = Recording::new();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let prefix = format!("load {}/", folder.display());
+        let loaded = |sys: &Recording| sys.calls().iter().map(|line| line.replace(&prefix, "")).collect();
+        modprobe(&sys, root.path(), &args).map(|()| loaded(&sys)).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn modprobe_as_its_callers_call_it() {
+        assert_eq!(
+            probe(&["-q", "--", "virtio:d00000002v00001AF4"]).unwrap(),
+            ["kernel/virtio_ring.ko", "kernel/virtio_blk.ko"]
+        );
+        assert_eq!(probe(&["br_netfilter"]).unwrap(), ["kernel/br-netfilter.ko"]);
+        assert_eq!(probe(&["-r", "overlay"]).unwrap_err(), "the flag -r is not supported by kscratch-init");
+        assert_eq!(
+            probe(&["-va", "br_netfilter", "overlay"]).unwrap(),
+            ["kernel/br-netfilter.ko", "kernel/overlay.ko"]
+        );
+        assert!(probe(&["--", "ip_vs"]).unwrap_err().starts_with("module ip_vs not found in "));
+        assert_eq!(
+            probe(&["overlay", "index=on"]).unwrap_err(),
+            "module parameters (index=on) are not supported by kscratch-init"
+        );
     }
 
     #[test]

@@ -68,20 +68,11 @@ fn signed(value: u64) -> io::Result<i64> {
 impl Sys for Linux {
     fn mount(&self, mount: &Mount<'_>) -> io::Result<()> {
         let data = text(mount.data)?;
-        Ok(rustix::mount::mount(
-            mount.source,
-            mount.target,
-            mount.kind,
-            flags(mount.flags),
-            data.as_c_str(),
-        )?)
+        Ok(rustix::mount::mount(mount.source, mount.target, mount.kind, flags(mount.flags), data.as_c_str())?)
     }
 
     fn share(&self, target: &Path) -> io::Result<()> {
-        Ok(rustix::mount::mount_change(
-            target,
-            MountPropagationFlags::SHARED | MountPropagationFlags::REC,
-        )?)
+        Ok(rustix::mount::mount_change(target, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
     }
 
     fn move_mount(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -89,19 +80,11 @@ impl Sys for Linux {
     }
 
     fn remount_read_only(&self, target: &Path) -> io::Result<()> {
-        Ok(rustix::mount::mount_remount(
-            target,
-            MountFlags::RDONLY,
-            "",
-        )?)
+        Ok(rustix::mount::mount_remount(target, MountFlags::RDONLY, "")?)
     }
 
     fn unmount(&self, target: &Path, lazily: bool) -> io::Result<()> {
-        let how = if lazily {
-            UnmountFlags::DETACH
-        } else {
-            UnmountFlags::empty()
-        };
+        let how = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         Ok(rustix::mount::unmount(target, how)?)
     }
 
@@ -127,18 +110,11 @@ impl Sys for Linux {
         Ok(rustix::system::sethostname(name.as_bytes())?)
     }
 
-    fn resize_partition(
-        &self,
-        disk: &Path,
-        number: u32,
-        start: u64,
-        length: u64,
-    ) -> io::Result<()> {
+    fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
         let mut partition = BlkpgPartition {
             start: signed(start)?,
             length: signed(length)?,
-            number: c_int::try_from(number)
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+            number: c_int::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
             device_name: [0; 64],
             volume_name: [0; 64],
         };
@@ -157,12 +133,7 @@ impl Sys for Linux {
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {
         let root = File::open(mountpoint)?;
         // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, the wanted number of blocks.
-        unsafe {
-            Ok(ioctl(
-                &root,
-                Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks),
-            )?)
-        }
+        unsafe { Ok(ioctl(&root, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks))?) }
     }
 
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran> {
@@ -181,10 +152,7 @@ impl Sys for Linux {
         let output = child.wait_with_output()?;
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.push_str(&String::from_utf8_lossy(&output.stderr));
-        Ok(Ran {
-            status: output.status.code(),
-            text: said,
-        })
+        Ok(Ran { status: output.status.code(), text: said })
     }
 
     fn catch_ctrl_alt_del(&self) -> io::Result<()> {

@@ -30,52 +30,27 @@ impl Recording {
     /// Makes a program whose line starts with `prefix` (e.g. `run /usr/sbin/e2fsck`) end like this.
     #[must_use]
     pub fn answering(mut self, prefix: &str, status: i32, text: &str) -> Self {
-        self.answers.push((
-            prefix.to_owned(),
-            Ran {
-                status: Some(status),
-                text: text.to_owned(),
-            },
-        ));
+        self.answers.push((prefix.to_owned(), Ran { status: Some(status), text: text.to_owned() }));
         self
     }
 
     /// The lines so far.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn record(&self, line: String) -> io::Result<()> {
-        let failure = self
-            .failures
-            .iter()
-            .find(|(prefix, _)| line.starts_with(prefix.as_str()))
-            .map(|(_, kind)| *kind);
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(line);
+        let failure = self.failures.iter().find(|(prefix, _)| line.starts_with(prefix.as_str())).map(|(_, kind)| *kind);
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         failure.map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
 impl Sys for Recording {
     fn mount(&self, mount: &Mount<'_>) -> io::Result<()> {
-        let flags: Vec<String> = mount
-            .flags
-            .iter()
-            .map(|flag| format!("{flag:?}").to_lowercase())
-            .collect();
-        let mut line = format!(
-            "mount {} {} {}",
-            mount.source,
-            mount.target.display(),
-            mount.kind
-        );
+        let flags: Vec<String> = mount.flags.iter().map(|flag| format!("{flag:?}").to_lowercase()).collect();
+        let mut line = format!("mount {} {} {}", mount.source, mount.target.display(), mount.kind);
         for options in [flags.join(","), mount.data.to_owned()] {
             if !options.is_empty() {
                 line.push(' ');
@@ -98,49 +73,25 @@ impl Sys for Recording {
     }
 
     fn unmount(&self, target: &Path, lazily: bool) -> io::Result<()> {
-        self.record(format!(
-            "unmount {}{}",
-            target.display(),
-            if lazily { " lazily" } else { "" }
-        ))
+        self.record(format!("unmount {}{}", target.display(), if lazily { " lazily" } else { "" }))
     }
 
     fn load_module(&self, file: &Path, parameters: &str) -> io::Result<()> {
-        self.record(
-            format!("load {} {parameters}", file.display())
-                .trim_end()
-                .to_owned(),
-        )
+        self.record(format!("load {} {parameters}", file.display()).trim_end().to_owned())
     }
 
     fn switch_root(&self, new_root: &Path, program: &Path, args: &[&str]) -> io::Error {
-        let line = format!(
-            "switch-root {} {} {}",
-            new_root.display(),
-            program.display(),
-            args.join(" ")
-        );
+        let line = format!("switch-root {} {} {}", new_root.display(), program.display(), args.join(" "));
         // A real switch never returns; a test sees the call and this error.
-        self.record(line.trim_end().to_owned())
-            .err()
-            .unwrap_or_else(|| io::Error::other("a recording cannot execute"))
+        self.record(line.trim_end().to_owned()).err().unwrap_or_else(|| io::Error::other("a recording cannot execute"))
     }
 
     fn set_host_name(&self, name: &str) -> io::Result<()> {
         self.record(format!("hostname {name}"))
     }
 
-    fn resize_partition(
-        &self,
-        disk: &Path,
-        number: u32,
-        start: u64,
-        length: u64,
-    ) -> io::Result<()> {
-        self.record(format!(
-            "resize-partition {} {number} {start} {length}",
-            disk.display()
-        ))
+    fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
+        self.record(format!("resize-partition {} {number} {start} {length}", disk.display()))
     }
 
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {
@@ -148,22 +99,14 @@ impl Sys for Recording {
     }
 
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran> {
-        let mut line = format!("run {} {}", program.display(), args.join(" "))
-            .trim_end()
-            .to_owned();
+        let mut line = format!("run {} {}", program.display(), args.join(" ")).trim_end().to_owned();
         if !stdin.is_empty() {
             line.push_str(&format!(" <<{}", String::from_utf8_lossy(stdin)));
         }
-        let answer = self
-            .answers
-            .iter()
-            .find(|(prefix, _)| line.starts_with(prefix.as_str()))
-            .map(|(_, ran)| ran.clone());
+        let answer =
+            self.answers.iter().find(|(prefix, _)| line.starts_with(prefix.as_str())).map(|(_, ran)| ran.clone());
         self.record(line)?;
-        Ok(answer.unwrap_or(Ran {
-            status: Some(0),
-            text: String::new(),
-        }))
+        Ok(answer.unwrap_or(Ran { status: Some(0), text: String::new() }))
     }
 
     fn catch_ctrl_alt_del(&self) -> io::Result<()> {
@@ -171,10 +114,7 @@ impl Sys for Recording {
     }
 
     fn signal_everyone(&self, signal: Everyone) -> io::Result<()> {
-        self.record(format!(
-            "signal everyone {}",
-            format!("{signal:?}").to_lowercase()
-        ))
+        self.record(format!("signal everyone {}", format!("{signal:?}").to_lowercase()))
     }
 
     fn sync(&self) {

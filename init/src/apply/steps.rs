@@ -1,0 +1,216 @@
+//! Performs one step of a plan after the other, and keeps what outlives them: leases and services.
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::dhcp::{Change, Keeper};
+use super::netlink::Netlink;
+use super::network::{self, Route};
+use super::{bridge, files, firewall, imageseed};
+use crate::log;
+use crate::plan::{Phase, Plan, Service, Step};
+use crate::sys::Sys;
+
+/// How long the first lease may take. The keepers go on asking after that, in the event loop.
+const LEASE_WITHIN: Duration = Duration::from_secs(30);
+/// How long other links are waited for once one has its lease.
+const OTHERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The machine that a plan is applied to.
+pub struct Machine<'a> {
+    sys: &'a dyn Sys,
+    root: PathBuf,
+    /// 32 hex digits: spreads DHCP's transaction numbers.
+    machine_id: String,
+    /// The name that a DHCP server is told.
+    pub host_name: Option<String>,
+    /// Links with DHCP.
+    pub leases: Vec<Keeper>,
+    /// What the supervisor is to run, in the plan's order.
+    pub services: Vec<Service>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine whose files are below `root`.
+    #[must_use]
+    pub fn new(sys: &'a dyn Sys, root: &Path, machine_id: &str) -> Self {
+        let root = root.to_owned();
+        Self { sys, root, machine_id: machine_id.to_owned(), host_name: None, leases: Vec::new(), services: Vec::new() }
+    }
+
+    /// Performs all steps of a phase, also those behind one that failed: most do not need each other, and one message that names
+    /// three faults saves two boots.
+    ///
+    /// # Errors
+    /// Every failure, in one text.
+    pub fn phase(&mut self, phase: &Phase) -> Result<()> {
+        let kept: BTreeSet<&str> = phase.steps.iter().filter_map(written).collect();
+        let mut faults: Vec<String> = Vec::new();
+        for step in &phase.steps {
+            if let Err(error) = self.step(step, &kept) {
+                faults.push(format!("{error:#}"));
+            }
+        }
+        if let Err(error) = self.first_leases() {
+            faults.push(format!("{error:#}"));
+        }
+        if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
+    }
+
+    /// Gives up leases of links that a plan does not want to have one: those that a metadata URL was fetched with.
+    ///
+    /// # Errors
+    /// An address cannot be taken from its link.
+    pub fn keep_leases_of(&mut self, plan: &Plan) -> Result<()> {
+        let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
+        let wanted: BTreeSet<&str> =
+            steps.filter_map(|step| if let Step::Dhcp { link } = step { Some(link.as_str()) } else { None }).collect();
+        let (kept, given_up) = self.leases.drain(..).partition(|keeper| wanted.contains(keeper.link()));
+        self.leases = kept;
+        for keeper in Vec::<Keeper>::from(given_up) {
+            if let Some(lease) = keeper.lease() {
+                network::remove_address(&mut Netlink::open()?, keeper.link(), lease.address)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step, kept: &BTreeSet<&str>) -> Result<()> {
+        match step {
+            Step::Note(text) => {
+                log::line(text);
+                Ok(())
+            }
+            Step::Sysctl { key, value } => files::sysctl(&self.root, key, value),
+            Step::Hostname(name) => {
+                self.sys.set_host_name(name).with_context(|| format!("setting the host name {name}"))
+            }
+            Step::Directory { path, mode } => files::directory(&self.root, path, *mode),
+            Step::File { path, contents, mode } => files::file(&self.root, path, contents, *mode),
+            Step::Prune { path } => files::prune(&self.root, path, kept),
+            Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),
+            Step::Dhcp { link } => self.dhcp(link),
+            Step::Address { link, address } => network::set_only_address(&mut Netlink::open()?, link, *address),
+            Step::Route { destination, gateway } => {
+                let route = Route { destination: *destination, gateway: Some(*gateway), link: None, metric: None };
+                network::set_route(&mut Netlink::open()?, route)
+            }
+            Step::RemoveLink { link } => network::remove_link(&mut Netlink::open()?, link).map(drop),
+            Step::Bridge { link, address, mtu } => bridge::ensure(&mut Netlink::open()?, link, *address, *mtu),
+            Step::Firewall { ruleset } => firewall::load(self.sys, ruleset),
+            Step::SeedImages => {
+                let images = imageseed::seed(&self.root)?;
+                log::line(format_args!(
+                    "images already in docker's store: {}",
+                    if images.is_empty() { "none".to_owned() } else { images.join(", ") }
+                ));
+                Ok(())
+            }
+            Step::Service(service) => {
+                self.services.push(service.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn dhcp(&mut self, link: &str) -> Result<()> {
+        if self.leases.iter().any(|keeper| keeper.link() == link) {
+            return Ok(());
+        }
+        let digits =
+            |from: usize, to: usize| u64::from_str_radix(self.machine_id.get(from..to).unwrap_or("0"), 16).unwrap_or(0);
+        let xid = u32::try_from(digits(0, 8)).unwrap_or(0).wrapping_add(u32::try_from(self.leases.len()).unwrap_or(0));
+        let keeper = Keeper::start(link, self.host_name.clone(), xid, digits(8, 24), log::monotonic())?;
+        self.leases.push(keeper);
+        Ok(())
+    }
+
+    /// Waits until every link with DHCP has its lease; once one has, the others get little time: a card without a cable must not
+    /// hold up the boot.
+    fn first_leases(&mut self) -> Result<()> {
+        let mut end = log::monotonic() + LEASE_WITHIN;
+        while self.leases.iter().any(|keeper| keeper.lease().is_none()) {
+            let now = log::monotonic();
+            for keeper in &mut self.leases {
+                let mut changes = keeper.timer(now);
+                changes.extend(keeper.readable(now));
+                for change in changes {
+                    log::line(format_args!("link {} {change}", keeper.link()));
+                    if let Change::Bound(_) = change {
+                        end = end.min(now + OTHERS_WITHIN);
+                    }
+                }
+            }
+            if now >= end {
+                break;
+            }
+            let next = self.leases.iter().filter_map(Keeper::next_deadline).fold(end, Duration::min);
+            let timeout =
+                rustix::time::Timespec::try_from(next.saturating_sub(now)).context("waiting for a DHCP server")?;
+            let mut sources: Vec<PollFd<'_>> =
+                self.leases.iter().map(|keeper| PollFd::new(keeper, PollFlags::IN)).collect();
+            match poll(&mut sources, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).context("waiting for a DHCP server"),
+            }
+        }
+        let without: Vec<&str> =
+            self.leases.iter().filter(|keeper| keeper.lease().is_none()).map(Keeper::link).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let text = format!("no DHCP server answered on {}; it is asked on", without.join(", "));
+        if without.len() == self.leases.len() {
+            bail!(text);
+        }
+        log::line(text);
+        Ok(())
+    }
+}
+
+fn written(step: &Step) -> Option<&str> {
+    match step {
+        Step::File { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::Machine;
+    use crate::plan::{Phase, Step};
+    use crate::sys::Recording;
+
+    #[test]
+    fn every_step_is_tried_and_every_fault_told() {
+        let root = tempfile::tempdir().unwrap();
+        let sys = Recording::new().failing("hostname", std::io::ErrorKind::PermissionDenied);
+        let mut machine = Machine::new(&sys, root.path(), "0123456789abcdef0123456789abcdef");
+        let file = |path: &str| Step::File { path: path.into(), contents: b"x".to_vec(), mode: 0o600 };
+        fs::create_dir_all(root.path().join("run/kscratch/manifests")).unwrap();
+        fs::write(root.path().join("run/kscratch/manifests/stale.yaml"), "").unwrap();
+        let steps = vec![
+            Step::Sysctl { key: "vm/none".into(), value: "1".into() },
+            Step::Hostname("node".into()),
+            file("/run/kscratch/manifests/pod.yaml"),
+            Step::Prune { path: "/run/kscratch/manifests".into() },
+            Step::Directory { path: "/var/lib/kubelet".into(), mode: 0o750 },
+        ];
+        let error = machine.phase(&Phase { name: "system", steps }).unwrap_err().to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 2, "{error}");
+        assert!(lines[0].starts_with("setting the sysctl vm/none to 1"), "{error}");
+        assert_eq!(lines[1], "setting the host name node: permission denied");
+        let left: Vec<_> = fs::read_dir(root.path().join("run/kscratch/manifests"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["pod.yaml"]);
+        assert!(root.path().join("var/lib/kubelet").is_dir());
+    }
+}

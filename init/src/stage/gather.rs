@@ -1,0 +1,160 @@
+//! Turns the running machine and the booted image into the [`Facts`] that a plan is made from.
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apply::dhcp::Keeper;
+use crate::apply::files;
+use crate::apply::netlink::Netlink;
+use crate::apply::network;
+use crate::facts::{Facts, Link, Release};
+
+/// Where the machine's identity is kept.
+const MACHINE_ID: &str = "/var/lib/kscratch/machine-id";
+
+/// All that a plan may depend on, as it is now.
+///
+/// # Errors
+/// The image lacks its release file, or the kernel does not answer.
+pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper]) -> Result<Facts> {
+    let links = network::hardware_links(&mut Netlink::open()?)?;
+    with_links(root, machine_id, links, leases)
+}
+
+fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leases: &[Keeper]) -> Result<Facts> {
+    let leases: Vec<_> = leases.iter().filter_map(Keeper::lease).collect();
+    let mut dns_servers = Vec::new();
+    for server in leases.iter().flat_map(|lease| &lease.dns_servers) {
+        if !dns_servers.contains(server) {
+            dns_servers.push(*server);
+        }
+    }
+    Ok(Facts {
+        links,
+        release: release(root)?,
+        manifests: manifests(root)?,
+        machine_id: machine_id.to_owned(),
+        dns_servers,
+        dns_search: leases.first().map(|lease| lease.search.clone()).unwrap_or_default(),
+        dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
+        memory: memory(root)?,
+        joined: root.join("var/lib/kubernetes/kubelet.conf").exists(),
+    })
+}
+
+/// Reads the image's release file.
+///
+/// # Errors
+/// It is missing or damaged.
+pub fn release(root: &Path) -> Result<Release> {
+    const PATH: &str = "/usr/share/kscratch/release.json";
+    let text = fs::read(files::below(root, PATH)).with_context(|| format!("reading {PATH}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("reading {PATH}"))
+}
+
+fn manifests(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    const PATH: &str = "/usr/share/kscratch/manifests";
+    let entries = match fs::read_dir(files::below(root, PATH)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries.with_context(|| format!("reading {PATH}"))?,
+    };
+    let mut manifests = BTreeMap::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("reading {PATH}"))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".yaml") {
+            let bytes = fs::read(entry.path()).with_context(|| format!("reading {PATH}/{name}"))?;
+            manifests.insert(name, bytes);
+        }
+    }
+    Ok(manifests)
+}
+
+fn memory(root: &Path) -> Result<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).context("reading /proc/meminfo")?;
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(total.context("finding MemTotal in /proc/meminfo")? * 1024)
+}
+
+/// The machine's identity: kept on state from the first boot on, made where there is none.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn machine_id(root: &Path) -> Result<String> {
+    let path = files::below(root, MACHINE_ID);
+    match fs::read_to_string(&path) {
+        Ok(text) if is_machine_id(text.trim()) => return Ok(text.trim().to_owned()),
+        // Half a file of a power cut in the first boot: nothing was made of it yet, for it is written first and to the disk.
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("reading {MACHINE_ID}")),
+    }
+    let random = root.join("proc/sys/kernel/random/uuid");
+    let id: String = fs::read_to_string(&random).context("reading a random number")?.trim().replace('-', "");
+    if !is_machine_id(&id) {
+        bail!("the kernel's random UUID {id:?} is none");
+    }
+    files::file(root, MACHINE_ID, format!("{id}\n").as_bytes(), 0o444)?;
+    Ok(id)
+}
+
+/// machine-id(5): 32 lower case hex digits, not all zeros.
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        && text.bytes().any(|byte| byte != b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    use super::{machine_id, with_links};
+
+    fn write(root: &Path, path: &str, contents: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    #[test]
+    fn the_identity_is_made_once() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/sys/kernel/random/uuid", "01234567-89ab-4def-8123-456789abcdef\n");
+        let first = machine_id(root.path()).unwrap();
+        assert_eq!(first, "0123456789ab4def8123456789abcdef");
+        write(root.path(), "proc/sys/kernel/random/uuid", "ffffffff-89ab-4def-8123-456789abcdef\n");
+        assert_eq!(machine_id(root.path()).unwrap(), first);
+        fs::remove_file(root.path().join("var/lib/kscratch/machine-id")).unwrap();
+        write(root.path(), "var/lib/kscratch/machine-id", "0123");
+        assert_eq!(machine_id(root.path()).unwrap(), "ffffffff89ab4def8123456789abcdef");
+    }
+
+    #[test]
+    fn facts_of_an_image() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "proc/meminfo", "MemTotal:        1000 kB\nMemFree: 1 kB\n");
+        let error = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("reading /usr/share/kscratch/release.json: No such file"),
+            "{error:#}"
+        );
+        write(
+            root.path(),
+            "usr/share/kscratch/release.json",
+            r#"{"kubernetes":"1.37.2","cri_dockerd":"0.4.3","docker":"26","kernel":"6.12","kscratch":"0.1.0","role":"node","pause_image":"pause"}"#,
+        );
+        write(root.path(), "usr/share/kscratch/manifests/web.yaml", "kind: Pod");
+        write(root.path(), "usr/share/kscratch/manifests/README", "no manifest");
+        write(root.path(), "var/lib/kubernetes/kubelet.conf", "");
+        let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
+        assert_eq!((facts.memory, facts.joined, facts.release.role.as_str()), (1_024_000, true, "node"));
+        assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["web.yaml"]);
+    }
+}
