@@ -11,6 +11,10 @@ use ipnet::Ipv4Net;
 const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 /// "For ever" (RFC 2131 3.3); a hundred years on our clock.
 const INFINITE: u32 = u32::MAX;
+/// Bytes before the options: the fixed fields and the cookie (RFC 2131, section 2).
+const HEAD: usize = 240;
+/// What tells DHCP from BOOTP (RFC 2131, section 3).
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// IPv4 does not work below this (RFC 791).
 const SMALLEST_MTU: u16 = 576;
 
@@ -149,13 +153,8 @@ pub(super) struct Reply {
 impl Reply {
     /// Reads a packet. `None` for everything that is not a sound answer to our request: it may be anybody's.
     pub(super) fn parse(bytes: &[u8], xid: u32, mac: [u8; 6]) -> Option<Self> {
-        let message = Message::decode(&mut Decoder::new(bytes)).ok()?;
-        // `chaddr()` cuts at hlen without looking whether it fits.
-        if message.opcode() != Opcode::BootReply
-            || message.xid() != xid
-            || message.hlen() != 6
-            || message.chaddr() != mac
-        {
+        let message = Message::decode(&mut Decoder::new(&sound(bytes)?)).ok()?;
+        if message.opcode() != Opcode::BootReply || message.xid() != xid || message.chaddr() != mac {
             return None;
         }
         let kind = match message.opts().msg_type()? {
@@ -174,6 +173,41 @@ impl Reply {
         };
         Some(Self { kind, lease })
     }
+}
+
+/// Keeps of a packet what we read of it. dhcproto panics (it asserts lengths) on some options that no client asks for, and on an address longer
+/// than its field; PID 1 must not fall to a packet, so only what was asked for gets to it, in the lengths of RFC 2132.
+fn sound(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (head, mut options) = bytes.split_at_checked(HEAD)?;
+    if !head.ends_with(&COOKIE) || head[2] != 6 {
+        return None;
+    }
+    let mut kept = head.to_vec();
+    while let Some((&code, rest)) = options.split_first() {
+        match code {
+            0 => options = rest,
+            255 => break,
+            _ => {
+                let (&length, rest) = rest.split_first()?;
+                let (value, rest) = rest.split_at_checked(usize::from(length))?;
+                let fits = match code {
+                    1 | 51 | 54 | 58 | 59 => length == 4,
+                    3 | 6 | 42 => length > 0 && length % 4 == 0,
+                    26 => length == 2,
+                    53 => length == 1,
+                    12 | 15 | 119 | 121 => length > 0,
+                    _ => false,
+                };
+                if fits {
+                    kept.extend([code, length]);
+                    kept.extend(value);
+                }
+                options = rest;
+            }
+        }
+    }
+    kept.push(255);
+    Some(kept)
 }
 
 fn empty_lease(server: Ipv4Addr) -> Lease {

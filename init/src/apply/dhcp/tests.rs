@@ -1,1 +1,430 @@
-//! Tests.
+//! Turns a server's messages and the passing of time into what a client owes for them: a table, and random bytes.
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use dhcproto::v4::{DhcpOption, Message, MessageType, Opcode, OptionCode};
+use dhcproto::{Decodable as _, Decoder, Encodable as _, Encoder};
+use proptest::prelude::{any, prop, prop_assert, proptest};
+
+use super::message::{Kind, Reply};
+use super::{Action, Client, Event};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+fn client() -> Client {
+    Client::new(MAC, Some(String::from("node-1")), 100, 42)
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// A server's answer to a message of the client.
+fn answer(request: &Message, kind: MessageType, address: [u8; 4], change: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let none = Ipv4Addr::UNSPECIFIED;
+    let mut message = Message::new_with_id(request.xid(), none, address.into(), none, none, &MAC);
+    message.set_opcode(Opcode::BootReply);
+    for option in [
+        DhcpOption::MessageType(kind),
+        DhcpOption::ServerIdentifier(SERVER),
+        DhcpOption::SubnetMask([255, 255, 255, 0].into()),
+        DhcpOption::AddressLeaseTime(1000),
+        DhcpOption::Router(vec![SERVER]),
+    ] {
+        message.opts_mut().insert(option);
+    }
+    change(&mut message);
+    let mut bytes = Vec::new();
+    message.encode(&mut Encoder::new(&mut bytes)).unwrap();
+    bytes
+}
+
+/// What a test says of one action.
+fn show(action: &Action) -> String {
+    match action {
+        Action::Send { bytes, to } => {
+            let message = Message::decode(&mut Decoder::new(bytes)).unwrap();
+            let kind = message.opts().msg_type().unwrap();
+            let mut words = format!("{kind:?} to {to}");
+            if !message.ciaddr().is_unspecified() {
+                words += &format!(" from {}", message.ciaddr());
+            }
+            if let Some(DhcpOption::RequestedIpAddress(wanted)) = message.opts().get(OptionCode::RequestedIpAddress) {
+                words += &format!(" for {wanted}");
+            }
+            if let Some(DhcpOption::ServerIdentifier(server)) = message.opts().get(OptionCode::ServerIdentifier) {
+                words += &format!(" of {server}");
+            }
+            words
+        }
+        Action::Hold(lease) => format!("hold {lease}"),
+        Action::Lose(lease) => format!("lose {lease}"),
+    }
+}
+
+/// A client, the last message that it sent, and everything that it did.
+struct Scene {
+    client: Client,
+    last: Option<Message>,
+    seen: Vec<String>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { client: client(), last: None, seen: Vec::new() }
+    }
+
+    fn event(&mut self, at: f64, event: Event<'_>) -> &mut Self {
+        for action in self.client.handle(event, seconds(at)) {
+            if let Action::Send { bytes, .. } = &action {
+                self.last = Some(Message::decode(&mut Decoder::new(bytes)).unwrap());
+            }
+            self.seen.push(format!("{at}: {}", show(&action)));
+        }
+        self
+    }
+
+    fn server(&mut self, at: f64, kind: MessageType, address: [u8; 4]) -> &mut Self {
+        let bytes = answer(self.last.as_ref().unwrap(), kind, address, |_| {});
+        self.event(at, Event::Received(&bytes))
+    }
+
+    /// From nothing to a lease of 1000 s, asked for at 1 s.
+    fn bound(&mut self) -> &mut Self {
+        self.event(0.0, Event::Start).server(1.0, MessageType::Offer, [10, 9, 0, 50]).server(
+            1.5,
+            MessageType::Ack,
+            [10, 9, 0, 50],
+        );
+        assert!(self.client.lease().is_some());
+        self.seen.clear();
+        self
+    }
+
+    #[track_caller]
+    fn check(&self, want: &[&str]) {
+        assert_eq!(self.seen, want);
+    }
+}
+
+#[test]
+fn a_lease_is_found_asked_for_and_held() {
+    let mut scene = Scene::new();
+    scene.event(0.0, Event::Start).server(0.1, MessageType::Offer, [10, 9, 0, 50]).server(
+        0.2,
+        MessageType::Ack,
+        [10, 9, 0, 50],
+    );
+    scene.check(&[
+        "0: Discover to 255.255.255.255",
+        "0.1: Request to 255.255.255.255 for 10.9.0.50 of 10.9.0.1",
+        "0.2: hold 10.9.0.50/24 from 10.9.0.1 for 1000 s",
+    ]);
+    let deadline = scene.client.next_deadline().unwrap();
+    assert_eq!(deadline, seconds(500.1), "T1 counts from the request");
+}
+
+#[test]
+fn the_second_offer_is_not_taken() {
+    let mut scene = Scene::new();
+    scene.event(0.0, Event::Start).server(0.1, MessageType::Offer, [10, 9, 0, 50]).server(
+        0.2,
+        MessageType::Offer,
+        [10, 9, 0, 51],
+    );
+    assert_eq!(scene.seen.len(), 2);
+}
+
+#[test]
+fn discovery_is_repeated_ever_more_rarely() {
+    let mut client = client();
+    client.handle(Event::Start, Duration::ZERO);
+    let mut now = Duration::ZERO;
+    for want in [1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0] {
+        let next = client.next_deadline().unwrap();
+        let wait = (next - now).as_secs_f64();
+        assert!((wait - want).abs() <= 1.0, "waits {wait} s where about {want} s are wanted");
+        assert!(client.handle(Event::Timer, next - Duration::from_millis(1)).is_empty());
+        now = next;
+        assert_eq!(show(&client.handle(Event::Timer, now)[0]), "Discover to 255.255.255.255");
+    }
+}
+
+#[test]
+fn a_server_that_offers_and_does_not_acknowledge_is_left() {
+    let mut scene = Scene::new();
+    scene.event(0.0, Event::Start).server(0.1, MessageType::Offer, [10, 9, 0, 50]);
+    for _ in 0..4 {
+        let at = scene.client.next_deadline().unwrap().as_secs_f64() + 0.000_001;
+        scene.event(at, Event::Timer);
+    }
+    let words: Vec<&str> = scene.seen.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(words, ["Discover", "Request", "Request", "Request", "Request", "Discover"]);
+}
+
+#[test]
+fn a_refusal_of_the_request_begins_anew_but_not_at_once() {
+    let mut scene = Scene::new();
+    scene.event(0.0, Event::Start).server(0.1, MessageType::Offer, [10, 9, 0, 50]).server(
+        0.2,
+        MessageType::Nak,
+        [0, 0, 0, 0],
+    );
+    assert_eq!(scene.seen.len(), 2);
+    scene.event(0.3, Event::Timer).event(6.0, Event::Timer);
+    assert_eq!(scene.seen[2..], ["6: Discover to 255.255.255.255"]);
+}
+
+#[test]
+fn a_lease_is_renewed_with_its_server() {
+    let mut scene = Scene::new();
+    scene.bound().event(500.0, Event::Timer).event(501.0, Event::Timer).server(501.5, MessageType::Ack, [10, 9, 0, 50]);
+    scene.check(&["501: Request to 10.9.0.1 from 10.9.0.50", "501.5: hold 10.9.0.50/24 from 10.9.0.1 for 1000 s"]);
+    assert_eq!(scene.client.next_deadline(), Some(seconds(1001.0)));
+}
+
+#[test]
+fn a_server_that_is_gone_is_followed_by_any_and_then_by_the_end() {
+    let mut scene = Scene::new();
+    scene.bound();
+    let mut at = 0.0;
+    let mut kinds = Vec::new();
+    while scene.client.lease().is_some() {
+        at = scene.client.next_deadline().unwrap().as_secs_f64() + 0.000_001;
+        assert!(at < 1002.0, "the lease is held too long");
+        scene.event(at, Event::Timer);
+    }
+    for line in &scene.seen {
+        let words = line.split_once(": ").unwrap().1.to_owned();
+        if kinds.last() != Some(&words) {
+            kinds.push(words);
+        }
+    }
+    assert_eq!(
+        kinds,
+        [
+            "Request to 10.9.0.1 from 10.9.0.50",
+            "Request to 255.255.255.255 from 10.9.0.50",
+            "lose 10.9.0.50/24 from 10.9.0.1 for 1000 s",
+            "Discover to 255.255.255.255",
+        ]
+    );
+    assert!(at > 1000.9, "the lease is given up too early, at {at} s");
+    assert!(scene.seen.len() < 30, "{} messages for one lease", scene.seen.len());
+}
+
+#[test]
+fn a_refused_renewal_loses_the_lease_at_once() {
+    let mut scene = Scene::new();
+    scene.bound().event(501.0, Event::Timer).server(501.5, MessageType::Nak, [0, 0, 0, 0]);
+    assert_eq!(
+        scene.seen[1..],
+        ["501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s", "501.5: Discover to 255.255.255.255"]
+    );
+}
+
+#[test]
+fn another_address_replaces_the_old_one() {
+    let mut scene = Scene::new();
+    scene.bound().event(501.0, Event::Timer).server(501.5, MessageType::Ack, [10, 9, 0, 51]);
+    assert_eq!(
+        scene.seen[1..],
+        ["501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s", "501.5: hold 10.9.0.51/24 from 10.9.0.1 for 1000 s"]
+    );
+}
+
+#[test]
+fn a_link_that_is_back_asks_whether_the_lease_still_holds() {
+    let mut scene = Scene::new();
+    scene.bound().event(100.0, Event::LinkBack).server(100.5, MessageType::Ack, [10, 9, 0, 50]);
+    scene.check(&[
+        "100: Request to 255.255.255.255 from 10.9.0.50",
+        "100.5: hold 10.9.0.50/24 from 10.9.0.1 for 1000 s",
+    ]);
+}
+
+#[test]
+fn a_link_that_comes_back_while_searching_searches_at_once() {
+    let mut scene = Scene::new();
+    scene.event(0.0, Event::Start).event(0.5, Event::LinkBack);
+    scene.check(&["0: Discover to 255.255.255.255", "0.5: Discover to 255.255.255.255"]);
+}
+
+/// Reads an acknowledgement that a test changed.
+fn read(change: impl FnOnce(&mut Message)) -> Option<Reply> {
+    let request = Message::new_with_id(7, SERVER, SERVER, SERVER, SERVER, &MAC);
+    Reply::parse(&answer(&request, MessageType::Ack, [10, 9, 0, 50], change), 7, MAC)
+}
+
+#[test]
+fn what_is_no_answer_to_us_is_passed_over() {
+    assert!(read(|_| {}).is_some());
+    assert!(read(|message| _ = message.set_xid(8)).is_none(), "another exchange");
+    assert!(read(|message| _ = message.set_chaddr(&[2, 0, 0, 0, 0, 8])).is_none(), "another machine");
+    assert!(read(|message| _ = message.set_chaddr(&[2, 0])).is_none(), "a short address");
+    assert!(read(|message| _ = message.set_opcode(Opcode::BootRequest)).is_none(), "a client");
+    assert!(read(|message| _ = message.set_yiaddr([255, 255, 255, 255])).is_none(), "no address of a host");
+    assert!(read(|message| _ = message.set_yiaddr([127, 0, 0, 1])).is_none(), "the loopback");
+    assert!(read(|message| _ = message.opts_mut().remove(OptionCode::AddressLeaseTime)).is_none(), "no lease time");
+    assert!(read(|message| _ = message.opts_mut().remove(OptionCode::ServerIdentifier)).is_none(), "no server");
+    assert!(read(|message| _ = message.opts_mut().remove(OptionCode::MessageType)).is_none(), "BOOTP");
+}
+
+#[test]
+fn what_a_server_says_is_checked_before_it_is_used() {
+    let lease = read(|message| {
+        for option in [
+            DhcpOption::DomainNameServer(vec![[10, 9, 0, 2].into(), [0, 0, 0, 0].into(), [10, 9, 0, 3].into()]),
+            DhcpOption::DomainName(String::from("Corp.Example evil\nnameserver second.example.")),
+            DhcpOption::Hostname(String::from("-bad-")),
+            DhcpOption::InterfaceMtu(68),
+            DhcpOption::NtpServers(vec![[10, 9, 0, 4].into()]),
+        ] {
+            message.opts_mut().insert(option);
+        }
+    })
+    .unwrap()
+    .lease;
+    assert_eq!(lease.dns_servers, [Ipv4Addr::new(10, 9, 0, 2), Ipv4Addr::new(10, 9, 0, 3)]);
+    assert_eq!(lease.search, ["corp.example", "evil", "nameserver", "second.example"]);
+    assert_eq!(lease.host_name, None);
+    assert_eq!(lease.mtu, None);
+    assert_eq!(lease.time_servers, [Ipv4Addr::new(10, 9, 0, 4)]);
+}
+
+#[test]
+fn classless_routes_stand_in_for_the_router() {
+    let routes = |list: Vec<(&str, [u8; 4])>| {
+        let list = list.into_iter().map(|(to, gateway)| (to.parse().unwrap(), gateway.into())).collect();
+        let lease =
+            read(|message| _ = message.opts_mut().insert(DhcpOption::ClasslessStaticRoute(list))).unwrap().lease;
+        lease.routes.iter().map(|route| format!("{} {:?}", route.destination, route.gateway)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        routes(vec![("0.0.0.0/0", [10, 9, 0, 9]), ("169.254.169.254/32", [0, 0, 0, 0])]),
+        ["0.0.0.0/0 Some(10.9.0.9)", "169.254.169.254/32 None"]
+    );
+}
+
+#[test]
+fn times_out_of_order_are_the_standard_ones() {
+    let times = |valid: u32, t1: u32, t2: u32| {
+        let lease = read(|message| {
+            message.opts_mut().insert(DhcpOption::AddressLeaseTime(valid));
+            message.opts_mut().insert(DhcpOption::Renewal(t1));
+            message.opts_mut().insert(DhcpOption::Rebinding(t2));
+        })
+        .unwrap()
+        .lease;
+        (lease.renew_after.as_secs(), lease.rebind_after.as_secs(), lease.valid_for.as_secs())
+    };
+    assert_eq!(times(800, 100, 600), (100, 600, 800));
+    assert_eq!(times(800, 700, 600), (342, 600, 800));
+    assert_eq!(times(800, 0, 900), (400, 700, 800));
+    assert_eq!(times(0, 0, 0), (5, 8, 10));
+    assert_eq!(times(u32::MAX, 0, 0).2, 3_153_600_000);
+}
+
+#[test]
+fn a_message_has_the_form_that_relays_want() {
+    let actions = client().handle(Event::Start, Duration::ZERO);
+    let [Action::Send { bytes, .. }] = actions.as_slice() else { panic!("one message") };
+    assert!(bytes.len() >= 300);
+    let message = Message::decode(&mut Decoder::new(bytes)).unwrap();
+    assert_eq!(message.opcode(), Opcode::BootRequest);
+    assert_eq!(message.chaddr(), MAC);
+    assert!(message.flags().broadcast());
+    assert_eq!(
+        message.opts().get(OptionCode::ClientIdentifier),
+        Some(&DhcpOption::ClientIdentifier(vec![1, 2, 0, 0, 0, 0, 7]))
+    );
+    assert_eq!(message.opts().get(OptionCode::Hostname), Some(&DhcpOption::Hostname("node-1".into())));
+}
+
+proptest! {
+    #[test]
+    fn no_packet_breaks_the_client(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        Reply::parse(&bytes, 7, MAC);
+    }
+
+    /// Every option that is read, of any length and contents, in a packet that is sound otherwise.
+    #[test]
+    fn no_option_breaks_the_client(options in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..40)), 0..12)) {
+        let request = Message::new_with_id(7, SERVER, SERVER, SERVER, SERVER, &MAC);
+        let mut bytes = answer(&request, MessageType::Ack, [10, 9, 0, 50], |_| {});
+        let end = bytes.iter().rposition(|byte| *byte == 255).unwrap();
+        bytes.truncate(end);
+        for (code, value) in options {
+            let asked_for = [1, 3, 6, 12, 15, 26, 42, 51, 53, 54, 58, 59, 119, 121];
+            let code = if code < 200 { asked_for[usize::from(code) % asked_for.len()] } else { code };
+            bytes.extend([code, value.len() as u8]);
+            bytes.extend(value);
+        }
+        bytes.push(255);
+        Reply::parse(&bytes, 7, MAC);
+    }
+
+    #[test]
+    fn no_damaged_answer_breaks_the_client(damage in prop::collection::vec((0..400_usize, any::<u8>()), 0..8), cut in 0..400_usize) {
+        let request = Message::new_with_id(7, SERVER, SERVER, SERVER, SERVER, &MAC);
+        let mut bytes = answer(&request, MessageType::Ack, [10, 9, 0, 50], |message| {
+            message.opts_mut().insert(DhcpOption::DomainName("corp.example".into()));
+            message.opts_mut().insert(DhcpOption::ClasslessStaticRoute(vec![("0.0.0.0/0".parse().unwrap(), SERVER)]));
+        });
+        for (at, value) in damage {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(cut.max(200));
+        if let Some(reply) = Reply::parse(&bytes, 7, MAC) && reply.kind != Kind::Nak {
+            prop_assert!(!reply.lease.address.addr().is_unspecified());
+            prop_assert!(reply.lease.renew_after <= reply.lease.rebind_after && reply.lease.rebind_after <= reply.lease.valid_for);
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_events_keeps_a_lease_beyond_its_time(script in prop::collection::vec((0..400_u64, 0..6_u8), 0..100)) {
+        let mut client = client();
+        let mut now = Duration::ZERO;
+        let mut last: Option<Message> = None;
+        let mut asked = Duration::ZERO;
+        for (wait, what) in script {
+            let next = now + Duration::from_secs(wait);
+            // As the loop does: timers are kept on the way.
+            let mut steps = 0;
+            while let Some(deadline) = client.next_deadline().filter(|deadline| *deadline <= next) {
+                steps += 1;
+                prop_assert!(steps < 500, "it spins");
+                now = now.max(deadline);
+                for action in client.handle(Event::Timer, now) {
+                    if let Action::Send { bytes, .. } = action {
+                        last = Message::decode(&mut Decoder::new(&bytes)).ok();
+                        asked = now;
+                    }
+                }
+            }
+            now = next;
+            let kind = [MessageType::Offer, MessageType::Ack, MessageType::Nak].get(usize::from(what)).copied();
+            let bytes = match (&last, kind) {
+                (Some(request), Some(kind)) => answer(request, kind, [10, 9, 0, 50], |_| {}),
+                _ => Vec::new(),
+            };
+            let event = match what {
+                0..=2 => Event::Received(&bytes),
+                3 => Event::LinkBack,
+                _ => Event::Start,
+            };
+            for action in client.handle(event, now) {
+                if let Action::Send { bytes, .. } = action {
+                    last = Message::decode(&mut Decoder::new(&bytes)).ok();
+                    asked = now;
+                }
+            }
+            if client.lease().is_some() {
+                prop_assert!(client.next_deadline().is_some_and(|deadline| deadline <= asked + Duration::from_secs(1000)));
+            }
+        }
+    }
+}
