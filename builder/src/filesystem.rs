@@ -99,10 +99,7 @@ pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, time: i
     }
     let folders = folders.into_iter().map(|path| fat32::Entry { path: path.to_owned(), kind: fat32::Kind::Directory });
     let len = uki.len();
-    let boot = fat32::Entry {
-        path: UKI_PATH.to_owned(),
-        kind: fat32::Kind::File { id: uki.clone(), offset: 0, len },
-    };
+    let boot = fat32::Entry { path: UKI_PATH.to_owned(), kind: fat32::Kind::File { id: uki.clone(), offset: 0, len } };
     let files =
         files.iter().map(|(path, bytes)| fat32::Entry { path: path.clone(), kind: fat32::Kind::Bytes(bytes.clone()) });
     let content = digest::image(&Image {

@@ -36,7 +36,11 @@ pub fn command_line<'a>(
     line.extend(words.into_iter().cloned());
     let line = line.join(" ");
     ensure!(!line.contains(['\n', '\0']), "the kernel command line holds a line break: `{}`", line.escape_debug());
-    ensure!(line.len() <= COMMAND_LINE, "the kernel command line is {} bytes long, {COMMAND_LINE} are the most", line.len());
+    ensure!(
+        line.len() <= COMMAND_LINE,
+        "the kernel command line is {} bytes long, {COMMAND_LINE} are the most",
+        line.len()
+    );
     Ok(line)
 }
 

@@ -13,6 +13,7 @@ use kscratch_formats::image::{Data, Image};
 use kscratch_formats::qcow2;
 
 pub use contents::Contents;
+pub(crate) use frames::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
 
 use crate::digest::DiskDigest;
 use crate::plan::DiskPlan;

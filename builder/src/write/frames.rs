@@ -67,7 +67,8 @@ impl Sink for Frames<'_> {
     }
 
     fn put(&self, piece: &Piece<'_>) -> Result<()> {
-        let known = if piece.spans.is_empty() && piece.bytes.len() as u64 == FRAME { self.lock().zeros.clone() } else { None };
+        let known =
+            if piece.spans.is_empty() && piece.bytes.len() as u64 == FRAME { self.lock().zeros.clone() } else { None };
         let frame = match known {
             Some(frame) => frame,
             None => zstd::bulk::compress(piece.bytes, LEVEL).context("compressing a part of the disk")?,

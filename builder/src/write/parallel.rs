@@ -1,10 +1,10 @@
 //! Turns an image into pieces of bytes on all cores: each is read, hashed and put while it is in the processor's cache.
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result};
 use kscratch_formats::image::{Data, Extent, Image};
 use sha2::{Digest as _, Sha256};
 
@@ -51,28 +51,28 @@ pub(super) fn run(
 ) -> Result<Chunks> {
     let next = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    let all = Mutex::new(Chunks::new());
+    let results: Mutex<(Chunks, Option<Error>)> = Mutex::default();
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let done = work(image, contents, sink, &next, progress);
-                    match done {
-                        Ok(chunks) => all.lock().map_err(|_| anyhow!("a writer thread died"))?.extend(chunks),
-                        Err(error) => {
-                            // The others find nothing left to do.
-                            next.store(image.len, Ordering::Relaxed);
-                            sink.give_up();
-                            return Err(error);
-                        }
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let done = work(image, contents, sink, &next, progress);
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                match done {
+                    Ok(chunks) => results.0.extend(chunks),
+                    Err(error) => {
+                        // The first error is the cause; the others find nothing left to do.
+                        results.1.get_or_insert(error);
+                        next.store(image.len, Ordering::Relaxed);
+                        sink.give_up();
                     }
-                    Ok(())
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a writer thread died"))?)
-    })?;
-    let mut chunks = all.into_inner().map_err(|_| anyhow!("a writer thread died"))?;
+                }
+            });
+        }
+    });
+    let (mut chunks, error) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = error {
+        return Err(error);
+    }
     chunks.sort_unstable_by_key(|(offset, _)| *offset);
     Ok(chunks)
 }

@@ -124,6 +124,6 @@ fn dos_time(time: i64) -> (u16, u16) {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = (year_of_era + era * 400 + i64::from(month <= 2) - 1980).min(127);
     let date = year << 9 | month << 5 | day;
-    let clock = (seconds / 3600) << 11 | (seconds / 60 % 60) << 5 | seconds % 60 / 2;
+    let clock = (seconds / 3600) << 11 | (seconds / 60 % 60) << 5 | (seconds % 60 / 2);
     (date as u16, clock as u16)
 }

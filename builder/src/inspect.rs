@@ -1,0 +1,279 @@
+//! Turns a finished image (raw, raw.zst or qcow2) into a [`Report`] of what is in it.
+mod files;
+mod opened;
+mod text;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kscratch_formats::bytes::{ReadAt, Window};
+use kscratch_formats::gpt::{self, Partition};
+use kscratch_formats::{ext4, fat32, uki};
+use kscratch_metadata::RoleMetadata;
+use serde::Serialize;
+
+pub use files::FileReport;
+pub use opened::{Form, Opened};
+
+use crate::filesystem::{METADATA_FOLDER, UKI_PATH};
+use crate::plan::{TYPE_ESP, TYPE_ROOT};
+
+/// A UKI of more bytes is not read.
+const MAX_UKI: u64 = 1 << 30;
+/// Small text files of more bytes are not read.
+const MAX_TEXT: u64 = 1 << 20;
+/// Where the root says which versions it holds.
+const RELEASE: &str = "/usr/share/kscratch/release.json";
+
+/// What is in an image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Form of the file.
+    pub form: Form,
+    /// Length of the disk in bytes.
+    pub disk_bytes: u64,
+    /// The disk's GUID.
+    pub disk_guid: String,
+    /// What is wrong with one of the partition tables, if anything.
+    pub table_warning: Option<String>,
+    /// The partitions in the order of their numbers.
+    pub partitions: Vec<PartitionReport>,
+    /// What firmware boots, if it was found.
+    pub boot: Option<BootReport>,
+    /// `release.json` of the root, if it was found.
+    pub release: Option<serde_json::Value>,
+    /// The role metadata on the ESP, if there is any.
+    pub role: Option<RoleReport>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionReport {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Type GUID.
+    pub kind: String,
+    /// Its own GUID, the PARTUUID.
+    pub guid: String,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// The filesystem in it, if one was found.
+    pub filesystem: Option<FilesystemReport>,
+    /// Why the filesystem cannot be read, if it cannot.
+    pub problem: Option<String>,
+}
+
+/// A filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FilesystemReport {
+    /// `vfat` or `ext4`.
+    pub kind: &'static str,
+    /// Label.
+    pub label: String,
+    /// UUID, in the form that `blkid` shows.
+    pub uuid: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Number of regular files.
+    pub files: usize,
+    /// Whether it was in use or not unmounted: its journal must be replayed.
+    pub needs_recovery: bool,
+    /// Every entry, if asked for.
+    pub entries: Option<Vec<FileReport>>,
+}
+
+/// The unified kernel image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BootReport {
+    /// Where it stands on the ESP.
+    pub path: String,
+    /// Length in bytes.
+    pub len: u64,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// The kernel's version.
+    pub kernel: String,
+    /// Length of the kernel in bytes.
+    pub linux_bytes: u64,
+    /// Length of the initramfs in bytes.
+    pub initrd_bytes: u64,
+}
+
+/// The role metadata, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoleReport {
+    /// Where it stands on the ESP.
+    pub path: String,
+    /// `node` or `master`; none where the metadata is not valid.
+    pub role: Option<serde_json::Value>,
+    /// The cluster's name.
+    pub cluster: Option<String>,
+    /// The API server.
+    pub endpoint: Option<String>,
+    /// The machine's name.
+    pub node: Option<String>,
+    /// Whether a file of secrets stands beside it.
+    pub secrets_file: bool,
+    /// What is wrong with it, as init would say it.
+    pub problem: Option<String>,
+}
+
+/// Looks into the image; with `files`, lists every file with its digest.
+pub fn report(path: &Path, files: bool) -> Result<Report> {
+    let disk = Opened::open(path)?;
+    look(&disk, files).with_context(|| format!("looking into {}", path.display()))
+}
+
+fn look(disk: &Opened, files: bool) -> Result<Report> {
+    let table = gpt::read(disk, disk.disk_len())?;
+    let mut partitions = Vec::new();
+    let (mut boot, mut role, mut release) = (None, None, None);
+    for (number, partition) in &table.partitions {
+        let window = Window { inner: disk, start: partition.start, len: partition.len };
+        let found = filesystem(&window, files);
+        let (filesystem, problem) = match found {
+            Ok(filesystem) => (filesystem, None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        match &filesystem {
+            Some(filesystem) if partition.kind == TYPE_ESP && filesystem.kind == "vfat" => {
+                let volume = fat32::Volume::open(&window)?;
+                boot = boot_report(&volume)?;
+                role = role_report(&volume)?;
+            }
+            Some(filesystem) if partition.kind == TYPE_ROOT && filesystem.kind == "ext4" => {
+                release = release.or(read_release(&window)?);
+            }
+            _ => {}
+        }
+        partitions.push(partition_report(*number, partition, filesystem, problem));
+    }
+    Ok(Report {
+        form: disk.form(),
+        disk_bytes: disk.disk_len(),
+        disk_guid: table.disk.to_string(),
+        table_warning: table.warning.map(|warning| warning.to_string()),
+        partitions,
+        boot,
+        release,
+        role,
+    })
+}
+
+fn partition_report(
+    number: u32,
+    partition: &Partition,
+    filesystem: Option<FilesystemReport>,
+    problem: Option<String>,
+) -> PartitionReport {
+    PartitionReport {
+        number,
+        name: partition.name.clone(),
+        kind: partition.kind.to_string(),
+        guid: partition.guid.to_string(),
+        start: partition.start,
+        len: partition.len,
+        filesystem,
+        problem,
+    }
+}
+
+/// The filesystem that begins at the window's first byte; none where no signature of one is.
+fn filesystem(window: &Window<&Opened>, files: bool) -> Result<Option<FilesystemReport>> {
+    let mut start = [0; 2048];
+    if window.read_at(0, &mut start).is_err() {
+        return Ok(None);
+    }
+    if start[1080..1082] == [0x53, 0xEF] {
+        let reader = ext4::Reader::open(window)?;
+        let all = reader.walk()?;
+        return Ok(Some(FilesystemReport {
+            kind: "ext4",
+            label: reader.label().to_owned(),
+            uuid: reader.uuid().to_string(),
+            size: reader.size(),
+            used: reader.used(),
+            files: all.values().filter(|found| found.kind == ext4::FoundKind::File).count(),
+            needs_recovery: reader.needs_recovery(),
+            entries: files.then(|| files::of_ext4(&reader, &all)).transpose()?,
+        }));
+    }
+    if &start[82..87] == b"FAT32" {
+        let volume = fat32::Volume::open(window)?;
+        let all = volume.walk()?;
+        let serial = volume.serial();
+        return Ok(Some(FilesystemReport {
+            kind: "vfat",
+            label: volume.label().to_owned(),
+            uuid: format!("{:04X}-{:04X}", serial >> 16, serial & 0xFFFF),
+            size: window.len,
+            used: volume.used(),
+            files: all.iter().filter(|(_, found)| !found.directory).count(),
+            needs_recovery: false,
+            entries: files.then(|| files::of_fat(&volume, &all)).transpose()?,
+        }));
+    }
+    Ok(None)
+}
+
+fn boot_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<BootReport>> {
+    let Some(found) = volume.find(UKI_PATH)? else { return Ok(None) };
+    let file = volume.read(&found, MAX_UKI)?;
+    let sections = uki::sections(&file).with_context(|| format!("reading {UKI_PATH} on the ESP"))?;
+    let text = |name: &str| {
+        let bytes = sections.get(name).copied().unwrap_or_default();
+        String::from_utf8_lossy(bytes).trim_end_matches(['\0', '\n']).to_owned()
+    };
+    let len = |name: &str| sections.get(name).map_or(0, |bytes| bytes.len() as u64);
+    Ok(Some(BootReport {
+        path: UKI_PATH.to_owned(),
+        len: found.len,
+        cmdline: text(".cmdline"),
+        kernel: text(".uname"),
+        linux_bytes: len(".linux"),
+        initrd_bytes: len(".initrd"),
+    }))
+}
+
+/// A text file on the ESP; none where it is not there.
+pub(crate) fn esp_text(volume: &fat32::Volume<impl ReadAt>, path: &str) -> Result<Option<String>> {
+    let Some(found) = volume.find(path)? else { return Ok(None) };
+    let bytes = volume.read(&found, MAX_TEXT)?;
+    Ok(Some(String::from_utf8(bytes).with_context(|| format!("reading {path} on the ESP"))?))
+}
+
+fn role_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<RoleReport>> {
+    let path = format!("{METADATA_FOLDER}/role.toml");
+    let Some(text) = esp_text(volume, &path)? else { return Ok(None) };
+    let secrets = esp_text(volume, &format!("{METADATA_FOLDER}/secrets.toml"))?;
+    let parsed = match &secrets {
+        Some(secrets) => kscratch_metadata::parse_with_secrets(&text, secrets),
+        None => kscratch_metadata::parse(&text),
+    };
+    let cluster = |field: fn(&kscratch_metadata::Cluster) -> Option<String>| {
+        parsed.as_ref().ok().and_then(|metadata| metadata.cluster.as_ref()).and_then(field)
+    };
+    let role = |metadata: &RoleMetadata| serde_json::to_value(metadata.role).ok();
+    Ok(Some(RoleReport {
+        path,
+        role: parsed.as_ref().ok().and_then(role),
+        cluster: cluster(|cluster| Some(cluster.name.clone())),
+        endpoint: cluster(|cluster| cluster.endpoint.as_ref().map(ToString::to_string)),
+        node: parsed.as_ref().ok().and_then(|metadata| metadata.node.name.clone()),
+        secrets_file: secrets.is_some(),
+        problem: parsed.as_ref().err().map(ToString::to_string),
+    }))
+}
+
+fn read_release(window: &Window<&Opened>) -> Result<Option<serde_json::Value>> {
+    let root = ext4::Reader::open(window)?;
+    let Some(found) = root.find(RELEASE)? else { return Ok(None) };
+    let bytes = root.read(&found, MAX_TEXT)?;
+    Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {RELEASE} of the root"))?))
+}

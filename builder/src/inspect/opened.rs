@@ -1,0 +1,185 @@
+//! Turns an image file of any form into something that reads as the disk.
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use kscratch_formats::bytes::ReadAt;
+use kscratch_formats::qcow2;
+use serde::Serialize;
+
+use crate::console::Hint;
+use crate::write::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
+
+/// A frame that claims to be longer is not read.
+const MAX_FRAME: u32 = 64 << 20;
+/// The seek table's last fields: Number_Of_Frames, Seek_Table_Descriptor, Seekable_Magic_Number.
+const FOOTER: u64 = 9;
+
+/// Form of an image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Form {
+    /// The disk's bytes.
+    #[serde(rename = "raw")]
+    Raw,
+    /// zstd frames.
+    #[serde(rename = "raw.zst")]
+    RawZst,
+    /// QEMU's format.
+    #[serde(rename = "qcow2")]
+    Qcow2,
+}
+
+/// An image file that reads as the disk.
+#[derive(Debug)]
+pub enum Opened {
+    /// See [`Form::Raw`].
+    Raw(Plain),
+    /// See [`Form::RawZst`].
+    RawZst(Frames),
+    /// See [`Form::Qcow2`].
+    Qcow2(qcow2::Disk<Plain>),
+}
+
+/// A file and its length.
+#[derive(Debug)]
+pub struct Plain {
+    file: File,
+    len: u64,
+}
+
+/// A file of zstd frames with a seek table.
+#[derive(Debug)]
+pub struct Frames {
+    file: Plain,
+    /// Of every frame: first byte on the disk, first byte in the file, length in the file; the last one ends the list.
+    index: Vec<(u64, u64, u32)>,
+    /// The frame that was read last: readers go forward in small steps.
+    last: Mutex<Option<(usize, Vec<u8>)>>,
+}
+
+impl Opened {
+    /// Opens the file for reading and finds out its form.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        Self::of(file).with_context(|| format!("opening {}", path.display()))
+    }
+
+    fn of(file: File) -> Result<Self> {
+        let len = file.metadata().context("looking at the file")?.len();
+        let plain = Plain { file, len };
+        ensure!(len >= 4096, "it is {len} bytes long, too short for a disk");
+        let mut magic = [0; 4];
+        plain.read_at(0, &mut magic).context("reading its first bytes")?;
+        match &magic {
+            b"QFI\xFB" => Ok(Opened::Qcow2(qcow2::Disk::open(plain)?)),
+            [0x28, 0xB5, 0x2F, 0xFD] => Ok(Opened::RawZst(Frames::open(plain)?)),
+            _ => Ok(Opened::Raw(plain)),
+        }
+    }
+
+    /// The file's form.
+    pub fn form(&self) -> Form {
+        match self {
+            Opened::Raw(_) => Form::Raw,
+            Opened::RawZst(_) => Form::RawZst,
+            Opened::Qcow2(_) => Form::Qcow2,
+        }
+    }
+
+    /// Length of the disk in bytes.
+    pub fn disk_len(&self) -> u64 {
+        match self {
+            Opened::Raw(plain) => plain.len,
+            Opened::RawZst(frames) => frames.index.last().map_or(0, |(end, ..)| *end),
+            Opened::Qcow2(disk) => disk.disk_len(),
+        }
+    }
+}
+
+impl ReadAt for Opened {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        match self {
+            Opened::Raw(plain) => plain.read_at(offset, buf),
+            Opened::RawZst(frames) => frames.read_at(offset, buf),
+            Opened::Qcow2(disk) => disk.read_at(offset, buf),
+        }
+    }
+}
+
+impl ReadAt for Plain {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
+impl Frames {
+    /// Reads the seek table at the file's end (Zstandard Seekable Format 0.1.0).
+    fn open(file: Plain) -> Result<Self> {
+        let mut footer = [0; FOOTER as usize];
+        file.read_at(file.len - FOOTER, &mut footer).context("reading its last bytes")?;
+        let [n0, n1, n2, n3, descriptor, magic @ ..] = footer;
+        if u32::from_le_bytes(magic) != SEEKABLE_MAGIC || descriptor & 0x7F != 0 {
+            return Err(anyhow::anyhow!("it is compressed in one piece, without a table to seek by")
+                .context(Hint("unpack it with `zstd -d FILE` and name the unpacked file".into())));
+        }
+        let frames = u32::from_le_bytes([n0, n1, n2, n3]);
+        let entry = if descriptor & 0x80 != 0 { 12 } else { 8 };
+        let size = u64::from(frames) * entry;
+        ensure!(size + FOOTER + 8 <= file.len && size < 1 << 28, "its seek table is longer than the file");
+        let mut table = vec![0; (size + 8) as usize];
+        let start = file.len - FOOTER - size - 8;
+        file.read_at(start, &mut table).context("reading its seek table")?;
+        let word = |at: usize| u32::from_le_bytes([table[at], table[at + 1], table[at + 2], table[at + 3]]);
+        ensure!(word(0) == SKIPPABLE_MAGIC && u64::from(word(4)) == size + FOOTER, "its seek table is damaged");
+        let mut index = Vec::new();
+        let (mut plain, mut packed) = (0, 0);
+        for at in (8..table.len()).step_by(entry as usize) {
+            let (compressed, decompressed) = (word(at), word(at + 4));
+            ensure!(decompressed <= MAX_FRAME && compressed <= MAX_FRAME, "its seek table is damaged");
+            index.push((plain, packed, compressed));
+            plain += u64::from(decompressed);
+            packed += u64::from(compressed);
+        }
+        if packed > start {
+            bail!("its seek table is longer than the file");
+        }
+        index.push((plain, packed, 0));
+        Ok(Frames { file, index, last: Mutex::new(None) })
+    }
+
+    fn frame(&self, number: usize) -> io::Result<Vec<u8>> {
+        let (plain, packed, compressed) = self.index[number];
+        let len = (self.index[number + 1].0 - plain) as usize;
+        let mut bytes = vec![0; compressed as usize];
+        self.file.read_at(packed, &mut bytes)?;
+        let bytes = zstd::bulk::decompress(&bytes, len)?;
+        if bytes.len() == len { Ok(bytes) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+impl ReadAt for Frames {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = self.index.last().map_or(0, |(end, ..)| *end);
+        if offset.checked_add(buf.len() as u64).is_none_or(|last| last > end) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let number = self.index.partition_point(|(start, ..)| *start <= at) - 1;
+            if last.as_ref().is_none_or(|(known, _)| *known != number) {
+                *last = Some((number, self.frame(number)?));
+            }
+            let bytes = last.as_ref().map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+            let inside = (at - self.index[number].0) as usize;
+            let len = (buf.len() - done).min(bytes.len() - inside);
+            buf[done..done + len].copy_from_slice(&bytes[inside..inside + len]);
+            done += len;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! Writes whole disks in every form and holds them against the reference tools, `inspect` and `stamp`.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kscratch_image::digest::DiskDigest;
+use kscratch_image::plan::{self, DiskPlan};
+use kscratch_image::stamp::{Texts, stamp};
+use kscratch_image::store::{Digest, Stored};
+use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
+use kscratch_image::write::{self, Format};
+use kscratch_image::{filesystem, inspect, uki};
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+const TIME: i64 = 1_760_000_000;
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+const NAMES: (&str, &str) = ("my-role.toml", "my-secrets.toml");
+
+fn node(kind: Kind, mode: u16) -> Node {
+    let origin = Origin { declaration: "test".into(), artifact: "test".into() };
+    Node { kind, mode, uid: 0, gid: 0, xattrs: BTreeMap::new(), origin }
+}
+
+/// A tree whose large file lies in the store at `store`, at an odd offset.
+fn tree(store: &Path) -> Tree {
+    let mut data = vec![0u8; 777];
+    data.extend((0..5_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8));
+    fs::write(store.join("data"), &data).unwrap();
+    let stored = Stored { file: "data".into(), offset: 777, len: 5_000_000, sha256: Digest::of(&data[777..]) };
+    let release = br#"{"kubernetes":"v1.36.2","role":"node"}"#;
+    let directory = || node(Kind::Directory, 0o755);
+    let nodes = [
+        ("/", directory()),
+        ("/usr", directory()),
+        ("/usr/bin", directory()),
+        ("/usr/bin/kubelet", node(Kind::File(Content::Stored(stored)), 0o755)),
+        ("/usr/bin/link", node(Kind::Symlink("kubelet".into()), 0o777)),
+        ("/usr/share", directory()),
+        ("/usr/share/kscratch", directory()),
+        ("/usr/share/kscratch/release.json", node(Kind::File(Content::Literal(release[..].into())), 0o644)),
+        ("/usr/share/zeros", node(Kind::File(Content::Literal(vec![0; 3 << 20].into())), 0o644)),
+    ];
+    Tree { nodes: nodes.into_iter().map(|(path, node)| (path.to_owned(), node)).collect() }
+}
+
+fn disk(store: &Path) -> DiskPlan {
+    let stub = fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi");
+    let root = filesystem::root(&tree(store), 64 * MIB, TIME).unwrap();
+    let cmdline = uki::command_line(plan::root_guid(&root.digest), &["ttyS0".to_owned()], &[]).unwrap();
+    let boot = uki::Boot {
+        stub: &stub,
+        kernel: &[0x4B; 70_000],
+        version: "6.12.0-test",
+        initramfs: b"070701",
+        cmdline: &cmdline,
+        os_release: "ID=kscratch\n",
+    };
+    let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), 64 * MIB, TIME).unwrap();
+    let state = filesystem::state(128 * MIB, TIME, &root.digest).unwrap();
+    plan::disk(esp, root, state).unwrap()
+}
+
+/// Runs a program that must be there and succeed; gives what it printed.
+fn run(program: &str, package: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap_or_else(|error| panic!("starting {program}: {error}; get it with `apt-get install {package}`"));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}", output.status);
+    text
+}
+
+fn written(format: Format, name: &str) -> (TempDir, std::path::PathBuf, write::Written) {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = disk(folder.path());
+    let out = folder.path().join(name);
+    let done = AtomicU64::new(0);
+    let progress = |bytes| {
+        done.fetch_add(bytes, Ordering::Relaxed);
+    };
+    let told = write::disk(&plan, folder.path(), format, &out, &progress).unwrap();
+    assert_eq!(done.into_inner(), write::work(&plan.image), "progress reaches the announced work");
+    (folder, out, told)
+}
+
+/// The disk digest as ARCHITECTURE.md defines it, of a raw copy.
+fn digest_of(raw: &Path) -> Digest {
+    use sha2::Digest as _;
+    let bytes = fs::read(raw).unwrap();
+    let mut digest = DiskDigest::default();
+    for (index, chunk) in bytes.chunks(1 << 20).enumerate() {
+        if chunk.iter().any(|byte| *byte != 0) {
+            digest.add(index as u64 * MIB, &sha2::Sha256::digest(chunk).into());
+        }
+    }
+    digest.finish(bytes.len() as u64)
+}
+
+#[test]
+fn a_raw_disk_is_clean_in_all_its_parts_and_has_its_digest() {
+    let (folder, raw, told) = written(Format::Raw, "disk.img");
+    assert_eq!(told.digest, digest_of(&raw));
+    assert!(told.allocated < 20 * MIB, "{told:?}");
+    let verdict = run("sgdisk", "gdisk", &["-v", raw.to_str().unwrap()]);
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    let bytes = fs::read(&raw).unwrap();
+    let parts = [
+        ("esp", 1, 64, "fsck.fat", "dosfstools", "-n"),
+        ("root", 65, 64, "e2fsck", "e2fsprogs", "-fn"),
+        ("state", 193, 128, "e2fsck", "e2fsprogs", "-fn"),
+    ];
+    for (name, start, len, program, package, flag) in parts {
+        let path = folder.path().join(name);
+        fs::write(&path, &bytes[(start * MIB) as usize..((start + len) * MIB) as usize]).unwrap();
+        run(program, package, &[flag, path.to_str().unwrap()]);
+    }
+    assert!(
+        !folder.path().read_dir().unwrap().any(|entry| entry.unwrap().path().extension().is_some_and(|e| e == "part"))
+    );
+}
+
+#[test]
+fn every_form_holds_the_same_disk() {
+    let (_raw_folder, raw, told) = written(Format::Raw, "disk.img");
+    let (folder, packed, told_zst) = written(Format::RawZst, "disk.img.zst");
+    let (_qcow2_folder, qcow2, told_qcow2) = written(Format::Qcow2, "disk.qcow2");
+    assert_eq!((told.digest, told.disk), (told_zst.digest, told_zst.disk));
+    assert_eq!((told.digest, told.disk), (told_qcow2.digest, told_qcow2.disk));
+    let unpacked = folder.path().join("unpacked");
+    run("zstd", "zstd", &["-q", "-d", packed.to_str().unwrap(), "-o", unpacked.to_str().unwrap()]);
+    assert!(fs::read(&raw).unwrap() == fs::read(&unpacked).unwrap());
+    run("qemu-img", "qemu-utils", &["check", "-q", qcow2.to_str().unwrap()]);
+    run(
+        "qemu-img",
+        "qemu-utils",
+        &["compare", "-q", "-f", "raw", "-F", "qcow2", raw.to_str().unwrap(), qcow2.to_str().unwrap()],
+    );
+    let reports = [&raw, &packed, &qcow2].map(|path| inspect::report(path, true).unwrap());
+    assert_eq!(reports[0].partitions, reports[1].partitions);
+    assert_eq!(reports[0].partitions, reports[2].partitions);
+    assert_eq!(reports.map(|report| report.form.to_string()), ["raw", "raw.zst", "qcow2"]);
+}
+
+#[test]
+fn the_same_input_gives_the_same_file_in_every_form() {
+    for format in [Format::Raw, Format::RawZst, Format::Qcow2] {
+        let (_first, one, _) = written(format, "one");
+        let (_second, two, _) = written(format, "two");
+        assert!(fs::read(one).unwrap() == fs::read(two).unwrap(), "{format:?}");
+    }
+}
+
+#[test]
+fn inspect_tells_what_is_in_it() {
+    let (folder, raw, _) = written(Format::Raw, "disk.img");
+    let plan = disk(folder.path());
+    let report = inspect::report(&raw, true).unwrap();
+    assert_eq!(report.disk_guid, plan.disk.to_string());
+    let labels = report.partitions.iter().map(|p| p.filesystem.as_ref().map_or("", |fs| &fs.label));
+    assert_eq!(labels.collect::<Vec<_>>(), ["KSCRATCHESP", "kscratch-root", "", "kscratch-state"]);
+    let boot = report.boot.as_ref().unwrap();
+    assert_eq!(boot.cmdline, format!("kscratch.root=PARTUUID={} console=ttyS0", plan.partitions[1].guid));
+    assert_eq!((boot.kernel.as_str(), boot.linux_bytes, boot.initrd_bytes), ("6.12.0-test", 70_000, 6));
+    assert_eq!(report.release.as_ref().unwrap()["kubernetes"], "v1.36.2");
+    assert_eq!(report.role, None);
+    let entries = report.partitions[1].filesystem.as_ref().unwrap().entries.as_ref().unwrap();
+    for (path, node) in tree(folder.path()).nodes {
+        if let Kind::File(content) = node.kind {
+            let want = match &content {
+                Content::Stored(stored) => stored.sha256,
+                Content::Literal(bytes) => Digest::of(bytes),
+            };
+            let found = entries.iter().find(|entry| entry.path == path).unwrap();
+            assert_eq!(found.sha256.as_deref(), Some(want.to_string().as_str()), "{path}");
+        }
+    }
+    let text = report.to_string();
+    for want in ["kscratch-state, UUID", "metadata   none", "release    kubernetes v1.36.2", "/usr/bin/link -> kubelet"]
+    {
+        assert!(text.contains(want), "{want} is missing in\n{text}");
+    }
+    assert!(serde_json::to_value(&report).unwrap()["partitions"][0]["filesystem"]["kind"] == "vfat");
+}
+
+#[test]
+fn stamp_is_quick_and_leaves_a_clean_volume() {
+    let (folder, raw, _) = written(Format::Raw, "disk.img");
+    for (role, node) in [
+        ("version = 1\nrole = \"node\"\n[node]\nname = \"first\"\n", "first"),
+        ("version = 1\nrole = \"node\"\n[node]\nname = \"second\"\n", "second"),
+    ] {
+        let start = Instant::now();
+        stamp(&raw, &Texts { role, secrets: None, names: NAMES }, TIME).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+        let report = inspect::report(&raw, false).unwrap().role.unwrap();
+        assert_eq!((report.node.as_deref(), report.problem), (Some(node), None));
+        let esp = folder.path().join("esp");
+        fs::write(&esp, &fs::read(&raw).unwrap()[MIB as usize..65 * MIB as usize]).unwrap();
+        run("fsck.fat", "dosfstools", &["-n", esp.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn stamp_refuses_bad_metadata_and_other_forms() {
+    let (_folder, raw, _) = written(Format::Raw, "disk.img");
+    let before = fs::read(&raw).unwrap();
+    let error =
+        stamp(&raw, &Texts { role: "version = 1\nrole = \"king\"\n", secrets: None, names: NAMES }, TIME).unwrap_err();
+    assert!(format!("{error:#}").contains("my-role.toml:2:"), "{error:#}");
+    assert!(fs::read(&raw).unwrap() == before, "nothing was written");
+    let good = Texts { role: "version = 1\nrole = \"node\"\n", secrets: None, names: NAMES };
+    for (format, name, hint) in
+        [(Format::RawZst, "disk.img.zst", "zstd -d"), (Format::Qcow2, "disk.qcow2", "qemu-img convert")]
+    {
+        let (_folder, out, _) = written(format, name);
+        let error = stamp(&out, &good, TIME).unwrap_err();
+        assert!(format!("{error:#}").contains(hint), "{error:#}");
+    }
+}
+
+#[test]
+fn a_store_that_lacks_a_file_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = disk(folder.path());
+    fs::OpenOptions::new().write(true).open(folder.path().join("data")).unwrap().set_len(1000).unwrap();
+    for format in [Format::Raw, Format::RawZst, Format::Qcow2] {
+        let out = folder.path().join("out");
+        let error = write::disk(&plan, folder.path(), format, &out, &|_| ()).unwrap_err();
+        assert!(format!("{error:#}").contains("data in the store"), "{error:#}");
+        let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["data"]);
+    }
+}
