@@ -47,9 +47,16 @@ pub fn now() -> Result<u64> {
 /// Chooses every artifact. Those of Kubernetes are resolved elsewhere and come along in `kubernetes`.
 pub fn lock(spec: &ImageSpec, source: &Source, kubernetes: Vec<Artifact>, console: &Console) -> Result<Lock> {
     let (releases, packages) = debian(spec, source, console)?;
-    let mut artifacts = choose(spec, &packages)?;
+    let mut artifacts = choose(&spec.packages(), spec, &packages)?;
     artifacts.extend(kubernetes);
     artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
+}
+
+/// Chooses these packages and the libraries that they depend on: for programs that the builder itself starts.
+pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &Console) -> Result<Lock> {
+    let (releases, packages) = debian(spec, source, console)?;
+    let artifacts = choose(names, spec, &packages)?;
     Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
 }
 
@@ -141,11 +148,11 @@ fn plain(file: std::fs::File) -> Box<dyn Read> {
 }
 
 /// The declared packages and the libraries that they depend on.
-fn choose(spec: &ImageSpec, packages: &Packages) -> Result<Vec<Artifact>> {
+fn choose(names: &[String], spec: &ImageSpec, packages: &Packages) -> Result<Vec<Artifact>> {
     let mut chosen: BTreeMap<&str, &Package> = BTreeMap::new();
     let mut open: Vec<&Package> = Vec::new();
-    for name in spec.packages() {
-        let package = packages.get(&name).ok_or_else(|| unknown(&name, spec, packages))?;
+    for name in names {
+        let package = packages.get(name).ok_or_else(|| unknown(name, spec, packages))?;
         // The flavour's package is empty and depends on the kernel of the day.
         open.push(if name == spec.kernel.flavour.package() { kernel(package, packages)? } else { package });
     }

@@ -11,6 +11,7 @@ use crate::console::{Console, Hint};
 use crate::spec::ByteSize;
 
 mod direct;
+pub mod tools;
 
 /// Name under which init looks for role metadata in QEMU's fw_cfg.
 pub const FW_CFG_ROLE: &str = "opt/kscratch/role";
@@ -94,23 +95,31 @@ impl Outcome {
 /// # Errors
 /// The image is none that QEMU can boot, the metadata is wrong, QEMU or its firmware is missing, a port is taken.
 pub fn run(options: &Options, console: &Console) -> Result<Outcome> {
+    let tools = Toolset::find()
+        .context(Hint("apt-get install qemu-system-x86 qemu-utils ovmf".to_owned()))
+        .context("looking for QEMU")?;
+    run_with(options, &tools, console)
+}
+
+/// As [`run`], with these programs (see [`tools::find_or_unpack`]).
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_with(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
     refuse_compressed(&options.image)?;
     if let Some(metadata) = &options.metadata {
         check_metadata(metadata)?;
     }
-    let tools = Toolset::find()
-        .context(Hint("apt-get install qemu-system-x86 qemu-utils ovmf".to_owned()))
-        .context("looking for QEMU")?;
     let (overlay, size) = (options.overlay.as_deref(), Some(options.disk_size.0));
     let overlay = match overlay {
-        Some(path) => Overlay::kept(&tools, &options.image, size, path),
-        None => Overlay::create(&tools, &options.image, size),
+        Some(path) => Overlay::kept(tools, &options.image, size, path),
+        None => Overlay::create(tools, &options.image, size),
     }
     .with_context(|| format!("laying a copy-on-write disk over {}", options.image.display()))?;
     // Holds the unpacked kernel and initramfs until the machine has ended.
-    let (_unpacked, firmware) = firmware(options, &tools)?;
+    let (_unpacked, firmware) = firmware(options, tools)?;
     let machine = machine(options, firmware, &overlay);
-    let vm = Vm::start(&tools, &machine)
+    let vm = Vm::start(tools, &machine)
         .map_err(|error| hinted(error.into()))
         .with_context(|| format!("booting {}", options.image.display()))?;
     announce(options, &vm, console);

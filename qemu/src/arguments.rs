@@ -12,8 +12,8 @@ pub struct RunFiles {
     pub qmp: PathBuf,
     /// OVMF's code and this run's copy of its variables, where the firmware is UEFI.
     pub uefi: Option<(PathBuf, PathBuf)>,
-    /// Folder with QEMU's own data, where it is not the built-in one.
-    pub data: Option<PathBuf>,
+    /// Folders with QEMU's own data, where they are not the built-in ones.
+    pub data: Vec<PathBuf>,
 }
 
 /// QEMU's arguments. `kvm` is the answer to [`Accelerator::Auto`].
@@ -21,7 +21,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
     // Nothing that a configuration file or QEMU's defaults would add: the machine is what is described, on every host.
     args.flag("-no-user-config").flag("-nodefaults");
-    if let Some(data) = &files.data {
+    for data in &files.data {
         args.option("-L", data.as_os_str().to_owned());
     }
     args.option("-name", format!("{},process=kscratch-vm", doubled(&machine.name)));
@@ -159,7 +159,7 @@ mod tests {
         let files = RunFiles {
             qmp: "/run/a,b/qmp".into(),
             uefi: Some(("/fw/code.fd".into(), "/run/vars.fd".into())),
-            data: None,
+            data: Vec::new(),
         };
         let args: Vec<String> =
             qemu(machine, &files, kvm).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();

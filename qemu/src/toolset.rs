@@ -49,8 +49,8 @@ pub struct Toolset {
     pub qemu_img: Program,
     /// OVMF's code and its pristine variables, where there are any.
     pub ovmf: Option<(PathBuf, PathBuf)>,
-    /// Folder with QEMU's own data (BIOS, option ROMs), where it is not the one QEMU was built for.
-    pub data: Option<PathBuf>,
+    /// Folders with QEMU's own data (BIOS, option ROMs), where they are not those that QEMU was built for.
+    pub data: Vec<PathBuf>,
     /// util-linux's `setpriv`, which has the kernel end QEMU when this program ends without saying goodbye.
     pub setpriv: Option<PathBuf>,
 }
@@ -86,7 +86,7 @@ impl Toolset {
             qemu: program("qemu-system-x86_64", "qemu-system-x86")?,
             qemu_img: program("qemu-img", "qemu-utils")?,
             ovmf: ovmf_below(Path::new("/")),
-            data: None,
+            data: Vec::new(),
             setpriv: on_path("setpriv"),
         })
     }
@@ -110,7 +110,7 @@ impl Toolset {
             qemu: program(below("usr/bin/qemu-system-x86_64", "qemu-system-x86")?),
             qemu_img: program(below("usr/bin/qemu-img", "qemu-utils")?),
             ovmf: ovmf_below(root),
-            data: Some(below("usr/share/qemu", "qemu-system-data")?),
+            data: vec![below("usr/share/qemu", "qemu-system-data")?, below("usr/share/seabios", "seabios")?],
             setpriv: on_path("setpriv"),
         })
     }

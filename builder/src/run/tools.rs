@@ -1,0 +1,122 @@
+//! Finds QEMU on this machine, or unpacks Debian's into the cache, so that nothing has to be installed and nobody has to be root.
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use kscratch_qemu::Toolset;
+
+use crate::console::Console;
+use crate::debian::keyring::Keyring;
+use crate::debian::mirror::Mirrors;
+use crate::http::Http;
+use crate::spec::ImageSpec;
+use crate::store::{Store, Stored};
+use crate::unpack::{self, Entry, EntryKind, Unpacked};
+use crate::{fetch, resolve};
+
+/// What QEMU needs besides libraries, which follow from dependencies.
+const PACKAGES: [&str; 7] =
+    ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios", "ovmf", "libc6"];
+
+/// The machine's own QEMU and OVMF, those of an earlier unpacking, or Debian's packages unpacked now.
+///
+/// # Errors
+/// There is no QEMU, and it cannot be fetched.
+pub fn find_or_unpack(store: &Store, console: &Console) -> Result<Toolset> {
+    if let Ok(tools) = Toolset::find()
+        && tools.ovmf.is_some()
+    {
+        return Ok(tools);
+    }
+    let root = store.root().with_file_name("qemu");
+    if !root.exists() {
+        console.say("QEMU or OVMF is not installed here: unpacking Debian's into the cache");
+        unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
+    }
+    Toolset::below(&root)
+        .with_context(|| format!("looking for QEMU in {} (remove it to have it made anew)", root.display()))
+}
+
+/// Fetches the packages, verified as those of an image are, and lays their files out below `root`.
+///
+/// # Errors
+/// A mirror, a signature or a digest is not right, or the cache cannot be written.
+pub fn unpack_into(root: &Path, store: &Store, console: &Console) -> Result<()> {
+    let spec = ImageSpec::defaults()?;
+    let mirrors = Mirrors::find(&spec.debian, Path::new("/etc/apt"))?;
+    let (keyring, http) = (Keyring::find(spec.debian.keyring.as_deref())?, Http::new()?);
+    let source = resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store, now: resolve::now()? };
+    let names = PACKAGES.map(str::to_owned);
+    let lock = resolve::packages(&names, &spec, &source, console)?;
+    fetch::all(&lock, store, &mirrors, &http, console)?;
+    let unpacked = unpack::all(store, &lock, console)?;
+    // Beside its place, then named: a folder of that name is always a whole one.
+    let parent = root.parent().context("the cache is a folder in a folder")?;
+    let folder = tempfile::tempdir_in(parent).with_context(|| format!("making a folder in {}", parent.display()))?;
+    for package in unpacked.values() {
+        lay_out(package, store, folder.path())?;
+    }
+    fs::rename(folder.path(), root).with_context(|| format!("naming {}", root.display()))?;
+    drop(folder.keep());
+    Ok(())
+}
+
+fn lay_out(package: &Unpacked, store: &Store, root: &Path) -> Result<()> {
+    for (path, entry) in &package.entries {
+        place(path, entry, store, root).with_context(|| format!("laying out {path}"))?;
+    }
+    Ok(())
+}
+
+fn place(path: &str, entry: &Entry, store: &Store, root: &Path) -> Result<()> {
+    // Archive paths are absolute and without `..`: unpacking has refused others.
+    let to: PathBuf = root.join(path.trim_start_matches('/'));
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match &entry.kind {
+        EntryKind::Directory => fs::create_dir_all(&to)?,
+        EntryKind::File(stored) => {
+            copy(stored, store, &to)?;
+            fs::set_permissions(&to, Permissions::from_mode(u32::from(entry.mode & 0o755)))?;
+        }
+        // A target from the root would lead out of the folder.
+        EntryKind::Symlink(target) => match target.strip_prefix('/') {
+            Some(inside) => symlink(root_relative(path, inside), &to)?,
+            None => symlink(target, &to)?,
+        },
+        EntryKind::Skipped { .. } => {}
+        EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => bail!("a package of programs has a device"),
+    }
+    Ok(())
+}
+
+/// A link's target that is counted from the root, as one counted from the link: `/usr/bin/x -> /etc/x` becomes `../../etc/x`.
+fn root_relative(link: &str, inside: &str) -> PathBuf {
+    let depth = link.trim_start_matches('/').matches('/').count();
+    PathBuf::from("../".repeat(depth)).join(inside)
+}
+
+fn copy(stored: &Stored, store: &Store, to: &Path) -> Result<()> {
+    let mut from = File::open(store.root().join(&stored.file))?;
+    from.seek(SeekFrom::Start(stored.offset))?;
+    let mut to = File::create(to)?;
+    let copied = io::copy(&mut from.take(stored.len), &mut to)?;
+    if copied != stored.len {
+        bail!("the store's {} ends after {copied} of {} bytes", stored.file, stored.len);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_in_the_folder() {
+        assert_eq!(root_relative("/usr/bin/x", "etc/x"), Path::new("../../etc/x"));
+        assert_eq!(root_relative("/x", "etc/x"), Path::new("etc/x"));
+    }
+}
