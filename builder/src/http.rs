@@ -67,6 +67,17 @@ impl Http {
         request.call().is_ok_and(|response| response.status().is_success())
     }
 
+    /// How long the thing at a URL is, asked with `HEAD`.
+    pub fn length(&self, url: &str) -> Result<u64> {
+        let response = self.agent.head(url).call().with_context(|| format!("asking for the length of {url}"))?;
+        let length = response.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+        match length {
+            Some(length) if response.status().is_success() => Ok(length),
+            _ => Err(anyhow!("the server answers {} and names no length", response.status())
+                .context(format!("asking for the length of {url}"))),
+        }
+    }
+
     /// The whole of a small thing, refused beyond `limit` bytes; `None` where the server says that there is none (404, 410).
     pub fn get_if_any(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.persist(|| {

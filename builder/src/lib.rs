@@ -1,4 +1,6 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
+pub mod cli;
+pub mod commands;
 pub mod console;
 pub mod debian;
 pub mod derived;
@@ -7,8 +9,10 @@ pub mod dockerstore;
 pub mod fetch;
 pub mod filesystem;
 pub mod http;
+pub mod image;
 pub mod initramfs;
 pub mod inspect;
+pub mod kubernetes;
 pub mod lock;
 pub mod modules;
 pub mod overlay;

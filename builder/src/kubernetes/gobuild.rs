@@ -1,0 +1,303 @@
+//! A pinned Go [`Module`] becomes programs in the store: compiled once for its checksums, flags and Go version.
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::pinned::Module;
+use super::version;
+use crate::console::{Console, Hint};
+use crate::derived;
+use crate::lock::{Artifact, Origin};
+use crate::store::{Digest, Store};
+
+/// The environment that decides what comes out. Where modules come from (GOPROXY and its kin) stays as the machine has it: go.sum
+/// holds their checksums.
+const ENVIRONMENT: [(&str, &str); 8] = [
+    ("CGO_ENABLED", "0"),
+    ("GOAMD64", "v1"),
+    ("GOARCH", "amd64"),
+    ("GOEXPERIMENT", ""),
+    ("GOFIPS140", "off"),
+    ("GOFLAGS", ""),
+    ("GOOS", "linux"),
+    ("GOTOOLCHAIN", "local"),
+];
+
+/// Lines of the compiler's output that an error shows.
+const SHOWN: usize = 20;
+
+/// How long a log may stay silent during a compile.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What was compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// Digests of programs, by name.
+    pub programs: BTreeMap<String, Digest>,
+}
+
+/// The version of a Go, e.g. `1.26.8`.
+///
+/// # Errors
+/// It is not there or does not answer as Go does.
+pub fn go_version(go: &Path) -> Result<String> {
+    let output = Command::new(go)
+        .args(["env", "GOVERSION"])
+        .env("GOTOOLCHAIN", "local")
+        .output()
+        .with_context(|| format!("running {}", go.display()))?;
+    ensure!(output.status.success(), "{} env GOVERSION ended with {}", go.display(), output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .trim()
+        .strip_prefix("go")
+        .with_context(|| format!("{} says its version is `{}`", go.display(), text.trim()))?;
+    // Distributions add words behind the number.
+    Ok(version.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+/// The version of this Go, if it can compile the module.
+///
+/// # Errors
+/// No Go, or one too old; with what helps.
+pub fn fitting_go(go: &Path, module: &Module) -> Result<String> {
+    let hint = || {
+        Hint(format!(
+            "install Go {} or later and have it in PATH, or take an official server tarball: --kubernetes FILE",
+            module.go()
+        ))
+    };
+    let found = go_version(go)
+        .with_context(|| format!("compiling {} {} needs Go", module.name, module.version()))
+        .with_context(hint)?;
+    if version::go(&found)? < version::go(module.go())? {
+        return Err(anyhow!(
+            "compiling {} {} needs Go {} or later, and this machine's is {found}",
+            module.name,
+            module.version(),
+            module.go()
+        )
+        .context(hint()));
+    }
+    Ok(found)
+}
+
+/// The artifact of a module compiled by a Go.
+pub fn artifact(module: &Module, go: &str) -> Artifact {
+    Artifact {
+        name: module.name.into(),
+        version: module.version().into(),
+        size: None,
+        sha256: None,
+        origin: Origin::GoBuild {
+            module: module.path.into(),
+            module_version: format!("v{}", module.version()),
+            programs: module.programs.iter().map(|program| (*program).to_owned()).collect(),
+            go_sum: module.digest(),
+            go: go.into(),
+            flags: module.flags(),
+        },
+    }
+}
+
+/// The name that the store remembers a compile by: everything that decides its result.
+fn key(module: &Module, go: &str) -> Digest {
+    let flags = module.flags();
+    let environment = ENVIRONMENT.map(|(name, value)| format!("{name}={value}"));
+    let digest = module.digest();
+    let parts = [digest.0.as_slice(), go.as_bytes()];
+    let words = module.programs.iter().map(|program| program.as_bytes());
+    derived::key(
+        "go build 1",
+        parts
+            .into_iter()
+            .chain(words)
+            .chain(flags.iter().map(String::as_bytes))
+            .chain(environment.iter().map(String::as_bytes)),
+    )
+}
+
+/// What was compiled earlier, if the store still has it.
+pub fn remembered(module: &Module, go: &str, store: &Store) -> Option<Compiled> {
+    derived::get::<Compiled>(store, &key(module, go))
+        .filter(|compiled| compiled.programs.values().all(|digest| store.has(digest)))
+}
+
+/// Compiles the module and puts its programs into the store.
+///
+/// # Errors
+/// What the Go compiler says, its last lines; offline, a module that Go's own cache lacks.
+pub fn compile(
+    module: &Module,
+    go: &Path,
+    version: &str,
+    offline: bool,
+    store: &Store,
+    console: &Console,
+) -> Result<Compiled> {
+    let work = store.scratch()?;
+    let write = |name: &str, text: &str| {
+        fs::write(work.path().join(name), text).with_context(|| format!("writing {name} of {}", module.name))
+    };
+    write("go.mod", module.go_mod)?;
+    write("go.sum", module.go_sum)?;
+    let command = |verb: &str| {
+        let mut command = Command::new(go);
+        command.current_dir(work.path()).envs(ENVIRONMENT).arg(verb).stdin(Stdio::null());
+        if offline {
+            command.env("GOPROXY", "off");
+        }
+        command
+    };
+    let what = format!("{} {}", module.name, module.version());
+    let spinner = console.spinner(&format!("compiling {what}"));
+    spinner.message("downloading modules");
+    let packages = run(command("list").args(["-mod=readonly", "-deps"]).args(module.programs), &mut |_| {})
+        .map_err(|error| explain(error, &what, offline))?;
+    let (total, mut done) = (packages.len(), 0);
+    let out = work.path().join("out");
+    fs::create_dir(&out).with_context(|| format!("making {}", out.display()))?;
+    let mut spoke = Instant::now();
+    let mut told = |line: &str| {
+        // With -v, go names each package it compiles; those that it has compiled before it leaves out.
+        if !line.contains(' ') {
+            done += 1;
+            spinner.message(format_args!("{done} of at most {total} packages"));
+            // A log has no spinner, and minutes of silence look like a hang.
+            if !std::io::stderr().is_terminal() && spoke.elapsed() > SILENCE {
+                console.say(format_args!("compiling {what}: {done} of at most {total} packages"));
+                spoke = Instant::now();
+            }
+        }
+    };
+    run(command("build").args(module.flags()).arg("-v").arg("-o").arg(&out).args(module.programs), &mut told)
+        .map_err(|error| explain(error, &what, offline))?;
+    let mut compiled = Compiled { programs: BTreeMap::new() };
+    for package in module.programs {
+        let name = package.rsplit('/').next().unwrap_or(package);
+        let file =
+            File::open(out.join(name)).with_context(|| format!("opening the program {name} that was compiled"))?;
+        compiled.programs.insert(name.to_owned(), store.add(&mut &file)?.0);
+    }
+    derived::put(store, &key(module, version), &compiled)?;
+    Ok(compiled)
+}
+
+fn explain(error: anyhow::Error, what: &str, offline: bool) -> anyhow::Error {
+    let error = error.context(format!("compiling {what}"));
+    if offline {
+        error
+            .context(format!("{what} was not compiled before, and the network may not be used"))
+            .context(Hint("the same command without --offline compiles it".into()))
+    } else {
+        error
+    }
+}
+
+/// Runs Go, telling each line of its standard error as it comes; gives the lines of its standard output.
+fn run(command: &mut Command, told: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting go")?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        bail!("go was started without pipes")
+    };
+    let mut last: VecDeque<String> = VecDeque::new();
+    let lines = std::thread::scope(|scope| -> Result<Vec<String>> {
+        let output = scope.spawn(move || BufReader::new(stdout).lines().collect::<Result<Vec<String>, _>>());
+        for line in BufReader::new(stderr).lines() {
+            let line = line.context("reading what go says")?;
+            told(&line);
+            if last.len() == SHOWN {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+        let lines = output.join().map_err(|_| anyhow!("the thread that reads go's output panicked"))?;
+        lines.context("reading go's output")
+    })?;
+    let status = child.wait().context("waiting for go")?;
+    ensure!(status.success(), "go ended with {status}:\n{}", Vec::from(last).join("\n"));
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const MODULE: Module = Module {
+        name: "kubernetes",
+        path: "example.test/thing",
+        programs: &["example.test/thing/cmd/a", "example.test/thing/cmd/b"],
+        go_mod: "module x\n\ngo 1.26.0\n\nrequire example.test/thing v1.40.3\n",
+        go_sum: "",
+    };
+
+    /// A Go that is a script: what it was asked is kept beside it.
+    fn go(folder: &Path, version: &str, build: &str) -> PathBuf {
+        let path = folder.join("go");
+        let script = format!(
+            "#!/bin/sh\necho \"$@\" >> {0}/asked; echo \"proxy=$GOPROXY cgo=$CGO_ENABLED\" >> {0}/asked\n\
+             case $1 in env) echo go{version};; list) printf 'x\\ny\\n';; build) {build};; esac\n",
+            folder.display()
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    const BUILDS: &str = "echo x >&2; while [ \"$1\" != -o ]; do shift; done; echo A > $2/a; echo B > $2/b";
+
+    #[test]
+    fn a_compile_is_done_once_for_its_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let go = go(folder.path(), "1.26.8", BUILDS);
+        assert_eq!(fitting_go(&go, &MODULE).unwrap(), "1.26.8");
+        assert_eq!(remembered(&MODULE, "1.26.8", &store), None);
+        let compiled = compile(&MODULE, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
+        assert_eq!(compiled.programs["a"], Digest::of(b"A\n"));
+        assert_eq!(remembered(&MODULE, "1.26.8", &store), Some(compiled));
+        assert_eq!(remembered(&MODULE, "1.26.9", &store), None);
+        let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert!(
+            asked.contains("build -trimpath -buildvcs=false -mod=readonly -ldflags=-s -w -buildid= -X k8s.io"),
+            "{asked}"
+        );
+        assert!(asked.contains("proxy=off cgo=0"), "{asked}");
+    }
+
+    #[test]
+    fn an_old_or_missing_go_is_named_with_what_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = format!("{:#}", fitting_go(&folder.path().join("go"), &MODULE).unwrap_err());
+        assert!(
+            missing.contains("compiling kubernetes 1.40.3 needs Go") && missing.contains("install Go 1.26.0"),
+            "{missing}"
+        );
+        let old = format!("{:#}", fitting_go(&go(folder.path(), "1.19.2", ""), &MODULE).unwrap_err());
+        assert!(old.contains("needs Go 1.26.0 or later, and this machine's is 1.19.2"), "{old}");
+    }
+
+    #[test]
+    fn a_failed_compile_shows_what_go_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let go = go(folder.path(), "1.26.8", "echo 'no module' >&2; exit 1");
+        let error = format!("{:#}", compile(&MODULE, &go, "1.26.8", true, &store, &Console::silent()).unwrap_err());
+        for part in [
+            "kubernetes 1.40.3 was not compiled before, and the network may not be used",
+            "no module",
+            "exit status: 1",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

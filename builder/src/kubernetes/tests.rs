@@ -1,0 +1,82 @@
+//! The three ways to a release, with a Go that is a script and an official server that is not there.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// A Go that compiles every package to a file that says which it was.
+fn go(folder: &Path, version: &str) -> PathBuf {
+    let path = folder.join("go");
+    let build = "while [ \"$1\" != -o ]; do shift; done; out=$2; shift 2; for p; do echo $p > $out/${p##*/}; done";
+    let script = format!("#!/bin/sh\ncase $1 in env) echo go{version};; list) echo x;; build) {build};; esac\n");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// A port on which nobody listens.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+fn lock_of(artifacts: Vec<Artifact>) -> Lock {
+    let inputs = crate::lock::Inputs {
+        suites: Vec::new(),
+        packages: Vec::new(),
+        kubernetes: String::new(),
+        kubernetes_source: String::new(),
+        cri_dockerd: String::new(),
+    };
+    Lock { version: 1, inputs, releases: Vec::new(), artifacts }
+}
+
+#[test]
+fn what_cannot_be_reached_is_compiled_and_the_lock_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (spec, console) = (ImageSpec::defaults().unwrap(), Console::silent());
+    let go126 = go(folder.path(), "1.26.8");
+    let http = Http::new().unwrap().attempts(1);
+    let artifacts = resolve_from(&spec, NOWHERE, &go126, &store, &http, &console).unwrap();
+    let names: Vec<&str> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    assert_eq!(names, ["cri-dockerd", "kubernetes"]);
+    assert!(
+        matches!(&artifacts[1].origin, Origin::GoBuild { go, module, .. } if go == "1.26.8" && module == "k8s.io/kubernetes")
+    );
+
+    let lock = lock_of(artifacts);
+    let other = go(&folder.path().join("store"), "1.26.9");
+    let error = format!("{:#}", obtain_with(&lock, &other, &store, true, &console).unwrap_err());
+    assert!(error.contains("the lock says Go 1.26.8, and this machine's is 1.26.9"), "{error}");
+
+    let release = obtain_with(&lock, &go126, &store, true, &console).unwrap();
+    assert_eq!(release.programs.keys().collect::<Vec<_>>(), ["cri-dockerd", "kube-proxy", "kubelet"]);
+    assert_eq!(release.programs["kubelet"].artifact, "kubernetes 1.37.2 (compiled with go 1.26.8)");
+    assert_eq!((release.version.as_str(), release.cri_dockerd.as_str()), ("1.37.2", "0.4.3"));
+    // What was compiled once needs no Go any more.
+    assert_eq!(obtain_with(&lock, Path::new("/nonexistent/go"), &store, true, &console).unwrap(), release);
+
+    let mut stale = lock.clone();
+    if let Origin::GoBuild { flags, .. } = &mut stale.artifacts[1].origin {
+        flags.clear();
+    }
+    let error = format!("{:#}", obtain_with(&stale, &go126, &store, true, &console).unwrap_err());
+    assert!(error.contains("made by another version of this program"), "{error}");
+    assert!(
+        format!("{:#}", obtain_with(&lock_of(Vec::new()), &go126, &store, true, &console).unwrap_err())
+            .contains("the lock names no kubernetes")
+    );
+}
+
+#[test]
+fn an_official_tarball_that_is_demanded_is_not_compiled_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut spec = ImageSpec::defaults().unwrap();
+    spec.kubernetes.source = KubernetesSource::Tarball;
+    let http = Http::new().unwrap().attempts(1);
+    let error =
+        resolve_from(&spec, NOWHERE, &go(folder.path(), "1.26.8"), &store, &http, &Console::silent()).unwrap_err();
+    assert!(format!("{error:#}").contains("/v1.37.2/kubernetes-server-linux-amd64.tar.gz.sha256"), "{error:#}");
+    spec.kubernetes.version = "1.30.1".into();
+    let error = resolve_from(&spec, NOWHERE, Path::new("go"), &store, &http, &Console::silent()).unwrap_err();
+    assert!(format!("{error:#}").contains("Kubernetes 1.30 is not supported"), "{error:#}");
+}

@@ -1,0 +1,98 @@
+//! The text of a Kubernetes version becomes a [`Version`] that this program can make a node of.
+use std::fmt;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::console::Hint;
+
+/// The oldest minor of Kubernetes 1 that is supported.
+pub const OLDEST_MINOR: u32 = 34;
+
+/// `1.MINOR.PATCH`, with what follows a `-` for versions before a release.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The minor version.
+    pub minor: u32,
+    /// The rest: patch, and perhaps `-rc.1`.
+    rest: String,
+}
+
+impl Version {
+    /// Reads `1.37.2` or `v1.37.2`.
+    ///
+    /// # Errors
+    /// Another form; a version older than 1.34, with the reason.
+    pub fn parse(text: &str) -> Result<Version> {
+        let form = || anyhow!("the Kubernetes version `{text}` is not of the form 1.37.2");
+        let (major, rest) = text.trim_start_matches('v').split_once('.').ok_or_else(form)?;
+        let (minor, rest) = rest.split_once('.').ok_or_else(form)?;
+        let patch = rest.split('-').next().unwrap_or_default();
+        let minor: u32 = minor.parse().map_err(|_| form())?;
+        let plain = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+        ensure!(major == "1" && patch.parse::<u32>().is_ok() && plain, form());
+        ensure!(minor >= OLDEST_MINOR, too_old(minor));
+        Ok(Version { minor, rest: rest.to_owned() })
+    }
+}
+
+fn too_old(minor: u32) -> anyhow::Error {
+    let why = match minor {
+        ..24 => "before 1.24 kubelet spoke to docker by itself, and this image has cri-dockerd for that",
+        _ => {
+            "it is out of support upstream, and this image's etcd 3.6, cgroup v2 and cri-dockerd were tried with 1.34 and later alone"
+        }
+    };
+    anyhow!("Kubernetes 1.{minor} is not supported: {why}")
+        .context(Hint("take 1.34 or later: --kubernetes 1.37.2".into()))
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1.{}.{}", self.minor, self.rest)
+    }
+}
+
+/// A Go version `1.26.8`, for comparing.
+///
+/// # Errors
+/// Another form.
+pub fn go(text: &str) -> Result<(u32, u32, u32)> {
+    let mut parts = text.trim_start_matches("go").split('.');
+    let mut next = || match parts.next() {
+        // `26rc1` counts as 26: what is tried before a release compiles what the release does.
+        Some(part) => part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse::<u32>(),
+        None => Ok(0),
+    };
+    let mut number = || next().with_context(|| format!("reading the Go version `{text}`"));
+    Ok((number()?, number()?, number()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: &str) {
+        let got = Version::parse(text).map_or_else(|error| format!("{error:#}"), |version| version.to_string());
+        assert!(got.contains(want), "{got}");
+    }
+
+    #[test]
+    fn versions_are_read_or_refused_with_the_reason() {
+        check("1.37.2", "1.37.2");
+        check("v1.34.0-rc.1", "1.34.0-rc.1");
+        check("1.33.9", "Kubernetes 1.33 is not supported: it is out of support upstream");
+        check("1.8.15", "before 1.24 kubelet spoke to docker by itself");
+        for bad in ["1.37", "2.37.1", "latest", "1.x.2", "1.37.x", "1.37.2/../..", ""] {
+            check(bad, "is not of the form 1.37.2");
+        }
+    }
+
+    #[test]
+    fn go_versions_compare_as_numbers() {
+        assert!(go("go1.26.8").unwrap() > go("1.26.0").unwrap());
+        assert!(go("1.9").unwrap() < go("1.10").unwrap());
+        assert_eq!(go("1.26rc1").unwrap(), (1, 26, 0));
+        assert!(go("devel").is_err());
+    }
+}
