@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use kscratch_formats::cpio::{self, Member, MemberKind};
 
-use crate::tree::{Content, Kind, Tree};
+use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::write::Contents;
 
 /// The level that `zstd` calls its default: the archive is small, and a warm build makes it anew.
@@ -45,4 +45,21 @@ fn whole(contents: &Contents, content: &Content) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(content.len())?];
     contents.read(content, 0, &mut bytes)?;
     Ok(bytes)
+}
+
+/// What is in the archive: init, the modules that reach the root, mount points, and the console that the kernel opens for init.
+///
+/// # Errors
+/// Modules that want something at a path that is taken.
+pub fn tree(modules: &Tree, init: &'static [u8]) -> Result<Tree> {
+    let origin = || Origin { declaration: "initramfs".to_owned(), artifact: "kscratch-image".to_owned() };
+    let mut tree = Tree::default();
+    for folder in ["/dev", "/proc", "/run", "/sys", "/sysroot"] {
+        tree.insert(folder, Node::directory(0o755, origin()))?;
+    }
+    let console = Kind::CharDevice { major: 5, minor: 1 };
+    tree.insert("/dev/console", Node { kind: console, ..Node::file(Vec::new(), 0o600, origin()) })?;
+    tree.insert("/init", Node::file(init.to_vec(), 0o755, origin()))?;
+    tree.insert("/etc/initrd-release", Node::file(Vec::new(), 0o644, origin()))?;
+    Ok(tree.merge(modules.clone())?.complete()?)
 }

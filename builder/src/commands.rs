@@ -1,0 +1,279 @@
+//! Parsed arguments become calls of the library, and their answers text on standard output.
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::CommandFactory;
+
+use crate::cli::{
+    BuildArgs, Cli, ColorChoice, Command, InspectArgs, LockArgs, OutputOptions, Role, RunArgs, SpecArgs, StampArgs,
+    WhyArgs,
+};
+use crate::console::{Console, Hint, Verbosity, human_bytes};
+use crate::image::{self, Built, Workshop};
+use crate::lock::Lock;
+use crate::spec::{self, ImageSpec};
+use crate::store::Store;
+use crate::{inspect, resolve, run, stamp, write};
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// Whatever the command says.
+pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
+    match cli.command {
+        Command::Build(args) => build(&args, console)?,
+        Command::Lock(args) => lock(&args, console)?,
+        Command::Config(args) => config(&args)?,
+        Command::Inspect(args) => inspect(&args)?,
+        Command::Stamp(args) => stamp(&args, console)?,
+        Command::Run(args) => return run(&args, console),
+        Command::Why(args) => why(&args, console)?,
+        Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(&kscratch_metadata::json_schema())?))?,
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kscratch-image", &mut text);
+            print(&String::from_utf8(text)?)?;
+        }
+        Command::Man { directory } => {
+            std::fs::create_dir_all(&directory)
+                .with_context(|| format!("making the folder {}", directory.display()))?;
+            clap_mangen::generate_to(Cli::command(), &directory)
+                .with_context(|| format!("writing man pages into {}", directory.display()))?;
+            console.say(format_args!("man pages written into {}", directory.display()));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The console that the options ask for.
+pub fn console(options: &OutputOptions) -> Console {
+    let verbosity = match (options.quiet, options.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, 1) => Verbosity::Verbose,
+        (false, _) => Verbosity::Debug,
+    };
+    let colour = match options.color {
+        ColorChoice::Auto => None,
+        ColorChoice::Always => Some(true),
+        ColorChoice::Never => Some(false),
+    };
+    Console::stderr(verbosity, colour)
+}
+
+fn build(args: &BuildArgs, console: &Console) -> Result<()> {
+    if args.role == Role::Master {
+        return Err(anyhow!("the master role comes next; this version builds nodes")
+            .context(Hint("kscratch-image build --role node".into())));
+    }
+    let spec = read_spec(&args.spec)?;
+    let esp_files = metadata(args.metadata.as_deref())?;
+    let format = match args.format {
+        crate::cli::Format::Raw => write::Format::Raw,
+        crate::cli::Format::RawZst => write::Format::RawZst,
+        crate::cli::Format::Qcow2 => write::Format::Qcow2,
+    };
+    let default = || PathBuf::from(format!("kscratch-{}.{}", args.role.as_str(), args.format.extension()));
+    let output = args.output.clone().unwrap_or_else(default);
+    let workshop = workshop(&args.spec, console)?;
+    let _alone = workshop.store.lock()?;
+    let lock = choose(&spec, args, &workshop)?;
+    let request = image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, format };
+    let built = image::build(&request, &workshop)?;
+    summary(&request.output, &built, console);
+    Ok(())
+}
+
+/// The lock to build from: the one there is if it fits, otherwise a new one.
+fn choose(spec: &ImageSpec, args: &BuildArgs, workshop: &Workshop) -> Result<Lock> {
+    let path = lock_path(&args.spec);
+    if args.locked {
+        if !path.exists() {
+            return Err(anyhow!("there is no {}", path.display())
+                .context(Hint("run `kscratch-image lock` first, or build without --locked".into())));
+        }
+        let lock = Lock::read(&path)?;
+        lock.matches(spec).with_context(|| format!("building from {}", path.display()))?;
+        return Ok(lock);
+    }
+    if path.exists() {
+        let lock = Lock::read(&path)?;
+        if lock.matches(spec).is_ok() {
+            workshop.console.say(format_args!("building what {} says", path.display()));
+            return Ok(lock);
+        }
+        workshop.console.say(format_args!("{} was made for other settings: choosing anew", path.display()));
+    }
+    let lock = image::lock(spec, workshop)?;
+    lock.write(&path)?;
+    told(&lock, &path, &workshop.console);
+    Ok(lock)
+}
+
+fn told(lock: &Lock, path: &Path, console: &Console) {
+    let bytes = lock.artifacts.iter().filter_map(|artifact| artifact.size).sum();
+    console.say(format_args!("{}: {} artifacts, {}", path.display(), lock.artifacts.len(), human_bytes(bytes)));
+    for artifact in &lock.artifacts {
+        console.detail(format_args!("  {} {}", artifact.name, artifact.version));
+    }
+}
+
+fn summary(output: &Path, built: &Built, console: &Console) {
+    let written = &built.written;
+    console.say(format_args!("image      {}", output.display()));
+    console.say(format_args!(
+        "size       {} ({} allocated), {} files in the root",
+        human_bytes(written.len),
+        human_bytes(written.allocated),
+        built.files
+    ));
+    console.say(format_args!("digest     {}", written.digest));
+    let steps: Vec<String> =
+        built.steps.iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64())).collect();
+    console.say(format_args!("time       {}", steps.join(", ")));
+}
+
+fn lock(args: &LockArgs, console: &Console) -> Result<()> {
+    let spec = read_spec(&args.spec)?;
+    let workshop = workshop(&args.spec, console)?;
+    let _alone = workshop.store.lock()?;
+    let path = lock_path(&args.spec);
+    let fresh = image::lock(&spec, &workshop)?;
+    let lock =
+        if args.update.is_empty() { fresh } else { resolve::update(&spec, &Lock::read(&path)?, fresh, &args.update)? };
+    lock.write(&path)?;
+    told(&lock, &path, console);
+    Ok(())
+}
+
+fn config(args: &SpecArgs) -> Result<()> {
+    let plain = args.config.is_none() && args.kubernetes.is_none() && args.debian_mirror.is_none();
+    if plain {
+        return print(spec::DEFAULT);
+    }
+    print(&toml::to_string_pretty(&read_spec(args)?).context("printing the settings")?)
+}
+
+fn inspect(args: &InspectArgs) -> Result<()> {
+    let report = inspect::report(&args.image, args.files)?;
+    if args.json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
+    }
+    print(&report.to_string())
+}
+
+fn stamp(args: &StampArgs, console: &Console) -> Result<()> {
+    let role = read_text(&args.metadata)?;
+    let secrets = args.secrets.as_deref().map(read_text).transpose()?;
+    let role_name = args.metadata.display().to_string();
+    let secrets_name =
+        args.secrets.as_ref().map_or_else(|| "secrets.toml".to_owned(), |path| path.display().to_string());
+    let texts = stamp::Texts { role: &role, secrets: secrets.as_deref(), names: (&role_name, &secrets_name) };
+    let time = i64::try_from(resolve::now()?).context("taking this machine's clock as a time")?;
+    stamp::stamp(&args.image, &texts, time)?;
+    console.say(format_args!("{} has the role metadata of {role_name}", args.image.display()));
+    Ok(())
+}
+
+fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
+    let forwards = args.forward.iter().map(|text| text.parse().map_err(|error: String| anyhow!(error)));
+    let options = run::Options {
+        image: args.image.clone(),
+        direct: args.direct,
+        memory: args.memory,
+        cpus: args.cpus,
+        forwards: forwards.collect::<Result<_>>()?,
+        metadata: args.metadata.clone(),
+        disk_size: args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?,
+        timeout: args.timeout.map(Duration::from_secs),
+        overlay: args.overlay.clone(),
+    };
+    Ok(run::run(&options, console)?.exit_code().into())
+}
+
+fn why(args: &WhyArgs, console: &Console) -> Result<()> {
+    let spec = read_spec(&args.spec)?;
+    let workshop = workshop(&args.spec, console)?;
+    let _alone = workshop.store.lock()?;
+    let path = lock_path(&args.spec);
+    let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, &workshop)? };
+    lock.matches(&spec)?;
+    let (root, _unpacked) = image::root(&spec, &lock, role(args.role), &workshop, &mut image::Clock::start())?;
+    let _ = (&root.tree, &args.path);
+    Ok(())
+}
+
+fn role(role: Role) -> spec::Role {
+    match role {
+        Role::Node => spec::Role::Node,
+        Role::Master => spec::Role::Master,
+    }
+}
+
+/// The settings: the defaults, the config file over them, the options over that.
+fn read_spec(args: &SpecArgs) -> Result<ImageSpec> {
+    let mut spec = match &args.config {
+        Some(file) => ImageSpec::read(file)?,
+        None => ImageSpec::defaults()?,
+    };
+    if let Some(kubernetes) = &args.kubernetes {
+        if Path::new(kubernetes).exists() {
+            let path = std::fs::canonicalize(kubernetes).with_context(|| format!("looking for {kubernetes}"))?;
+            spec.kubernetes.source = spec::KubernetesSource::Path(path);
+        } else {
+            spec.kubernetes.version = kubernetes.trim_start_matches('v').to_owned();
+        }
+    }
+    if let Some(mirror) = &args.debian_mirror {
+        spec.debian.mirror = Some(mirror.clone());
+    }
+    Ok(spec)
+}
+
+fn workshop(args: &SpecArgs, console: &Console) -> Result<Workshop> {
+    let cache = match &args.cache {
+        Some(folder) => folder.clone(),
+        None => default_cache()?,
+    };
+    Ok(Workshop { store: Store::open(&cache)?, offline: args.offline, console: console.clone() })
+}
+
+/// The user's cache folder (XDG Base Directory Specification).
+fn default_cache() -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let base = base.context("finding a cache folder: neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("kscratch"))
+}
+
+fn lock_path(args: &SpecArgs) -> PathBuf {
+    let beside = |config: &PathBuf| config.parent().unwrap_or(Path::new("")).join("kscratch.lock");
+    args.lock.clone().unwrap_or_else(|| args.config.as_ref().map_or_else(|| PathBuf::from("kscratch.lock"), beside))
+}
+
+/// Role metadata for the ESP, refused if init would refuse it.
+fn metadata(file: Option<&Path>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let Some(file) = file else { return Ok(BTreeMap::new()) };
+    let text = read_text(file)?;
+    let name = file.display().to_string();
+    kscratch_metadata::parse(&text)
+        .map_err(|errors| anyhow!(errors.named(&name, "secrets.toml")))
+        .with_context(|| format!("reading role metadata from {name}"))?;
+    Ok(BTreeMap::from([("/kscratch/role.toml".to_owned(), text.into_bytes())]))
+}
+
+fn read_text(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+}
+
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough (`| head`).
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing to standard output"),
+    }
+}

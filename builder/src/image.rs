@@ -1,0 +1,281 @@
+//! A spec and its lock become a disk image: `build` is the table of contents, every verb stands in the module of its name.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::console::{Console, Hint};
+use crate::debian::keyring::Keyring;
+use crate::debian::mirror::Mirrors;
+use crate::http::Http;
+use crate::kubernetes::{self, Release};
+use crate::lock::Lock;
+use crate::modules::{self, KernelModules};
+use crate::overlay::{self, Versions};
+use crate::plan::DiskPlan;
+use crate::reach::{self, Package};
+use crate::spec::{ImageSpec, Role};
+use crate::store::Store;
+use crate::tree::{Content, Kind, Node, Origin, Tree};
+use crate::unpack::{self, Unpacked};
+use crate::{dockerstore, fetch, filesystem, initramfs, plan, resolve, uki, write};
+
+/// Where artifacts come from and go to.
+#[derive(Debug)]
+pub struct Workshop {
+    /// The store of verified files.
+    pub store: Store,
+    /// Whether the network may be used.
+    pub offline: bool,
+    /// What is told.
+    pub console: Console,
+}
+
+/// What is built, and where it goes.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The settings.
+    pub spec: &'a ImageSpec,
+    /// Exactly which artifacts.
+    pub lock: &'a Lock,
+    /// The role.
+    pub role: Role,
+    /// Files for the ESP by absolute path: role metadata, secrets.
+    pub esp_files: BTreeMap<String, Vec<u8>>,
+    /// The file to write.
+    pub output: PathBuf,
+    /// Its form.
+    pub format: write::Format,
+}
+
+/// A finished image.
+#[derive(Debug)]
+pub struct Built {
+    /// The file and its digest.
+    pub written: write::Written,
+    /// Regular files in the root.
+    pub files: usize,
+    /// How long each step took.
+    pub steps: Vec<(&'static str, Duration)>,
+}
+
+/// The root tree with what is needed around it.
+#[derive(Debug)]
+pub struct Root {
+    /// The tree.
+    pub tree: Tree,
+    /// Versions of what is in it.
+    pub versions: Versions,
+    /// The kernel's modules, those of the initramfs among them.
+    modules: KernelModules,
+}
+
+/// Chooses every artifact anew.
+///
+/// # Errors
+/// No network where one is needed; a mirror, signature, index or version that is not right.
+pub fn lock(spec: &ImageSpec, workshop: &Workshop) -> Result<Lock> {
+    if workshop.offline {
+        return Err(anyhow!("choosing artifacts asks the Debian mirror, and the network may not be used").context(
+            Hint("run `kscratch-image lock` with a network once, then build with --locked --offline".into()),
+        ));
+    }
+    let mirrors = Mirrors::find(&spec.debian, Path::new("/etc/apt"))?;
+    let keyring = Keyring::find(spec.debian.keyring.as_deref())?;
+    let http = Http::new()?;
+    let source = resolve::Source {
+        mirrors: &mirrors,
+        keyring: &keyring,
+        http: &http,
+        store: &workshop.store,
+        now: resolve::now()?,
+    };
+    let kubernetes = kubernetes::resolve(spec, &workshop.store, &http, &workshop.console)?;
+    resolve::lock(spec, &source, kubernetes, &workshop.console)
+}
+
+/// Makes the root tree of a role, checked.
+///
+/// # Errors
+/// Whatever a step says: an artifact that is missing, a library that nothing has, a check that fails.
+pub fn root(
+    spec: &ImageSpec,
+    lock: &Lock,
+    role: Role,
+    workshop: &Workshop,
+    clock: &mut Clock,
+) -> Result<(Root, Unpackeds)> {
+    obtain(spec, lock, workshop)?;
+    clock.done("fetch");
+    let release = kubernetes::obtain(lock, &workshop.store, workshop.offline, &workshop.console)?;
+    clock.done("kubernetes");
+    let unpacked = Unpackeds { by_name: unpack::all(&workshop.store, lock, &workshop.console)? };
+    let packages = unpacked.packages(lock)?;
+    clock.done("unpack");
+    let modules = modules::kernel(&spec.kernel, &packages, &workshop.store)?;
+    clock.done("modules");
+    let versions = Versions {
+        kubernetes: spec.kubernetes.version.clone(),
+        cri_dockerd: spec.cri_dockerd.version.clone(),
+        docker: lock.get("docker.io").map(|artifact| artifact.version.clone()).unwrap_or_default(),
+        kernel: modules.version.clone(),
+    };
+    let tree = overlay::base(role, &versions)?
+        .merge(overlay::manifests(&spec.manifests.files)?)?
+        .merge(reach::reach(spec, role, &packages, &workshop.store)?)?
+        .merge(programs(&release)?)?
+        .merge(modules.root.clone())?
+        .merge(dockerstore::seed(&images(spec, &workshop.store)?)?)?
+        .complete()?;
+    clock.done("tree");
+    Ok((Root { tree, versions, modules }, unpacked))
+}
+
+/// Builds the image.
+///
+/// # Errors
+/// Whatever a step says; nothing is left half-written.
+pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
+    let mut clock = Clock::start();
+    let (spec, store) = (request.spec, &workshop.store);
+    let time = i64::try_from(source_date(request.lock)?).context("taking SOURCE_DATE_EPOCH as a time")?;
+    let (root, unpacked) = root(spec, request.lock, request.role, workshop, &mut clock)?;
+    let packages = unpacked.packages(request.lock)?;
+    let root_filesystem = filesystem::root(&root.tree, spec.disk.root.0, time)?;
+    let state = filesystem::state(spec.disk.state.0, time, &root_filesystem.digest)?;
+    let boot = boot_file(spec, &root, &packages, &root_filesystem, store, time)?;
+    let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, time)?;
+    let plan = plan::disk(esp, root_filesystem, state)?;
+    clock.done("filesystems");
+    let written = write_disk(&plan, request, workshop)?;
+    clock.done("write");
+    let files = root.tree.nodes.values().filter(|node| matches!(node.kind, Kind::File(_))).count();
+    Ok(Built { written, files, steps: clock.steps })
+}
+
+/// The packages of a lock as they were unpacked, by name.
+#[derive(Debug)]
+pub struct Unpackeds {
+    by_name: BTreeMap<String, Unpacked>,
+}
+
+impl Unpackeds {
+    /// With their versions.
+    fn packages<'a>(&'a self, lock: &'a Lock) -> Result<Vec<Package<'a>>> {
+        let with_version = |(name, unpacked): (&'a String, &'a Unpacked)| {
+            let artifact = lock.get(name).with_context(|| format!("the lock does not name the package {name}"))?;
+            Ok(Package { name, version: &artifact.version, unpacked })
+        };
+        self.by_name.iter().map(with_version).collect()
+    }
+}
+
+/// Steps and how long they took.
+#[derive(Debug)]
+pub struct Clock {
+    last: Instant,
+    steps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    /// From now on.
+    pub fn start() -> Clock {
+        Clock { last: Instant::now(), steps: Vec::new() }
+    }
+
+    fn done(&mut self, step: &'static str) {
+        self.steps.push((step, self.last.elapsed()));
+        self.last = Instant::now();
+    }
+}
+
+/// Fetches what the store lacks, or says what is missing.
+fn obtain(spec: &ImageSpec, lock: &Lock, workshop: &Workshop) -> Result<()> {
+    if workshop.offline {
+        return fetch::offline(lock, &workshop.store);
+    }
+    if fetch::missing(lock, &workshop.store).is_empty() {
+        return Ok(());
+    }
+    let mirrors = Mirrors::find(&spec.debian, Path::new("/etc/apt"))?;
+    fetch::all(lock, &workshop.store, &mirrors, &Http::new()?, &workshop.console)?;
+    Ok(())
+}
+
+/// Kubernetes' programs and cri-dockerd, in `/usr/bin`.
+fn programs(release: &Release) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for (name, program) in &release.programs {
+        let path = format!("/usr/bin/{name}");
+        let origin = Origin { declaration: format!("program {path}"), artifact: program.artifact.clone() };
+        tree.insert(&path, Node::file(Content::Stored(program.file.clone()), 0o755, origin))?;
+    }
+    Ok(tree)
+}
+
+/// Images in docker's store at first boot: our own and those that the spec names.
+fn images(spec: &ImageSpec, store: &Store) -> Result<Vec<dockerstore::Image>> {
+    let mut images = vec![
+        dockerstore::compose(dockerstore::PAUSE, "pause", overlay::programs::PAUSE, None)?,
+        dockerstore::compose(dockerstore::HELLO, "hello", overlay::programs::HELLO, Some(8080))?,
+    ];
+    for archive in &spec.images.load {
+        let name = archive.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        images.extend(dockerstore::load(archive, &name, store)?);
+    }
+    Ok(images)
+}
+
+/// Kernel, initramfs and command line in one EFI program.
+fn boot_file(
+    spec: &ImageSpec,
+    root: &Root,
+    packages: &[Package<'_>],
+    filesystem: &filesystem::Filesystem,
+    store: &Store,
+    time: i64,
+) -> Result<std::sync::Arc<[u8]>> {
+    let version = &root.versions.kernel;
+    let early = initramfs::tree(&root.modules.initramfs, overlay::programs::INIT)?;
+    let initramfs = initramfs::archive(&early, store.root(), time)?;
+    let cmdline = uki::command_line(plan::root_guid(&filesystem.digest), &spec.kernel.console, &spec.kernel.cmdline)?;
+    uki::build(&uki::Boot {
+        stub: &package_file(packages, &spec.boot.stub, store)?,
+        kernel: &package_file(packages, &format!("/boot/vmlinuz-{version}"), store)?,
+        version,
+        initramfs: &initramfs,
+        cmdline: &cmdline,
+        os_release: &overlay::os_release(),
+    })
+}
+
+/// A file that the builder itself needs from a package.
+fn package_file(packages: &[Package<'_>], path: &str, store: &Store) -> Result<Vec<u8>> {
+    let found = packages.iter().find_map(|package| match &package.unpacked.get(path)?.kind {
+        unpack::EntryKind::File(stored) => Some(stored),
+        _ => None,
+    });
+    let stored = found.with_context(|| format!("none of the fetched packages holds {path}"))?;
+    store.read(stored).with_context(|| format!("reading {path}"))
+}
+
+fn write_disk(plan: &DiskPlan, request: &Request<'_>, workshop: &Workshop) -> Result<write::Written> {
+    let bar = std::sync::Mutex::new(workshop.console.bytes("writing the disk", write::work(&plan.image)));
+    let progress = |bytes: u64| {
+        if let Ok(mut bar) = bar.lock() {
+            bar.add(bytes);
+        }
+    };
+    write::disk(plan, workshop.store.root(), request.format, &request.output, &progress)
+}
+
+/// `SOURCE_DATE_EPOCH`, or the newest date of the Debian releases in the lock; seconds since 1970.
+fn source_date(lock: &Lock) -> Result<u64> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => {
+            text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds since 1970"))
+        }
+        Err(_) => Ok(lock.source_date()),
+    }
+}
