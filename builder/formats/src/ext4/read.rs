@@ -17,6 +17,8 @@ const METADATA_CSUM: u32 = 0x400;
 const MAX_DIRECTORY: u64 = 64 << 20;
 /// Extents of one file beyond this are taken for damage.
 const MAX_RUNS: usize = 1 << 16;
+/// More blocks, and longer files in bytes, are taken for damage: sums of what is below cannot overflow.
+const MAX_SIZE: u64 = 1 << 44;
 /// The deepest tree of directories that is followed.
 const MAX_DEPTH: usize = 256;
 
@@ -106,7 +108,9 @@ impl<R: ReadAt> Reader<R> {
         let (log_block, inode_size) = (u32_at(&sb, 0x18), u64::from(u16_at(&sb, 0x58)));
         let inodes_per_group = u32_at(&sb, 0x28);
         let descriptor = if wide { u64::from(u16_at(&sb, 0xFE)) } else { 32 };
+        let blocks = u64::from(u32_at(&sb, 0x04)) | high(0x150);
         if log_block > 6
+            || blocks > MAX_SIZE
             || !(128..=4096).contains(&inode_size)
             || inodes_per_group == 0
             || !(32..=1024).contains(&descriptor)
@@ -119,7 +123,7 @@ impl<R: ReadAt> Reader<R> {
         Ok(Reader {
             disk,
             block: 1024 << log_block,
-            blocks: u64::from(u32_at(&sb, 0x04)) | high(0x150),
+            blocks,
             free: u64::from(u32_at(&sb, 0x0C)) | high(0x158),
             inodes: u32_at(&sb, 0x00),
             inodes_per_group,
@@ -213,6 +217,9 @@ impl<R: ReadAt> Reader<R> {
             let target = found.block.get(..found.len as usize);
             take(target.ok_or_else(|| ReadError::Damaged("a link's target is too long".to_owned()))?);
             return Ok(());
+        }
+        if found.len > MAX_SIZE {
+            return damaged(format!("inode {} claims {} bytes", found.number, found.len));
         }
         let zeros = [0; 4096];
         let mut buffer = vec![0; 256 << 10];
