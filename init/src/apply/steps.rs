@@ -19,6 +19,9 @@ const LEASE_WITHIN: Duration = Duration::from_secs(30);
 /// How long other links are waited for once one has its lease.
 const OTHERS_WITHIN: Duration = Duration::from_secs(2);
 
+/// Steps that take longer are told with `kscratch.log=debug`.
+const WORTH_A_LINE: Duration = Duration::from_millis(20);
+
 /// The machine that a plan is applied to.
 pub struct Machine<'a> {
     sys: &'a dyn Sys,
@@ -50,8 +53,15 @@ impl<'a> Machine<'a> {
         let kept: BTreeSet<&str> = phase.steps.iter().filter_map(written).collect();
         let mut faults: Vec<String> = Vec::new();
         for step in &phase.steps {
+            let begun = log::monotonic();
             if let Err(error) = self.step(step, &kept) {
                 faults.push(format!("{error:#}"));
+            }
+            let took = log::monotonic().saturating_sub(begun);
+            if took > WORTH_A_LINE {
+                // The first line of a step names it; files and rulesets follow in further ones.
+                let step = step.to_string();
+                log::debug(format_args!("{} took {:.3} s", step.lines().next().unwrap_or_default(), took.as_secs_f64()));
             }
         }
         if let Err(error) = self.first_leases() {
@@ -132,7 +142,7 @@ impl<'a> Machine<'a> {
     /// hold up the boot.
     fn first_leases(&mut self) -> Result<()> {
         let mut end = log::monotonic() + LEASE_WITHIN;
-        while self.leases.iter().any(|keeper| keeper.lease().is_none()) {
+        loop {
             let now = log::monotonic();
             for keeper in &mut self.leases {
                 let mut changes = keeper.timer(now);
@@ -144,7 +154,7 @@ impl<'a> Machine<'a> {
                     }
                 }
             }
-            if now >= end {
+            if now >= end || self.leases.iter().all(|keeper| keeper.lease().is_some()) {
                 break;
             }
             let next = self.leases.iter().filter_map(Keeper::next_deadline).fold(end, Duration::min);

@@ -40,6 +40,7 @@ pub fn boot(sys: &'static dyn Sys) -> Result<std::convert::Infallible> {
     let cmdline = CommandLine::parse(&text);
     log::set_debug(cmdline.debug);
     log::line(format_args!("kscratch {} on the root", env!("CARGO_PKG_VERSION")));
+    wake_random_numbers();
     if let Err(error) = sys.catch_ctrl_alt_del() {
         log::line(format_args!("ctrl-alt-del resets at once: {error}"));
     }
@@ -85,6 +86,23 @@ fn tell(services: &[Service]) {
     if !services.is_empty() {
         let names: Vec<&str> = services.iter().map(|service| service.name).collect();
         log::line(format_args!("boot is done; services: {}", names.join(", ")));
+    }
+}
+
+/// On a machine without a hardware source the kernel begins to collect randomness only when somebody asks and waits for it
+/// (drivers/char/random.c, `try_to_generate_entropy`); whoever merely polls `/dev/random` would wait for minutes. So ask now, beside
+/// the rest of the boot: DHCP, dockerd and kubelet all need it.
+fn wake_random_numbers() {
+    let work = || {
+        // As in the thread for hardware: signals belong to the event loop.
+        let _ = nix::sys::signal::SigSet::all().thread_block();
+        let begun = log::monotonic();
+        let got = rustix::rand::getrandom(&mut [0_u8; 1], rustix::rand::GetRandomFlags::empty());
+        let took = log::monotonic().saturating_sub(begun).as_secs_f64();
+        log::debug(format_args!("random numbers are ready after {took:.3} s ({got:?})"));
+    };
+    if let Err(error) = std::thread::Builder::new().name("random".to_owned()).spawn(work) {
+        log::line(format_args!("starting the thread that wakes the random numbers: {error}"));
     }
 }
 
