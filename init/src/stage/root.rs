@@ -72,6 +72,8 @@ pub fn boot(sys: &'static dyn Sys) -> Result<std::convert::Infallible> {
             Options::machine()
         }
     };
+    // The boot record is a file on state: held open, it would keep state from being unmounted at the end.
+    drop(phases);
     let services = std::mem::take(&mut machine.services);
     let options = Options { leases: std::mem::take(&mut machine.leases), ..options };
     tell(&services);
