@@ -1,4 +1,5 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod console;
@@ -26,4 +27,5 @@ pub mod store;
 pub mod tree;
 pub mod uki;
 pub mod unpack;
+pub mod why;
 pub mod write;

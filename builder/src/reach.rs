@@ -333,4 +333,4 @@ fn library_package(soname: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
