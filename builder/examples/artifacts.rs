@@ -24,7 +24,8 @@ fn run() -> Result<()> {
     let http = Http::new()?;
 
     let start = Instant::now();
-    let source = resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: resolve::now()? };
+    let source =
+        resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: resolve::now()? };
     let lock = resolve::lock(&spec, &source, Vec::new(), &console)?;
     println!("resolved {} artifacts in {:.2?}", lock.artifacts.len(), start.elapsed());
     lock.write(&cache.join("kscratch.lock"))?;
@@ -39,12 +40,20 @@ fn run() -> Result<()> {
     let entries = unpacked.values().map(|package| package.entries.len()).sum::<usize>();
     let files = unpacked.values().flat_map(|package| package.entries.values());
     let kept: u64 = files.map(|entry| if let EntryKind::File(stored) = &entry.kind { stored.len } else { 0 }).sum();
-    println!("unpacked {} packages, {entries} entries, {} kept, in {:.2?}", unpacked.len(), human_bytes(kept), start.elapsed());
+    println!(
+        "unpacked {} packages, {entries} entries, {} kept, in {:.2?}",
+        unpacked.len(),
+        human_bytes(kept),
+        start.elapsed()
+    );
     let start = Instant::now();
     unpack::all(&store, &lock, &console)?;
     println!("read the indices again in {:.2?}", start.elapsed());
 
-    let missing = spec.programs.iter().filter(|program| !unpacked.get(&program.package).is_some_and(|p| p.get(&program.path).is_some()));
+    let missing = spec
+        .programs
+        .iter()
+        .filter(|program| unpacked.get(&program.package).is_none_or(|package| package.get(&program.path).is_none()));
     for program in missing {
         println!("MISSING {} in {}", program.path, program.package);
     }

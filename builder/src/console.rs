@@ -50,24 +50,12 @@ impl Console {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let bars = (terminal && verbosity != Verbosity::Quiet)
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Console {
-            inner: Arc::new(Inner {
-                verbosity,
-                colour: colour.unwrap_or(terminal && !no_color),
-                bars,
-            }),
-        }
+        Console { inner: Arc::new(Inner { verbosity, colour: colour.unwrap_or(terminal && !no_color), bars }) }
     }
 
     /// A console that says nothing (tests, and library calls that report by themselves).
     pub fn silent() -> Console {
-        Console {
-            inner: Arc::new(Inner {
-                verbosity: Verbosity::Quiet,
-                colour: false,
-                bars: None,
-            }),
-        }
+        Console { inner: Arc::new(Inner { verbosity: Verbosity::Quiet, colour: false, bars: None }) }
     }
 
     /// How much is told.
@@ -112,7 +100,8 @@ impl Console {
     pub fn bytes(&self, label: &str, total: u64) -> Progress {
         let bar = self.inner.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total));
-            let template = "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {binary_bytes_per_sec:>12}";
+            let template =
+                "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {binary_bytes_per_sec:>12}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
@@ -123,11 +112,7 @@ impl Console {
             console: self.clone(),
             bar,
             label: label.to_owned(),
-            state: PlainState {
-                done: 0,
-                total,
-                said: Instant::now(),
-            },
+            state: PlainState { done: 0, total, said: Instant::now() },
         }
     }
 
@@ -146,20 +131,12 @@ impl Console {
             console: self.clone(),
             bar,
             label: label.to_owned(),
-            state: PlainState {
-                done: 0,
-                total: 0,
-                said: Instant::now(),
-            },
+            state: PlainState { done: 0, total: 0, said: Instant::now() },
         }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.inner.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.inner.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn line(&self, line: &str) {
@@ -202,11 +179,7 @@ impl Progress {
                 let done = human_bytes(self.state.done);
                 match self.state.total {
                     0 => self.console.say(format_args!("{}: {done}", self.label)),
-                    total => self.console.say(format_args!(
-                        "{}: {done} of {}",
-                        self.label,
-                        human_bytes(total)
-                    )),
+                    total => self.console.say(format_args!("{}: {done} of {}", self.label, human_bytes(total))),
                 }
             }
             None => {}
@@ -246,11 +219,7 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 /// An error as lines: `error:`, `because:` for every cause, and the outermost hint last.
@@ -265,17 +234,10 @@ pub fn error_lines(error: &anyhow::Error) -> Vec<String> {
             continue;
         }
         // Libraries often repeat their cause in their own text.
-        if lines
-            .last()
-            .is_some_and(|last: &String| last.ends_with(&text))
-        {
+        if lines.last().is_some_and(|last: &String| last.ends_with(&text)) {
             continue;
         }
-        lines.push(if lines.is_empty() {
-            format!("error: {text}")
-        } else {
-            format!("  because: {text}")
-        });
+        lines.push(if lines.is_empty() { format!("error: {text}") } else { format!("  because: {text}") });
     }
     lines.extend(hint.map(|hint| format!("hint: {hint}")));
     lines
@@ -294,24 +256,16 @@ mod tests {
             .context(Hint("another".into()));
         assert_eq!(
             error_lines(&error),
-            [
-                "error: fetching kubelet v1.36.2",
-                "  because: the digest is 9f2c, the lock says 41aa",
-                "hint: another"
-            ]
+            ["error: fetching kubelet v1.36.2", "  because: the digest is 9f2c, the lock says 41aa", "hint: another"]
         );
         assert_eq!(error_lines(&anyhow!("b").context("a: b")), ["error: a: b"]);
     }
 
     #[test]
     fn bytes_are_told_with_one_decimal() {
-        for (bytes, want) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (23_037_844, "22.0 MiB"),
-            (1 << 30, "1.0 GiB"),
-        ] {
+        for (bytes, want) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (23_037_844, "22.0 MiB"), (1 << 30, "1.0 GiB")]
+        {
             assert_eq!(human_bytes(bytes), want);
         }
     }

@@ -18,16 +18,22 @@ const AT_ONCE: usize = 4;
 pub(crate) fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let started: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        started.into_iter().fold(Ok(()), |result: Result<()>, thread| {
+        // All are waited for: a thread that is left behind would go on writing.
+        let mut result = Ok(());
+        for thread in started {
             let ended = thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of this program panicked")));
-            result.and(ended)
-        })
+            result = result.and(ended);
+        }
+        result
     })
 }
 
 /// The Debian packages and tarballs of a lock that the store lacks, with digest and size. What is compiled or local is not fetched.
 pub fn missing<'a>(lock: &'a Lock, store: &Store) -> Vec<(&'a Artifact, Digest, u64)> {
-    let fetched = lock.artifacts.iter().filter(|artifact| matches!(artifact.origin, Origin::DebianPackage { .. } | Origin::Tarball { .. }));
+    let fetched = lock
+        .artifacts
+        .iter()
+        .filter(|artifact| matches!(artifact.origin, Origin::DebianPackage { .. } | Origin::Tarball { .. }));
     fetched
         .filter_map(|artifact| Some((artifact, artifact.sha256?, artifact.size?)))
         .filter(|(_, digest, _)| !store.has(digest))

@@ -90,7 +90,9 @@ impl Http {
             let mut bytes = Vec::new();
             body.into_reader().take(limit + 1).read_to_end(&mut bytes).map_err(passing)?;
             if bytes.len() as u64 > limit {
-                return Err(Fault::Lasting(anyhow!("it is longer than {limit} bytes, which is more than it should be")));
+                return Err(Fault::Lasting(anyhow!(
+                    "it is longer than {limit} bytes, which is more than it should be"
+                )));
             }
             match announced {
                 Some(announced) if announced != bytes.len() as u64 => {
@@ -109,7 +111,14 @@ impl Http {
 
     /// Downloads to `part`, going on from what is in it already, until it has `size` bytes with the digest `sha256`.
     /// `progress` is told the bytes that are new on disk (or were found there). A file with another digest is deleted.
-    pub fn download(&self, url: &str, part: &Path, size: u64, sha256: &Digest, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    pub fn download(
+        &self,
+        url: &str,
+        part: &Path,
+        size: u64,
+        sha256: &Digest,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
         let mut file = File::options()
             .create(true)
             .truncate(false)
@@ -155,7 +164,10 @@ impl Http {
             if let Some(announced) = body.content_length()
                 && have + announced != size
             {
-                return Err(Fault::Lasting(anyhow!("the server's file has {} bytes, expected {size}", have + announced)));
+                return Err(Fault::Lasting(anyhow!(
+                    "the server's file has {} bytes, expected {size}",
+                    have + announced
+                )));
             }
             let mut body = body.into_reader();
             let mut buffer = vec![0; 128 << 10];
@@ -183,7 +195,9 @@ impl Http {
             request = request.header("Range", format!("bytes={from}-"));
         }
         let response = request.call().map_err(|error| match error {
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Fault::Lasting(error.into()),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => {
+                Fault::Lasting(error.into())
+            }
             other => Fault::Passing(other.into()),
         })?;
         let (head, body) = response.into_parts();
@@ -245,6 +259,6 @@ fn digest_of(file: &mut File) -> Result<Digest> {
 }
 
 #[cfg(test)]
-pub(crate) mod testserver;
-#[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod testserver;

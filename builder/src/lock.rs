@@ -165,7 +165,10 @@ impl Lock {
     pub fn write(&self, file: &Path) -> Result<()> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let context = || format!("writing {}", file.display());
-        let mut part = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).tempfile_in(folder).with_context(context)?;
+        let mut part = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)
+            .with_context(context)?;
         part.write_all(self.print()?.as_bytes()).with_context(context)?;
         part.persist(file).with_context(context)?;
         Ok(())
@@ -231,8 +234,18 @@ impl Inputs {
         compare("Kubernetes", &self.kubernetes, &spec.kubernetes);
         compare("source of Kubernetes", &self.kubernetes_source, &spec.kubernetes_source);
         compare("cri-dockerd", &self.cri_dockerd, &spec.cri_dockerd);
-        found.extend(spec.packages.iter().filter(|name| !self.packages.contains(name)).map(|name| format!("the package {name} is not in the lock")));
-        found.extend(self.packages.iter().filter(|name| !spec.packages.contains(name)).map(|name| format!("the package {name} is no longer asked for")));
+        found.extend(
+            spec.packages
+                .iter()
+                .filter(|name| !self.packages.contains(name))
+                .map(|name| format!("the package {name} is not in the lock")),
+        );
+        found.extend(
+            self.packages
+                .iter()
+                .filter(|name| !spec.packages.contains(name))
+                .map(|name| format!("the package {name} is no longer asked for")),
+        );
         found
     }
 }

@@ -67,7 +67,9 @@ pub fn update(spec: &ImageSpec, old: &Lock, fresh: Lock, names: &[String]) -> Re
     let kernel_named = names.iter().any(|name| name == kernel || name == "kernel" || is_kernel(name));
     for name in names {
         if fresh.get(name).is_none() && old.get(name).is_none() && name != kernel && name != "kernel" {
-            return Err(anyhow!("there is no artifact `{name}`").context(Hint("kscratch.lock lists their names".into())));
+            return Err(
+                anyhow!("there is no artifact `{name}`").context(Hint("kscratch.lock lists their names".into()))
+            );
         }
     }
     let keeps = |name: &str| if is_kernel(name) { !kernel_named } else { !names.iter().any(|named| named == name) };
@@ -161,7 +163,8 @@ fn choose(names: &[String], spec: &ImageSpec, packages: &Packages) -> Result<Vec
             continue;
         }
         for alternatives in &package.depends {
-            let library = alternatives.iter().filter_map(|name| packages.get(name)).find(|package| package.is_library());
+            let library =
+                alternatives.iter().filter_map(|name| packages.get(name)).find(|package| package.is_library());
             open.extend(library.filter(|library| !chosen.contains_key(library.name.as_str())));
         }
     }
@@ -170,8 +173,11 @@ fn choose(names: &[String], spec: &ImageSpec, packages: &Packages) -> Result<Vec
 
 fn kernel<'a>(flavour: &Package, packages: &'a Packages) -> Result<&'a Package> {
     let image = flavour.depends.iter().flatten().find(|name| is_kernel(name));
-    let image = image.with_context(|| format!("the package {} {} depends on no kernel", flavour.name, flavour.version))?;
-    packages.get(image).with_context(|| format!("the package {image}, which {} {} depends on, is not in the indices", flavour.name, flavour.version))
+    let image =
+        image.with_context(|| format!("the package {} {} depends on no kernel", flavour.name, flavour.version))?;
+    packages.get(image).with_context(|| {
+        format!("the package {image}, which {} {} depends on, is not in the indices", flavour.name, flavour.version)
+    })
 }
 
 fn unknown(name: &str, spec: &ImageSpec, packages: &Packages) -> anyhow::Error {

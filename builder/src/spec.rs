@@ -153,9 +153,7 @@ impl FromStr for KubernetesSource {
             "auto" => Ok(KubernetesSource::Auto),
             "tarball" => Ok(KubernetesSource::Tarball),
             "compile" => Ok(KubernetesSource::Compile),
-            path if path.contains('/') || path.contains(".tar") => {
-                Ok(KubernetesSource::Path(PathBuf::from(path)))
-            }
+            path if path.contains('/') || path.contains(".tar") => Ok(KubernetesSource::Path(PathBuf::from(path))),
             other => Err(format!(
                 "the source `{other}` is none of `auto`, `tarball`, `compile` and no path (write `./{other}` for a path)"
             )),
@@ -219,11 +217,8 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form =
-            || format!("the size `{text}` is not a number with a unit, such as `512MiB` or `1GiB`");
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let form = || format!("the size `{text}` is not a number with a unit, such as `512MiB` or `1GiB`");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let number: u64 = text[..digits].parse().map_err(|_| form())?;
         let unit = match text[digits..].trim() {
             "MiB" => MIB,
@@ -363,17 +358,13 @@ impl ImageSpec {
 
     /// Reads an `image.toml` and lays it over the defaults.
     pub fn read(file: &Path) -> Result<ImageSpec> {
-        let text =
-            std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         ImageSpec::parse(&text, file)
     }
 
     /// The Debian packages that declarations name, sorted, each once; the kernel's by its flavour's package.
     pub fn packages(&self) -> Vec<String> {
-        let mut names: Vec<String> = vec![
-            self.kernel.flavour.package().into(),
-            self.boot.stub_package.clone(),
-        ];
+        let mut names: Vec<String> = vec![self.kernel.flavour.package().into(), self.boot.stub_package.clone()];
         names.extend(self.debian.packages.iter().cloned());
         names.extend(self.programs.iter().map(|program| program.package.clone()));
         names.extend(self.files.iter().map(|file| file.package.clone()));

@@ -48,8 +48,7 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest)
-            .map_err(|_| format!("`{text}` is not a SHA-256 digest in hex"))?;
+        hex::decode_to_slice(text, &mut digest).map_err(|_| format!("`{text}` is not a SHA-256 digest in hex"))?;
         Ok(Digest(digest))
     }
 }
@@ -99,8 +98,7 @@ impl Store {
         let root = cache.join("store");
         for folder in ["sha256", "unpacked", "tmp"] {
             let folder = root.join(folder);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("making the folder {}", folder.display()))?;
+            fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
         }
         Ok(Store { root })
     }
@@ -116,13 +114,8 @@ impl Store {
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(anyhow::anyhow!(
-                    "another kscratch-image is working in {}",
-                    self.root.display()
-                )
-                .context(Hint(
-                    "wait for it to finish, or use a folder of your own with --cache DIR".into(),
-                )));
+                return Err(anyhow::anyhow!("another kscratch-image is working in {}", self.root.display())
+                    .context(Hint("wait for it to finish, or use a folder of your own with --cache DIR".into())));
             }
             Err(fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("locking {}", path.display()));
@@ -132,17 +125,10 @@ impl Store {
         for entry in fs::read_dir(&tmp).with_context(|| format!("reading {}", tmp.display()))? {
             let path = entry?.path();
             // Parts of downloads are kept: the next run resumes them.
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "part")
-            {
+            if path.extension().is_some_and(|extension| extension == "part") {
                 continue;
             }
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.with_context(|| format!("clearing {}", path.display()))?;
         }
         Ok(StoreLock { _file: file })
@@ -172,12 +158,8 @@ impl Store {
     /// A file that is on its way into the store.
     pub fn incoming(&self) -> Result<Incoming> {
         let tmp = self.root.join("tmp");
-        let file = NamedTempFile::new_in(&tmp)
-            .with_context(|| format!("making a file in {}", tmp.display()))?;
-        Ok(Incoming {
-            store: self.clone(),
-            file: Verify::new(file),
-        })
+        let file = NamedTempFile::new_in(&tmp).with_context(|| format!("making a file in {}", tmp.display()))?;
+        Ok(Incoming { store: self.clone(), file: Verify::new(file) })
     }
 
     /// A folder for work that shall end up in the store; removed when dropped.
@@ -213,36 +195,18 @@ impl Store {
     /// Reads a range of a file in the store.
     pub fn read(&self, stored: &Stored) -> Result<Vec<u8>> {
         let path = self.root.join(&stored.file);
-        let mut bytes = vec![
-            0;
-            usize::try_from(stored.len)
-                .context("reading a file that does not fit into memory")?
-        ];
+        let mut bytes = vec![0; usize::try_from(stored.len).context("reading a file that does not fit into memory")?];
         File::open(&path)
             .and_then(|file| file.read_exact_at(&mut bytes, stored.offset))
-            .with_context(|| {
-                format!(
-                    "reading {} bytes at {} of {}",
-                    stored.len,
-                    stored.offset,
-                    path.display()
-                )
-            })?;
+            .with_context(|| format!("reading {} bytes at {} of {}", stored.len, stored.offset, path.display()))?;
         Ok(bytes)
     }
 
     /// A whole file of the store as a range.
     pub fn whole(&self, digest: &Digest) -> Result<Stored> {
         let path = self.path(digest);
-        let len = fs::metadata(&path)
-            .with_context(|| format!("looking for {} in the store", path.display()))?
-            .len();
-        Ok(Stored {
-            file: format!("sha256/{digest}"),
-            offset: 0,
-            len,
-            sha256: *digest,
-        })
+        let len = fs::metadata(&path).with_context(|| format!("looking for {} in the store", path.display()))?.len();
+        Ok(Stored { file: format!("sha256/{digest}"), offset: 0, len, sha256: *digest })
     }
 }
 
@@ -267,11 +231,7 @@ pub struct Verify<W> {
 impl<W: Write> Verify<W> {
     /// Watches what is written to `inner`.
     pub fn new(inner: W) -> Verify<W> {
-        Verify {
-            inner,
-            hash: Sha256::new(),
-            len: 0,
-        }
+        Verify { inner, hash: Sha256::new(), len: 0 }
     }
 
     /// Counts bytes that `inner` has already, without writing them (the part of a resumed download).
@@ -326,11 +286,8 @@ impl Incoming {
             bail!("the digest of the {len} bytes is {digest}, expected {expected}");
         }
         let path = self.store.path(&digest);
-        file.as_file()
-            .sync_all()
-            .context("writing a new file of the store to disk")?;
-        file.persist(&path)
-            .with_context(|| format!("naming {}", path.display()))?;
+        file.as_file().sync_all().context("writing a new file of the store to disk")?;
+        file.persist(&path).with_context(|| format!("naming {}", path.display()))?;
         sync_folder(&path)?;
         Ok(digest)
     }
@@ -353,9 +310,7 @@ mod tests {
 
     fn names(store: &Store, folder: &str) -> Vec<String> {
         let entries = std::fs::read_dir(store.root().join(folder)).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -363,26 +318,12 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::open(cache.path()).unwrap();
         let digest = store.add_bytes(b"hello").unwrap();
-        assert_eq!(
-            digest.to_string(),
-            "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-        );
+        assert_eq!(digest.to_string(), "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         assert!(store.has(&digest));
-        assert_eq!(
-            store.read(&store.whole(&digest).unwrap()).unwrap(),
-            b"hello"
-        );
-        let range = Stored {
-            file: format!("sha256/{digest}"),
-            offset: 1,
-            len: 3,
-            sha256: Digest::of(b"ell"),
-        };
+        assert_eq!(store.read(&store.whole(&digest).unwrap()).unwrap(), b"hello");
+        let range = Stored { file: format!("sha256/{digest}"), offset: 1, len: 3, sha256: Digest::of(b"ell") };
         assert_eq!(store.read(&range).unwrap(), b"ell");
-        assert!(
-            store.read(&Stored { len: 9, ..range }).is_err(),
-            "a range beyond the end"
-        );
+        assert!(store.read(&Stored { len: 9, ..range }).is_err(), "a range beyond the end");
     }
 
     #[test]
@@ -391,14 +332,8 @@ mod tests {
         let store = Store::open(cache.path()).unwrap();
         let mut incoming = store.incoming().unwrap();
         incoming.write_all(b"tampered").unwrap();
-        let error = incoming
-            .finish(Some(&Digest::of(b"good")))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("the digest of the 8 bytes is ") && error.contains("expected "),
-            "{error}"
-        );
+        let error = incoming.finish(Some(&Digest::of(b"good"))).unwrap_err().to_string();
+        assert!(error.starts_with("the digest of the 8 bytes is ") && error.contains("expected "), "{error}");
         assert!(names(&store, "sha256").is_empty() && names(&store, "tmp").is_empty());
     }
 
@@ -411,10 +346,7 @@ mod tests {
         let held = store.lock().unwrap();
         assert_eq!(names(&store, "tmp"), ["0123.part"]);
         let error = Store::open(cache.path()).unwrap().lock().unwrap_err();
-        assert!(
-            format!("{error:#}").contains("another kscratch-image is working in"),
-            "{error:#}"
-        );
+        assert!(format!("{error:#}").contains("another kscratch-image is working in"), "{error:#}");
         drop(held);
         store.lock().unwrap();
     }

@@ -98,17 +98,27 @@ pub fn one(store: &Store, artifact: &Digest) -> Result<Unpacked> {
     let folder = store.scratch()?;
     let data = folder.path().join("data");
     let mut contents = Contents {
-        file: BufWriter::with_capacity(1 << 20, File::create(&data).with_context(|| format!("making {}", data.display()))?),
+        file: BufWriter::with_capacity(
+            1 << 20,
+            File::create(&data).with_context(|| format!("making {}", data.display()))?,
+        ),
         name: format!("unpacked/{artifact}/data"),
         len: 0,
     };
     let entries = deb::with_tar(store.get(artifact)?, |tar| tarball::read(tar, &mut contents))
         .with_context(|| format!("unpacking {}", store.path(artifact).display()))?;
-    contents.file.into_inner().context("writing unpacked contents")?.sync_data().context("writing unpacked contents to disk")?;
+    contents
+        .file
+        .into_inner()
+        .context("writing unpacked contents")?
+        .sync_data()
+        .context("writing unpacked contents to disk")?;
     let unpacked = Unpacked { artifact: *artifact, entries };
     let index = folder.path().join("index.json");
     let mut file = File::create(&index).with_context(|| format!("making {}", index.display()))?;
-    file.write_all(&index::print(&unpacked)?).and_then(|()| file.sync_all()).with_context(|| format!("writing {}", index.display()))?;
+    file.write_all(&index::print(&unpacked)?)
+        .and_then(|()| file.sync_all())
+        .with_context(|| format!("writing {}", index.display()))?;
     publish(store, artifact, folder)?;
     Ok(unpacked)
 }
@@ -137,13 +147,15 @@ pub fn all(store: &Store, lock: &Lock, console: &Console) -> Result<BTreeMap<Str
         }
     }
     packages.sort_by_key(|(artifact, _)| std::cmp::Reverse(artifact.size));
-    let cold = packages.iter().filter(|(_, digest)| !store.root().join(format!("unpacked/{digest}/index.json")).exists());
+    let cold =
+        packages.iter().filter(|(_, digest)| !store.root().join(format!("unpacked/{digest}/index.json")).exists());
     let progress = Mutex::new(console.bytes("unpacking", cold.map(|(artifact, _)| artifact.size.unwrap_or(0)).sum()));
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
     let work = || -> Result<()> {
         while let Some((artifact, digest)) = packages.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let unpacked = one(store, digest).with_context(|| format!("unpacking {} {}", artifact.name, artifact.version));
+            let unpacked =
+                one(store, digest).with_context(|| format!("unpacking {} {}", artifact.name, artifact.version));
             if unpacked.is_err() {
                 // The other thread shall not begin anything more.
                 next.store(packages.len(), Ordering::Relaxed);
@@ -191,11 +203,18 @@ impl Contents {
 /// Whether contents at this path are of no use to a machine: they are listed in the index, and not kept.
 fn is_documentation(path: &str) -> bool {
     const FOLDERS: [&str; 8] = [
-        "/usr/share/man/", "/usr/share/info/", "/usr/share/locale/", "/usr/share/doc/", "/usr/share/doc-base/", "/usr/share/lintian/",
-        "/usr/share/bash-completion/", "/usr/share/zsh/",
+        "/usr/share/man/",
+        "/usr/share/info/",
+        "/usr/share/locale/",
+        "/usr/share/doc/",
+        "/usr/share/doc-base/",
+        "/usr/share/lintian/",
+        "/usr/share/bash-completion/",
+        "/usr/share/zsh/",
     ];
     // Licences are kept: the SBOM and whoever passes an image on need them.
-    FOLDERS.iter().any(|folder| path.starts_with(folder)) && Path::new(path).file_name().is_none_or(|name| name != "copyright")
+    FOLDERS.iter().any(|folder| path.starts_with(folder))
+        && Path::new(path).file_name().is_none_or(|name| name != "copyright")
 }
 
 #[cfg(test)]

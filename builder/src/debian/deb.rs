@@ -53,7 +53,9 @@ fn decompressed<T>(stream: &mut dyn Read, read: impl FnOnce(&mut dyn Read) -> Re
     match compression {
         // liblzma is half again as fast as the pure Rust decoders, and xz is most of a cold build.
         Compression::Xz => finish(liblzma::read::XzDecoder::new_multi_decoder(stream), read),
-        Compression::Zstd => finish(zstd::stream::Decoder::with_buffer(stream).context("starting to unpack zstd")?, read),
+        Compression::Zstd => {
+            finish(zstd::stream::Decoder::with_buffer(stream).context("starting to unpack zstd")?, read)
+        }
         Compression::Gzip => finish(flate2::read::MultiGzDecoder::new(stream), read),
         Compression::None => read(&mut stream),
     }

@@ -64,7 +64,8 @@ impl Keyring {
     pub fn parse(parts: &[&[u8]], origin: &str) -> Result<Keyring> {
         let mut keys = Vec::new();
         for part in parts {
-            let (found, _) = SignedPublicKey::from_reader_many(*part).with_context(|| format!("reading the keyring {origin}"))?;
+            let (found, _) =
+                SignedPublicKey::from_reader_many(*part).with_context(|| format!("reading the keyring {origin}"))?;
             keys.extend(found.flatten());
         }
         if keys.is_empty() {
@@ -76,7 +77,8 @@ impl Keyring {
     /// The text of a clear-signed message, with `\n` line ends, if one signature on it is good at `now` (seconds since 1970).
     pub fn verify(&self, message: &[u8], now: u64) -> Result<String> {
         let text = std::str::from_utf8(message).context("it is not UTF-8 text")?;
-        let (message, _) = CleartextSignedMessage::from_string(text).context("it is not a whole clear-signed message")?;
+        let (message, _) =
+            CleartextSignedMessage::from_string(text).context("it is not a whole clear-signed message")?;
         // Only what was signed is read on: text around the signed block has no say.
         let signed = message.signed_text();
         let mut refusals = Vec::new();
@@ -104,7 +106,10 @@ impl Keyring {
         if made > now + CLOCK_SLACK {
             bail!("the signature by {id} is from the future ({})", super::release::date(made));
         }
-        if signature.signature_expiration_time().is_some_and(|life| life.as_secs() != 0 && made + u64::from(life.as_secs()) <= now) {
+        if signature
+            .signature_expiration_time()
+            .is_some_and(|life| life.as_secs() != 0 && made + u64::from(life.as_secs()) <= now)
+        {
             bail!("the signature by {id} has expired");
         }
         match signer {
@@ -113,12 +118,16 @@ impl Keyring {
                 if !flags.key_flags().sign() {
                     bail!("the key {id} is not one for signing data");
                 }
-                signature.verify(&key.primary_key, data).map_err(|_| anyhow!("the signature by {id} is wrong: the text was changed"))
+                signature
+                    .verify(&key.primary_key, data)
+                    .map_err(|_| anyhow!("the signature by {id} is wrong: the text was changed"))
             }
             Signer::Subkey(key, subkey) => {
                 primary(key, now).with_context(|| format!("the primary key of {id}"))?;
                 binding(key, subkey, now).with_context(|| format!("the subkey {id}"))?;
-                signature.verify(&subkey.key, data).map_err(|_| anyhow!("the signature by {id} is wrong: the text was changed"))
+                signature
+                    .verify(&subkey.key, data)
+                    .map_err(|_| anyhow!("the signature by {id} is wrong: the text was changed"))
             }
         }
     }
@@ -153,7 +162,11 @@ fn seconds(time: Option<Timestamp>) -> Option<u64> {
 fn strong(signature: &Signature) -> Result<()> {
     match signature.hash_alg() {
         Some(
-            HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512 | HashAlgorithm::Sha3_256 | HashAlgorithm::Sha3_512,
+            HashAlgorithm::Sha256
+            | HashAlgorithm::Sha384
+            | HashAlgorithm::Sha512
+            | HashAlgorithm::Sha3_256
+            | HashAlgorithm::Sha3_512,
         ) => Ok(()),
         Some(other) => bail!("it uses {other}, which is too weak"),
         None => bail!("it is of an unknown form"),
@@ -198,7 +211,8 @@ fn primary(key: &SignedPublicKey, now: u64) -> Result<&Signature> {
     }
     let direct = newest(key.details.direct_signatures.iter(), now, |signature| signature.verify_key(public).is_ok());
     let certified = key.details.users.iter().filter_map(|user| {
-        let by_itself = |signature: &Signature| signature.verify_certification(public, pgp::types::Tag::UserId, &user.id).is_ok();
+        let by_itself =
+            |signature: &Signature| signature.verify_certification(public, pgp::types::Tag::UserId, &user.id).is_ok();
         let revoked = user
             .signatures
             .iter()
@@ -208,11 +222,16 @@ fn primary(key: &SignedPublicKey, now: u64) -> Result<&Signature> {
         }
         newest(user.signatures.iter().filter(|signature| signature.is_certification()), now, by_itself)
     });
+    // A direct signature often only names who may revoke the key (Debian's do): it does not outrank what the certification of the
+    // user says about flags, and a key has to be alive by both. A revocation by such another key is not looked for: a keyring does
+    // not hold those keys.
     let own = certified
-        .chain(direct)
         .max_by_key(|signature| seconds(signature.created()))
+        .or(direct)
         .context("it has no sound signature of its own")?;
-    alive(public.created_at(), own, now)?;
+    for signature in [own].into_iter().chain(direct) {
+        alive(public.created_at(), signature, now)?;
+    }
     Ok(own)
 }
 
@@ -223,7 +242,8 @@ fn binding(key: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -> Resu
     if of_type(SignatureType::SubkeyRevocation).any(bound) {
         bail!("it was revoked");
     }
-    let own = newest(of_type(SignatureType::SubkeyBinding), now, bound).context("its primary key has not signed for it")?;
+    let own =
+        newest(of_type(SignatureType::SubkeyBinding), now, bound).context("its primary key has not signed for it")?;
     alive(subkey.key.created_at(), own, now)?;
     if !own.key_flags().sign() {
         bail!("it is not one for signing data");
@@ -231,7 +251,8 @@ fn binding(key: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -> Resu
     // Without its back signature, anybody could claim somebody else's signing key as his own (RFC 9580 section 5.2.1.8).
     let back = own.embedded_signature().context("it has not signed for its primary key")?;
     strong(back)?;
-    back.verify_primary_key_binding(&subkey.key, &key.primary_key).map_err(|_| anyhow!("its signature for its primary key is wrong"))
+    back.verify_primary_key_binding(&subkey.key, &key.primary_key)
+        .map_err(|_| anyhow!("its signature for its primary key is wrong"))
 }
 
 #[cfg(test)]

@@ -32,8 +32,20 @@ struct Source {
 
 /// Names of Debian's releases; other projects' suites on the same machine are named otherwise, or have no `main`.
 const RELEASES: [&str; 14] = [
-    "buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid", "oldoldstable", "oldstable", "stable", "testing", "unstable",
-    "stretch", "jessie",
+    "buster",
+    "bullseye",
+    "bookworm",
+    "trixie",
+    "forky",
+    "duke",
+    "sid",
+    "oldoldstable",
+    "oldstable",
+    "stable",
+    "testing",
+    "unstable",
+    "stretch",
+    "jessie",
 ];
 
 impl Mirrors {
@@ -46,7 +58,8 @@ impl Mirrors {
         };
         let main = match &spec.mirror {
             Some(url) => trimmed(url),
-            None => best(&configured, is_main).ok_or_else(|| missing("archive", apt, "mirror", "--debian-mirror URL, or "))?,
+            None => best(&configured, is_main)
+                .ok_or_else(|| missing("archive", apt, "mirror", "--debian-mirror URL, or "))?,
         };
         if !spec.security {
             return Ok(Mirrors { main, security: None });
@@ -65,7 +78,10 @@ impl Mirrors {
     pub fn base(&self, archive: Archive) -> Result<&str> {
         match archive {
             Archive::Main => Ok(&self.main),
-            Archive::Security => self.security.as_deref().context("the lock names the security archive, but [debian] has `security = false`"),
+            Archive::Security => self
+                .security
+                .as_deref()
+                .context("the lock names the security archive, but [debian] has `security = false`"),
         }
     }
 }
@@ -82,7 +98,9 @@ fn missing(what: &str, apt: &Path, key: &str, other: &str) -> anyhow::Error {
 
 /// The source that is most surely Debian's own, as other projects may use Debian's suite names too.
 fn best(sources: &[Source], wanted: fn(&str) -> bool) -> Option<String> {
-    let fits = |source: &&Source| source.suites.iter().any(|suite| wanted(suite)) && source.components.iter().any(|name| name == "main");
+    let fits = |source: &&Source| {
+        source.suites.iter().any(|suite| wanted(suite)) && source.components.iter().any(|name| name == "main")
+    };
     let rank = |source: &&Source| {
         let path = source.uri.trim_end_matches('/');
         let named = path.ends_with("/debian") || path.ends_with("/debian-security");
@@ -150,7 +168,8 @@ fn one_line(text: &str) -> Vec<Source> {
         };
         let mut words = rest.split_whitespace().map(str::to_owned);
         let (Some(uri), Some(suite)) = (words.next(), words.next()) else { continue };
-        let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by=")).unwrap_or_default();
+        let signed_by =
+            options.split_whitespace().find_map(|option| option.strip_prefix("signed-by=")).unwrap_or_default();
         sources.push(Source { uri, suites: vec![suite], components: words.collect(), signed_by: signed_by.to_owned() });
     }
     sources
@@ -163,7 +182,9 @@ fn deb822(text: &str) -> Vec<Source> {
     let Ok(stanzas) = plain.parse::<Deb822>() else { return Vec::new() };
     let mut sources = Vec::new();
     for stanza in stanzas.iter() {
-        let words = |name: &str| -> Vec<String> { stanza.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect() };
+        let words = |name: &str| -> Vec<String> {
+            stanza.get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        };
         let enabled = !matches!(stanza.get("Enabled").map(str::trim), Some("no" | "false" | "off" | "0"));
         if !enabled || !words("Types").iter().any(|name| name == "deb") {
             continue;
@@ -221,9 +242,17 @@ mod tests {
             deb https://docker.example/linux/debian bookworm stable\n";
         let files = [("sources.list.d/a.list", others), ("sources.list.d/debian.sources", DEB822)];
         check(&files, &spec(), Ok(("http://mirror.example/debian", Some("http://mirror.example/debian-security"))));
-        check(&[("sources.list.d/a.list.disabled", DEB822)], &spec(), Err("no Debian archive in the apt configuration"));
+        check(
+            &[("sources.list.d/a.list.disabled", DEB822)],
+            &spec(),
+            Err("no Debian archive in the apt configuration"),
+        );
         let disabled = DEB822.replace("Types: deb", "Enabled: no\nTypes: deb");
-        check(&[("sources.list.d/debian.sources", &disabled)], &spec(), Err("hint: give --debian-mirror URL, or `mirror"));
+        check(
+            &[("sources.list.d/debian.sources", &disabled)],
+            &spec(),
+            Err("hint: give --debian-mirror URL, or `mirror"),
+        );
     }
 
     #[test]
@@ -233,14 +262,19 @@ mod tests {
         let odd = Debian { mirror: Some("https://near.example/deb".into()), ..spec() };
         check(&[], &odd, Err("no Debian security archive"));
         check(&[], &Debian { security: false, ..odd.clone() }, Ok(("https://near.example/deb", None)));
-        check(&[], &Debian { security_mirror: Some("http://s".into()), ..odd }, Ok(("https://near.example/deb", Some("http://s"))));
+        check(
+            &[],
+            &Debian { security_mirror: Some("http://s".into()), ..odd },
+            Ok(("https://near.example/deb", Some("http://s"))),
+        );
     }
 
     #[test]
     fn a_file_of_mirrors() {
         let list = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(list.path(), "# near\nhttps://near.example/debian\thost\nhttps://far.example/debian\n").unwrap();
-        let text = DEB822.replace("http://mirror.example/debian\n", &format!("mirror+file:{}\n", list.path().display()));
+        let text =
+            DEB822.replace("http://mirror.example/debian\n", &format!("mirror+file:{}\n", list.path().display()));
         let both = Ok(("https://near.example/debian", Some("http://mirror.example/debian-security")));
         check(&[("sources.list.d/debian.sources", &text)], &spec(), both);
     }

@@ -81,7 +81,8 @@ impl Packages {
 
 fn package(stanza: &Paragraph, archive: Archive) -> Result<Package> {
     let name = stanza.get("Package").context("a stanza has no Package field")?.trim().to_owned();
-    let field = |key: &str| stanza.get(key).map(str::trim).with_context(|| format!("the package {name} has no {key} field"));
+    let field =
+        |key: &str| stanza.get(key).map(str::trim).with_context(|| format!("the package {name} has no {key} field"));
     let path = field("Filename")?.to_owned();
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
         bail!("the package {name} has the Filename `{path}`, which leads out of the archive");
@@ -92,7 +93,10 @@ fn package(stanza: &Paragraph, archive: Archive) -> Result<Package> {
     }
     Ok(Package {
         version: field("Version")?.to_owned(),
-        section: stanza.get("Section").map(|section| section.trim().rsplit('/').next().unwrap_or_default().to_owned()).unwrap_or_default(),
+        section: stanza
+            .get("Section")
+            .map(|section| section.trim().rsplit('/').next().unwrap_or_default().to_owned())
+            .unwrap_or_default(),
         depends,
         archive,
         size: field("Size")?.parse().with_context(|| format!("reading the Size of the package {name}"))?,
@@ -125,7 +129,9 @@ mod tests {
     #[test]
     fn the_newest_version_stays() {
         let mut packages = Packages::default();
-        packages.add((stanza("b", "1.0-1", "") + &stanza("a", "2", "b (>= 1) | c, d:any,\n e")).as_bytes(), Archive::Main).unwrap();
+        packages
+            .add((stanza("b", "1.0-1", "") + &stanza("a", "2", "b (>= 1) | c, d:any,\n e")).as_bytes(), Archive::Main)
+            .unwrap();
         packages.add((stanza("b", "1.0-1+deb13u1", "") + &stanza("a", "1", "")).as_bytes(), Archive::Security).unwrap();
         let b = packages.get("b").unwrap();
         assert_eq!((b.version.as_str(), b.archive, b.is_library()), ("1.0-1+deb13u1", Archive::Security, true));

@@ -49,8 +49,12 @@ impl Release {
         if let Some(until) = moment("Valid-Until")?
             && until < now
         {
-            return Err(anyhow!("it was valid until {}, and it is {} now: the mirror is out of date", date(until), date(now))
-                .context(Hint("use another mirror with --debian-mirror URL, or look at this machine's clock".into())));
+            return Err(anyhow!(
+                "it was valid until {}, and it is {} now: the mirror is out of date",
+                date(until),
+                date(now)
+            )
+            .context(Hint("use another mirror with --debian-mirror URL, or look at this machine's clock".into())));
         }
         let files = stanza.get("SHA256").map(digests).transpose()?.context("it has no SHA256 digests")?;
         let by_hash = field("Acquire-By-Hash").is_some_and(|word| word.eq_ignore_ascii_case("yes"));
@@ -88,13 +92,19 @@ fn parse_date(text: &str) -> Option<u64> {
     if !matches!(words.next(), Some("UTC" | "GMT" | "+0000")) || words.next().is_some() {
         return None;
     }
-    let plausible = (1970..10_000).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let plausible =
+        (1970..10_000).contains(&year) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
     if !plausible || hour < 0 || minute < 0 || second < 0 {
         return None;
     }
     // Days since 1970 with years that begin in March, so that the leap day is a year's last.
     let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * shifted_year + shifted_year / 4 - shifted_year / 100 + shifted_year / 400 + (153 * shifted_month + 2) / 5 + day - 1 - 719_468;
+    let days = 365 * shifted_year + shifted_year / 4 - shifted_year / 100
+        + shifted_year / 400
+        + (153 * shifted_month + 2) / 5
+        + day
+        - 1
+        - 719_468;
     u64::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second).ok()
 }
 

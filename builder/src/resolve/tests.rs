@@ -1,1 +1,242 @@
-//
+use std::path::Path;
+
+use super::{Source, lock, update};
+use crate::console::Console;
+use crate::debian::testarchive::{KeyOptions, NOW, TestArchive, TestKey, deb};
+use crate::http::Http;
+use crate::lock::Lock;
+use crate::spec::ImageSpec;
+use crate::store::{Digest, Store};
+use crate::{fetch, unpack};
+
+/// A spec whose packages the test's archive has.
+fn spec(extra: &str) -> ImageSpec {
+    let mut spec =
+        ImageSpec::parse(&format!("[debian]\nupdates=false\nsecurity=false\n{extra}"), Path::new("image.toml"))
+            .unwrap();
+    spec.programs.retain(|program| program.package == "mount");
+    spec.files.clear();
+    spec.bundles.clear();
+    spec
+}
+
+fn archive() -> TestArchive {
+    let mut archive = TestArchive::new();
+    let mount = "Section: admin\nPre-Depends: libmount1 (>= 2), libpam-runtime\nDepends: libnone | libc6\n";
+    archive.package("mount", "2.41-1", mount, deb(&[("./usr/bin/mount", b"mount"), ("./usr/bin/umount", b"umount")]));
+    archive.package(
+        "libmount1",
+        "2.41-1",
+        "Section: libs\nDepends: libc6 (>= 2)\n",
+        deb(&[("./usr/lib/libmount.so.1", b"so")]),
+    );
+    archive.package("libc6", "2.41-12", "Section: libs\n", deb(&[("./usr/lib/libc.so.6", b"libc")]));
+    archive.package("libpam-runtime", "1", "Section: admin\n", deb(&[]));
+    archive.package(
+        "linux-image-cloud-amd64",
+        "6.12-1",
+        "Section: kernel\nDepends: linux-image-6.12.1-cloud-amd64 (= 6.12-1)\n",
+        deb(&[]),
+    );
+    archive.package(
+        "linux-image-6.12.1-cloud-amd64",
+        "6.12-1",
+        "Section: kernel\n",
+        deb(&[("./boot/vmlinuz-6.12.1", b"kernel")]),
+    );
+    archive.package("systemd-boot-efi", "257-1", "Section: admin\n", deb(&[("./usr/lib/stub", b"MZ")]));
+    archive.publish();
+    archive
+}
+
+struct Case {
+    archive: TestArchive,
+    cache: tempfile::TempDir,
+    now: u64,
+}
+
+impl Case {
+    fn new() -> Case {
+        Case { archive: archive(), cache: tempfile::tempdir().unwrap(), now: NOW }
+    }
+
+    fn store(&self) -> Store {
+        Store::open(self.cache.path()).unwrap()
+    }
+
+    fn resolve(&self, spec: &ImageSpec) -> anyhow::Result<Lock> {
+        let (mirrors, keyring, http, store) =
+            (self.archive.mirrors(), self.archive.key.keyring(), Http::new()?.attempts(2), self.store());
+        let source = Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: self.now };
+        lock(spec, &source, Vec::new(), &Console::silent())
+    }
+
+    fn fetch(&self, lock: &Lock) -> anyhow::Result<(usize, u64)> {
+        fetch::all(lock, &self.store(), &self.archive.mirrors(), &Http::new()?.attempts(2), &Console::silent())
+    }
+
+    /// Files that the store has: what was refused must not be among them.
+    fn stored(&self) -> usize {
+        std::fs::read_dir(self.store().root().join("sha256")).unwrap().count()
+    }
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: anyhow::Result<T>, parts: &[&str]) {
+    let error = format!("{:#}", result.unwrap_err());
+    for part in parts {
+        assert!(error.contains(part), "wanted `{part}` in: {error}");
+    }
+}
+
+#[test]
+fn from_a_spec_to_unpacked_packages() {
+    let case = Case::new();
+    let lock = case.resolve(&spec("")).unwrap();
+    let names: Vec<&str> = lock.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    assert_eq!(names, ["libc6", "libmount1", "linux-image-6.12.1-cloud-amd64", "mount", "systemd-boot-efi"]);
+    assert_eq!(lock.source_date(), 1_795_227_046);
+    assert_eq!(Lock::parse(&lock.print().unwrap()).unwrap(), lock);
+    lock.matches(&spec("")).unwrap();
+
+    refused(
+        fetch::offline(&lock, &case.store()),
+        &["libc6 2.41-12 is missing and 4 other artifacts", "hint: the same command without --offline"],
+    );
+    assert_eq!(case.fetch(&lock).unwrap().0, 5);
+    assert_eq!(case.fetch(&lock).unwrap().0, 0, "what is there is not fetched again");
+    fetch::offline(&lock, &case.store()).unwrap();
+
+    let unpacked = unpack::all(&case.store(), &lock, &Console::silent()).unwrap();
+    let unpack::EntryKind::File(stored) = &unpacked["mount"].get("/usr/bin/umount").unwrap().kind else {
+        panic!("no file")
+    };
+    assert_eq!(case.store().read(stored).unwrap(), b"umount");
+    assert_eq!(stored.sha256, Digest::of(b"umount"));
+    assert_eq!(
+        unpack::all(&case.store(), &lock, &Console::silent()).unwrap(),
+        unpacked,
+        "the index reads as it was written"
+    );
+}
+
+#[test]
+fn a_release_that_is_not_believed_leaves_nothing() {
+    let release = "/debian/dists/trixie/InRelease";
+    let case = Case::new();
+    let good = case.archive.server.state.lock().unwrap().files[release].clone();
+    let check = |bytes: Vec<u8>, parts: &[&str]| {
+        case.archive.server.put(release, bytes);
+        let file = format!("verifying {}/debian/dists/trixie/InRelease", case.archive.server.url);
+        refused(case.resolve(&spec("")), &[&[file.as_str()], parts].concat());
+        assert_eq!(case.stored(), 0);
+    };
+    let text = String::from_utf8(good.clone()).unwrap();
+    check(text.replace("Codename: trixie", "Codename: trixi3").into_bytes(), &["is wrong: the text was changed"]);
+    check(good[..good.len() / 2].to_vec(), &["it is not a whole clear-signed message"]);
+    let other = TestKey::new(&KeyOptions { seed: 7, ..KeyOptions::default() });
+    check(other.sign(&case.archive.release(), NOW - 3600).into_bytes(), &["is not known", "hint: "]);
+}
+
+#[test]
+fn a_stale_mirror_is_told() {
+    let case = Case { now: NOW + 30 * 86_400, ..Case::new() };
+    refused(
+        case.resolve(&spec("")),
+        &["it was valid until 2026-11-28 02:10 UTC", "the mirror is out of date", "hint: use another mirror"],
+    );
+}
+
+#[test]
+fn an_index_that_is_not_the_signed_one_leaves_nothing() {
+    let index = "/debian/dists/trixie/main/binary-amd64/Packages.xz";
+    let case = Case::new();
+    let good = case.archive.index();
+    let mut changed = good.clone();
+    changed[20] ^= 1;
+    case.archive.server.put(index, changed.clone());
+    refused(
+        case.resolve(&spec("")),
+        &[index, &format!("its digest is {}, expected {}", Digest::of(&changed), Digest::of(&good))],
+    );
+    case.archive.server.put(index, &good[..good.len() - 9]);
+    refused(
+        case.resolve(&spec("")),
+        &[index, &format!("the server's file has {} bytes, expected {}", good.len() - 9, good.len())],
+    );
+    assert_eq!(case.stored(), 0);
+    case.archive.server.put(index, good);
+    case.resolve(&spec("")).unwrap();
+}
+
+#[test]
+fn a_package_that_is_not_the_locked_one_leaves_nothing() {
+    let path = "/debian/pool/main/libc6_2.41-12_amd64.deb";
+    let case = Case::new();
+    let lock = case.resolve(&spec("")).unwrap();
+    let good = case.archive.server.state.lock().unwrap().files[path].clone();
+    let mut changed = good.clone();
+    changed[100] ^= 1;
+    case.archive.server.put(path, changed);
+    let digest = lock.get("libc6").unwrap().sha256.unwrap();
+    refused(
+        case.fetch(&lock),
+        &["fetching libc6 2.41-12", path, &format!("expected {digest}"), "hint: ", "lock --update libc6"],
+    );
+    assert!(!case.store().has(&digest) && !case.store().part(&digest).exists());
+    case.archive.server.state.lock().unwrap().files.remove(path);
+    refused(case.fetch(&lock), &["fetching libc6 2.41-12", "status 404"]);
+    case.archive.server.put(path, good);
+    case.fetch(&lock).unwrap();
+    assert!(case.store().has(&digest));
+}
+
+#[test]
+fn packages_that_do_not_exist() {
+    let case = Case::new();
+    refused(
+        case.resolve(&spec("packages=['libmoun']")),
+        &["looking for the package libmoun", "hint: there is a package `libmount1`"],
+    );
+    refused(case.resolve(&spec("packages=['zzz']")), &["no package `zzz` among the 7 of trixie (main, amd64)"]);
+    refused(case.resolve(&spec("[kernel]\nflavour='generic'")), &["looking for the package linux-image-amd64"]);
+}
+
+#[test]
+fn one_artifact_is_brought_up_to_date() {
+    let mut case = Case::new();
+    let old = case.resolve(&spec("")).unwrap();
+    case.archive.package("libc6", "2.41-12", "Section: oldlibs\n", deb(&[]));
+    case.archive.package("mount", "2.41-2", "Section: admin\nDepends: libmount1, libnew1\n", deb(&[]));
+    case.archive.package("libnew1", "1", "Section: libs\n", deb(&[]));
+    let next = "Section: kernel\nDepends: linux-image-6.12.2-cloud-amd64\n";
+    case.archive.package("linux-image-cloud-amd64", "6.12-2", next, deb(&[]));
+    case.archive.package("linux-image-6.12.2-cloud-amd64", "6.12-2", "Section: kernel\n", deb(&[]));
+    // Two versions of one path cannot both be in a pool, but these tests' index can have both: the newest wins.
+    case.archive.publish();
+    let fresh = case.resolve(&spec("")).unwrap();
+    let versions = |lock: &Lock| -> Vec<String> {
+        lock.artifacts.iter().map(|artifact| format!("{} {}", artifact.name, artifact.version)).collect()
+    };
+    let updated = update(&spec(""), &old, fresh.clone(), &["mount".into()]).unwrap();
+    assert_eq!(
+        versions(&updated),
+        [
+            "libc6 2.41-12",
+            "libmount1 2.41-1",
+            "libnew1 1",
+            "linux-image-6.12.1-cloud-amd64 6.12-1",
+            "mount 2.41-2",
+            "systemd-boot-efi 257-1"
+        ]
+    );
+    assert_eq!(
+        updated.get("libc6"),
+        old.get("libc6"),
+        "what was not named stays as it was, though the archive has another"
+    );
+    let updated = update(&spec(""), &old, fresh.clone(), &["kernel".into()]).unwrap();
+    assert_eq!(updated.kernel().unwrap().version, "6.12-2");
+    assert_eq!(updated.get("mount").unwrap().version, "2.41-1");
+    refused(update(&spec(""), &old, fresh, &["nothing".into()]), &["there is no artifact `nothing`"]);
+}

@@ -20,29 +20,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "bundle",
         ],
     ),
-    (
-        "debian",
-        &[
-            "suite",
-            "updates",
-            "security",
-            "mirror",
-            "security_mirror",
-            "keyring",
-            "packages",
-        ],
-    ),
-    (
-        "kernel",
-        &[
-            "flavour",
-            "console",
-            "cmdline",
-            "modules",
-            "initramfs",
-            "load",
-        ],
-    ),
+    ("debian", &["suite", "updates", "security", "mirror", "security_mirror", "keyring", "packages"]),
+    ("kernel", &["flavour", "console", "cmdline", "modules", "initramfs", "load"]),
     ("boot", &["stub_package", "stub"]),
     ("kubernetes", &["version", "source"]),
     ("cri_dockerd", &["version"]),
@@ -56,9 +35,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 
 /// The keys of a section.
 pub(super) fn of(section: &str) -> &'static [&'static str] {
-    KEYS.iter()
-        .find(|(name, _)| *name == section)
-        .map_or(&[], |(_, keys)| keys)
+    KEYS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)
 }
 
 /// The key of `known` that `typed` was most likely meant to be.

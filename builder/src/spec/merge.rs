@@ -40,20 +40,11 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn error(&self, span: Option<Range<usize>>, message: impl Into<String>) -> SpecError {
-        let place = span
-            .and_then(|span| self.text.get(..span.start))
-            .map(|before| {
-                let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-                (
-                    before.matches('\n').count() + 1,
-                    before[line_start..].chars().count() + 1,
-                )
-            });
-        SpecError {
-            file: self.file.to_owned(),
-            place,
-            message: message.into(),
-        }
+        let place = span.and_then(|span| self.text.get(..span.start)).map(|before| {
+            let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+            (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        });
+        SpecError { file: self.file.to_owned(), place, message: message.into() }
     }
 
     fn toml_error(&self, error: &toml::de::Error) -> SpecError {
@@ -67,22 +58,14 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<ImageSpec> {
     check_keys(&source, user.get_ref())?;
     check_entries(&source, user.get_ref())?;
     let span = user.span();
-    let mut merged = DeTable::parse(DEFAULT)
-        .context("reading the built-in default.toml")?
-        .into_inner();
+    let mut merged = DeTable::parse(DEFAULT).context("reading the built-in default.toml")?.into_inner();
     drop_entries(&source, &mut merged, user.get_ref())?;
     let mut merged: DeTable<'_> = merged;
     merge(&mut merged, user.into_inner(), "");
     let spec = ImageSpec::deserialize(toml::de::Deserializer::from(Spanned::new(span, merged)))
         .map_err(|error| source.toml_error(&error))?;
     if spec.version != 1 {
-        bail!(source.error(
-            None,
-            format!(
-                "version {} is not known; this program reads version 1",
-                spec.version
-            )
-        ));
+        bail!(source.error(None, format!("version {} is not known; this program reads version 1", spec.version)));
     }
     Ok(spec)
 }
@@ -114,19 +97,12 @@ fn check_table(source: &Source, table: &DeTable, section: &str) -> Result<(), Sp
         if known.contains(&typed) {
             continue;
         }
-        let place = if section.is_empty() {
-            "at the top level".to_owned()
-        } else {
-            format!("in [{section}]")
-        };
+        let place = if section.is_empty() { "at the top level".to_owned() } else { format!("in [{section}]") };
         let help = match keys::nearest(typed, known) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known are {}", known.join(", ")),
         };
-        return Err(source.error(
-            Some(key.span()),
-            format!("unknown key `{typed}` {place}; {help}"),
-        ));
+        return Err(source.error(Some(key.span()), format!("unknown key `{typed}` {place}; {help}")));
     }
     Ok(())
 }
@@ -164,23 +140,16 @@ fn check_entries(source: &Source, user: &DeTable) -> Result<(), SpecError> {
 
 fn wrong_path(path: &str) -> Option<String> {
     if !path.starts_with('/') {
-        return Some(format!(
-            "the path `{path}` is not absolute: write it with a leading `/`"
-        ));
+        return Some(format!("the path `{path}` is not absolute: write it with a leading `/`"));
     }
-    let plain = path[1..]
-        .split('/')
-        .all(|part| !part.is_empty() && part != "." && part != "..");
-    (!plain)
-        .then(|| format!("the path `{path}` has an empty, `.` or `..` part, or a trailing slash"))
+    let plain = path[1..].split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    (!plain).then(|| format!("the path `{path}` has an empty, `.` or `..` part, or a trailing slash"))
 }
 
 fn wrong_package(name: &str) -> Option<String> {
     // Debian Policy 5.6.7: lower case letters, digits, plus, minus and period.
     let plain = name.len() > 1
-        && name.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte)
-        });
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
     (!plain).then(|| format!("`{name}` is not the name of a Debian package"))
 }
 
@@ -199,11 +168,7 @@ fn text_of<'a>(item: &'a Spanned<DeValue<'_>>, key: &str) -> Option<&'a str> {
 }
 
 /// Takes out of the defaults what `drop` names.
-fn drop_entries(
-    source: &Source,
-    defaults: &mut DeTable<'static>,
-    user: &DeTable,
-) -> Result<(), SpecError> {
+fn drop_entries(source: &Source, defaults: &mut DeTable<'static>, user: &DeTable) -> Result<(), SpecError> {
     let Some(DeValue::Array(dropped)) = user.get("drop").map(|value| value.get_ref()) else {
         return Ok(());
     };
@@ -219,18 +184,13 @@ fn drop_entries(
                 let before = items.len();
                 *items = std::mem::take(items)
                     .into_iter()
-                    .filter(|entry| {
-                        text_of(entry, "path") != Some(path) && text_of(entry, "as") != Some(path)
-                    })
+                    .filter(|entry| text_of(entry, "path") != Some(path) && text_of(entry, "as") != Some(path))
                     .collect();
                 found |= items.len() != before;
             }
         }
         if !found {
-            return Err(source.error(
-                Some(item.span()),
-                format!("nothing in the defaults has the path `{path}`"),
-            ));
+            return Err(source.error(Some(item.span()), format!("nothing in the defaults has the path `{path}`")));
         }
     }
     Ok(())
@@ -241,21 +201,12 @@ fn merge<'i>(base: &mut DeTable<'i>, over: DeTable<'i>, section: &str) {
     for (key, value) in over {
         let span = value.span();
         let added = section.is_empty() && ADDED.contains(&key.get_ref().as_ref());
-        match (
-            base.get_mut(key.get_ref().as_ref())
-                .map(|value| value.get_mut()),
-            value.into_inner(),
-        ) {
-            (Some(DeValue::Table(below)), DeValue::Table(above)) => {
-                merge(below, above, key.get_ref())
-            }
+        match (base.get_mut(key.get_ref().as_ref()).map(|value| value.get_mut()), value.into_inner()) {
+            (Some(DeValue::Table(below)), DeValue::Table(above)) => merge(below, above, key.get_ref()),
             (Some(DeValue::Array(below)), DeValue::Array(above)) if added => {
                 for entry in above {
                     let path = text_of(&entry, "path").map(str::to_owned);
-                    match below
-                        .iter_mut()
-                        .find(|known| path.is_some() && text_of(known, "path") == path.as_deref())
-                    {
+                    match below.iter_mut().find(|known| path.is_some() && text_of(known, "path") == path.as_deref()) {
                         Some(known) => *known = entry,
                         None => below.push(entry),
                     }
@@ -264,10 +215,7 @@ fn merge<'i>(base: &mut DeTable<'i>, over: DeTable<'i>, section: &str) {
             (_, value) => {
                 // Removed first: a map keeps the old key, and with it the place of the default's line.
                 base.remove(key.get_ref().as_ref());
-                base.insert(
-                    Spanned::new(key.span(), DeString::from(key.into_inner())),
-                    Spanned::new(span, value),
-                );
+                base.insert(Spanned::new(key.span(), DeString::from(key.into_inner())), Spanned::new(span, value));
             }
         }
     }

@@ -16,17 +16,10 @@ fn refused(text: &str, want: Expect) {
 #[test]
 fn the_defaults_are_the_defaults() {
     let spec = parse("").unwrap();
-    assert_eq!(
-        spec,
-        parse(DEFAULT).unwrap(),
-        "laying the defaults over themselves changes nothing"
-    );
+    assert_eq!(spec, parse(DEFAULT).unwrap(), "laying the defaults over themselves changes nothing");
     assert_eq!(spec.disk.esp, ByteSize(512 << 20));
     assert_eq!(spec.kubernetes.source, KubernetesSource::Auto);
-    assert!(
-        spec.packages()
-            .contains(&"linux-image-cloud-amd64".to_owned())
-    );
+    assert!(spec.packages().contains(&"linux-image-cloud-amd64".to_owned()));
 }
 
 #[test]
@@ -36,26 +29,19 @@ fn every_key_is_in_the_list_and_none_besides() {
     spec.programs[0].target = Some("/x".into());
     spec.files.truncate(1);
     spec.files[0].target = Some("/x".into());
-    let toml::Value::Table(document) = toml::Value::try_from(&spec).unwrap() else {
-        panic!("no table")
-    };
+    let toml::Value::Table(document) = toml::Value::try_from(&spec).unwrap() else { panic!("no table") };
     let check = |section: &str, table: &toml::Table| {
         let mut known = keys::of(section).to_vec();
         known.sort_unstable();
-        assert_eq!(
-            table.keys().map(String::as_str).collect::<Vec<_>>(),
-            known,
-            "[{section}]"
-        );
+        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), known, "[{section}]");
     };
     check("", &document);
     for (section, value) in &document {
         match value {
             toml::Value::Table(table) => check(section, table),
-            toml::Value::Array(items) => items
-                .iter()
-                .filter_map(toml::Value::as_table)
-                .for_each(|table| check(section, table)),
+            toml::Value::Array(items) => {
+                items.iter().filter_map(toml::Value::as_table).for_each(|table| check(section, table))
+            }
             _ => {}
         }
     }
@@ -74,22 +60,11 @@ fn what_the_user_says_wins() {
     assert_eq!(spec.disk.state, defaults.disk.state);
     assert_eq!(spec.kernel.load, ["overlay"]);
     assert_eq!(spec.kernel.modules, defaults.kernel.modules);
-    assert_eq!(
-        spec.kubernetes.source,
-        KubernetesSource::Path("./k.tar.gz".into())
-    );
-    assert_eq!(
-        spec.programs.len(),
-        defaults.programs.len(),
-        "one dropped, one added, one replaced"
-    );
+    assert_eq!(spec.kubernetes.source, KubernetesSource::Path("./k.tar.gz".into()));
+    assert_eq!(spec.programs.len(), defaults.programs.len(), "one dropped, one added, one replaced");
     assert!(spec.bundles.is_empty());
     assert_eq!(
-        spec.programs
-            .iter()
-            .find(|program| program.path == "/usr/bin/mount")
-            .unwrap()
-            .destination(),
+        spec.programs.iter().find(|program| program.path == "/usr/bin/mount").unwrap().destination(),
         "/bin/mount"
     );
 }
@@ -100,10 +75,7 @@ fn paths_are_relative_to_the_file() {
     let spec = ImageSpec::parse(text, Path::new("config/image.toml")).unwrap();
     assert_eq!(spec.images.load, [Path::new("config/app.tar")]);
     assert_eq!(spec.manifests.files, [Path::new("/etc/pod.yaml")]);
-    assert_eq!(
-        spec.debian.keyring.as_deref(),
-        Some(Path::new("config/keys.gpg"))
-    );
+    assert_eq!(spec.debian.keyring.as_deref(), Some(Path::new("config/keys.gpg")));
 }
 
 #[test]
@@ -112,24 +84,16 @@ fn refusals_name_line_and_fix() {
         "\n[debian]\nsiute = 'x'\n",
         expect!["image.toml:3:1: unknown key `siute` in [debian]; did you mean `suite`?"],
     );
-    refused(
-        "[kernl]\n",
-        expect!["image.toml:1:2: unknown key `kernl` at the top level; did you mean `kernel`?"],
-    );
+    refused("[kernl]\n", expect!["image.toml:1:2: unknown key `kernl` at the top level; did you mean `kernel`?"]);
     refused(
         "[disk]\nsomething = 1",
         expect!["image.toml:2:1: unknown key `something` in [disk]; known are esp, root, state"],
     );
     refused(
         "[disk]\nesp = '512MB'",
-        expect![
-            "image.toml:2:7: the size `512MB` is not a number with a unit, such as `512MiB` or `1GiB`"
-        ],
+        expect!["image.toml:2:7: the size `512MB` is not a number with a unit, such as `512MiB` or `1GiB`"],
     );
-    refused(
-        "[disk]\nesp = 512",
-        expect!["image.toml:2:7: invalid type: integer `512`, expected a string"],
-    );
+    refused("[disk]\nesp = 512", expect!["image.toml:2:7: invalid type: integer `512`, expected a string"]);
     refused(
         "[kernel]\nflavour = 'tiny'",
         expect!["image.toml:2:11: unknown variant `tiny`, expected `cloud` or `generic`"],
@@ -142,36 +106,20 @@ fn refusals_name_line_and_fix() {
     );
     refused(
         "[[program]]\npackage='x11-apps'\npath='usr/bin/xeyes'",
-        expect![
-            "image.toml:3:6: the path `usr/bin/xeyes` is not absolute: write it with a leading `/`"
-        ],
+        expect!["image.toml:3:6: the path `usr/bin/xeyes` is not absolute: write it with a leading `/`"],
     );
     refused(
         "[[file]]\npackage='libc6'\npath='/usr/../etc/passwd'",
-        expect![
-            "image.toml:3:6: the path `/usr/../etc/passwd` has an empty, `.` or `..` part, or a trailing slash"
-        ],
+        expect!["image.toml:3:6: the path `/usr/../etc/passwd` has an empty, `.` or `..` part, or a trailing slash"],
     );
     refused(
         "[[file]]\npackage='../libc6'\npath='/etc/passwd'",
         expect!["image.toml:2:9: `../libc6` is not the name of a Debian package"],
     );
-    refused(
-        "[[file]]\npackage='libc6'",
-        expect!["image.toml:1:1: missing field `path`"],
-    );
-    refused(
-        "drop = ['/usr/bin/vi']",
-        expect!["image.toml:1:9: nothing in the defaults has the path `/usr/bin/vi`"],
-    );
-    refused(
-        "version = 2",
-        expect!["image.toml: version 2 is not known; this program reads version 1"],
-    );
-    refused(
-        "[debian\n",
-        expect!["image.toml:1:8: unclosed table, expected `]`"],
-    );
+    refused("[[file]]\npackage='libc6'", expect!["image.toml:1:1: missing field `path`"]);
+    refused("drop = ['/usr/bin/vi']", expect!["image.toml:1:9: nothing in the defaults has the path `/usr/bin/vi`"]);
+    refused("version = 2", expect!["image.toml: version 2 is not known; this program reads version 1"]);
+    refused("[debian\n", expect!["image.toml:1:8: unclosed table, expected `]`"]);
 }
 
 #[test]
@@ -179,15 +127,7 @@ fn sizes_are_written_as_they_are_read() {
     for text in ["1MiB", "512MiB", "1GiB", "1536MiB", "1024GiB"] {
         assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
     }
-    for text in [
-        "",
-        "MiB",
-        "0MiB",
-        "-1MiB",
-        "1.5GiB",
-        "17TiB",
-        "99999999999999999999TiB",
-    ] {
+    for text in ["", "MiB", "0MiB", "-1MiB", "1.5GiB", "17TiB", "99999999999999999999TiB"] {
         assert!(text.parse::<ByteSize>().is_err(), "{text}");
     }
 }

@@ -21,25 +21,35 @@ pub(super) fn read(stream: &mut dyn Read, contents: &mut Contents) -> Result<BTr
         if found.header().entry_type() == EntryType::XGlobalHeader {
             continue;
         }
-        let entry = entry(&mut found, &path, contents, &entries).with_context(|| format!("reading the entry {path}"))?;
+        let entry =
+            entry(&mut found, &path, contents, &entries).with_context(|| format!("reading the entry {path}"))?;
         match entries.entry(path) {
             btree_map::Entry::Vacant(place) => drop(place.insert(entry)),
             // Tarballs repeat folders; anything else twice is a trick or a mistake.
-            btree_map::Entry::Occupied(place) if place.get().kind == EntryKind::Directory && entry.kind == EntryKind::Directory => {}
+            btree_map::Entry::Occupied(place)
+                if place.get().kind == EntryKind::Directory && entry.kind == EntryKind::Directory => {}
             btree_map::Entry::Occupied(place) => bail!("the path {} is there twice", place.key()),
         }
     }
     Ok(entries)
 }
 
-fn entry<R: Read>(found: &mut tar::Entry<R>, path: &str, contents: &mut Contents, known: &BTreeMap<String, Entry>) -> Result<Entry> {
+fn entry<R: Read>(
+    found: &mut tar::Entry<R>,
+    path: &str,
+    contents: &mut Contents,
+    known: &BTreeMap<String, Entry>,
+) -> Result<Entry> {
     let xattrs = xattrs(found)?;
     let header = found.header();
     let mode = u16::try_from(header.mode().context("its mode")? & 0o7777).context("its mode")?;
     let uid = u32::try_from(header.uid().context("its owner")?).context("its owner")?;
     let gid = u32::try_from(header.gid().context("its group")?).context("its group")?;
     let device = || -> Result<(u32, u32)> {
-        Ok((header.device_major()?.context("it has no device number")?, header.device_minor()?.context("it has no device number")?))
+        Ok((
+            header.device_major()?.context("it has no device number")?,
+            header.device_minor()?.context("it has no device number")?,
+        ))
     };
     let kind = match header.entry_type() {
         EntryType::Directory => EntryKind::Directory,
