@@ -70,9 +70,31 @@ impl Modules {
     /// # Errors
     /// `modules.dep` cannot be read.
     pub fn read(folder: &Path) -> io::Result<Self> {
+        Self::read_aliases(folder, |_| true)
+    }
+
+    /// [`Modules::read`] for one [`Modules::find`] of these names: a single `modprobe` does not take in the thousands of aliases of
+    /// buses that it is not asked about.
+    ///
+    /// # Errors
+    /// `modules.dep` cannot be read.
+    pub fn read_for(folder: &Path, wanted: &[&str]) -> io::Result<Self> {
+        let buses: Vec<String> = wanted.iter().map(|name| bus(&normal(name))).collect();
+        Self::read_aliases(folder, |line| {
+            let pattern = line.strip_prefix("alias ").unwrap_or(line);
+            let end = pattern.find(['*', '?', '[', ':', ' ']).unwrap_or(pattern.len());
+            // A pattern whose bus is not plain text may match anything.
+            !pattern[end..].starts_with(':')
+                || buses.iter().any(|bus| bus.len() == end && *bus == normal(&pattern[..end]))
+        })
+    }
+
+    fn read_aliases(folder: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Self> {
         let optional = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         let dep = std::fs::read_to_string(folder.join("modules.dep"))?;
-        Ok(Self::parse(&dep, &optional("modules.alias"), &optional("modules.softdep"), &optional("modules.builtin")))
+        let alias = optional("modules.alias");
+        let alias: Vec<&str> = alias.lines().filter(|line| keep(line)).collect();
+        Ok(Self::parse(&dep, &alias.join("\n"), &optional("modules.softdep"), &optional("modules.builtin")))
     }
 
     /// The folder of the running kernel's modules below `root`.
@@ -355,6 +377,29 @@ alias crypto-crc32c builtin_thing
             ("**a", "a", true),
         ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), want, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn reading_for_one_name_finds_what_reading_all_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("dep", DEP), ("alias", ALIAS), ("softdep", SOFTDEP), ("builtin", BUILTIN)] {
+            std::fs::write(folder.path().join(format!("modules.{name}")), text).unwrap();
+        }
+        let all = Modules::read(folder.path()).unwrap();
+        assert_eq!(all, modules());
+        for wanted in [
+            "pci:v00001AF4d1",
+            "virtio:d00000002v1",
+            "fs-ext4",
+            "netdev-b",
+            "acpi:QEMU0002:",
+            "cpu:type:x86,v",
+            "nvme",
+            "no:thing",
+        ] {
+            let one = Modules::read_for(folder.path(), &[wanted]).unwrap();
+            assert_eq!(one.find(wanted), all.find(wanted), "{wanted}");
         }
     }
 

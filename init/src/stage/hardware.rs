@@ -35,8 +35,11 @@ impl<'a> Loader<'a> {
     }
 
     fn of(sys: &'a dyn Sys, root: &Path, folder: &Path) -> Result<Self> {
-        let modules =
-            Modules::read(folder).with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
+        Self::with(sys, root, folder, Modules::read(folder))
+    }
+
+    fn with(sys: &'a dyn Sys, root: &Path, folder: &Path, modules: io::Result<Modules>) -> Result<Self> {
+        let modules = modules.with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
         Ok(Self { sys, root: root.to_owned(), folder: folder.to_owned(), modules, asked: BTreeSet::new() })
     }
 
@@ -158,7 +161,9 @@ pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
     if let Some(parameter) = parameters {
         bail!("module parameters ({parameter}) are not supported by kscratch-init");
     }
-    let mut loader = Loader::open(sys, root)?;
+    let folder = Modules::folder(root);
+    let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut loader = Loader::with(sys, root, &folder, Modules::read_for(&folder, &wanted))?;
     for name in names {
         let known = loader.load(name)?;
         if !known {
