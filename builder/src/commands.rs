@@ -17,7 +17,7 @@ use crate::image::{self, Built, Workshop};
 use crate::lock::Lock;
 use crate::spec::{self, ImageSpec};
 use crate::store::Store;
-use crate::{inspect, resolve, run, stamp, write};
+use crate::{inspect, resolve, run, stamp, why, write};
 
 /// Does what the arguments say.
 ///
@@ -132,6 +132,7 @@ fn summary(output: &Path, built: &Built, console: &Console) {
         built.files
     ));
     console.say(format_args!("digest     {}", written.digest));
+    console.say(format_args!("manifest   {}, SBOM {}", built.manifest.display(), built.sbom.display()));
     let steps: Vec<String> =
         built.steps.iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64())).collect();
     console.say(format_args!("time       {}", steps.join(", ")));
@@ -203,8 +204,7 @@ fn why(args: &WhyArgs, console: &Console) -> Result<()> {
     let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, &workshop)? };
     lock.matches(&spec)?;
     let (root, _unpacked) = image::root(&spec, &lock, role(args.role), &workshop, &mut image::Clock::start())?;
-    let _ = (&root.tree, &args.path);
-    Ok(())
+    print(&why::why(&root.tree, &args.path)?)
 }
 
 fn role(role: Role) -> spec::Role {

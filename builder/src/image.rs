@@ -19,7 +19,7 @@ use crate::spec::{ImageSpec, Role};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
-use crate::{dockerstore, fetch, filesystem, initramfs, plan, resolve, uki, write};
+use crate::{check, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write};
 
 /// Where artifacts come from and go to.
 #[derive(Debug)]
@@ -54,6 +54,10 @@ pub struct Request<'a> {
 pub struct Built {
     /// The file and its digest.
     pub written: write::Written,
+    /// The manifest's file.
+    pub manifest: PathBuf,
+    /// The SBOM's file.
+    pub sbom: PathBuf,
     /// Regular files in the root.
     pub files: usize,
     /// How long each step took.
@@ -116,8 +120,8 @@ pub fn root(
     let modules = modules::kernel(&spec.kernel, &packages, &workshop.store)?;
     clock.done("modules");
     let versions = Versions {
-        kubernetes: spec.kubernetes.version.clone(),
-        cri_dockerd: spec.cri_dockerd.version.clone(),
+        kubernetes: release.version.clone(),
+        cri_dockerd: release.cri_dockerd.clone(),
         docker: lock.get("docker.io").map(|artifact| artifact.version.clone()).unwrap_or_default(),
         kernel: modules.version.clone(),
     };
@@ -129,6 +133,8 @@ pub fn root(
         .merge(dockerstore::seed(&images(spec, &workshop.store)?)?)?
         .complete()?;
     clock.done("tree");
+    check::tree(&tree, &workshop.store)?;
+    clock.done("check");
     Ok((Root { tree, versions, modules }, unpacked))
 }
 
@@ -150,8 +156,11 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     clock.done("filesystems");
     let written = write_disk(&plan, request, workshop)?;
     clock.done("write");
+    let manifest = manifest::write(request, &root, &plan, &written)?;
+    let sbom = sbom::write(request, &root, time)?;
+    clock.done("manifest");
     let files = root.tree.nodes.values().filter(|node| matches!(node.kind, Kind::File(_))).count();
-    Ok(Built { written, files, steps: clock.steps })
+    Ok(Built { written, manifest, sbom, files, steps: clock.steps })
 }
 
 /// The packages of a lock as they were unpacked, by name.

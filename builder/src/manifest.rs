@@ -1,0 +1,174 @@
+//! A finished build becomes its manifest: the JSON beside the image that says what it is made of, file by file.
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::image::{Request, Root};
+use crate::plan::DiskPlan;
+use crate::spec::Role;
+use crate::store::Digest;
+use crate::tree::{Kind, Node};
+use crate::write::Written;
+
+/// Version of the manifest's form.
+const VERSION: u32 = 1;
+
+/// Writes the manifest beside the image and tells where.
+///
+/// # Errors
+/// What writing says.
+pub fn write(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Written) -> Result<PathBuf> {
+    let file = beside(&request.output, "manifest.json");
+    let manifest = manifest(request, root, plan, written)?;
+    write_json(&file, &manifest)?;
+    Ok(file)
+}
+
+/// The path of a file that goes with an image: `node.img.zst` has `node.manifest.json`.
+pub(crate) fn beside(image: &Path, ending: &str) -> PathBuf {
+    let name = image.file_name().and_then(|name| name.to_str()).unwrap_or("image");
+    let stem = [".img.zst", ".raw.zst", ".img", ".raw", ".qcow2", ".zst"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(name);
+    image.with_file_name(format!("{stem}.{ending}"))
+}
+
+/// Writes JSON whole or not at all.
+pub(crate) fn write_json(file: &Path, value: &Value) -> Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> Result<()> {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mut part = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+        serde_json::to_writer_pretty(&mut part, value)?;
+        std::io::Write::write_all(&mut part, b"\n")?;
+        part.persist(file)?;
+        Ok(())
+    };
+    fs::create_dir_all(folder)
+        .and_then(|()| write().map_err(std::io::Error::other))
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+/// The role's name in files.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Node => "node",
+        Role::Master => "master",
+    }
+}
+
+fn manifest(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Written) -> Result<Value> {
+    let spec = serde_json::to_vec(request.spec).context("printing the spec")?;
+    let partitions: Vec<Value> = plan
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(at, partition)| {
+            json!({
+                "number": at + 1,
+                "name": partition.name,
+                "type": partition.kind.to_string(),
+                "guid": partition.guid.to_string(),
+                "start": partition.start,
+                "len": partition.len,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "version": VERSION,
+        "kscratch": env!("CARGO_PKG_VERSION"),
+        "role": role_name(request.role),
+        "spec_sha256": Digest::of(&spec).to_string(),
+        "lock_sha256": Digest::of(request.lock.print()?.as_bytes()).to_string(),
+        "versions": {
+            "kubernetes": root.versions.kubernetes,
+            "cri_dockerd": root.versions.cri_dockerd,
+            "docker": root.versions.docker,
+            "kernel": root.versions.kernel,
+        },
+        "disk": { "digest": written.digest.to_string(), "len": written.disk, "guid": plan.disk.to_string() },
+        "partitions": partitions,
+        "artifacts": serde_json::to_value(&request.lock.artifacts).context("printing the lock's artifacts")?,
+        "files": root.tree.nodes.iter().map(|(path, node)| entry(path, node)).collect::<Vec<_>>(),
+    }))
+}
+
+fn entry(path: &str, node: &Node) -> Value {
+    let (declaration, artifact) = (&node.origin.declaration, &node.origin.artifact);
+    let mut entry = json!({
+        "path": path,
+        "mode": format!("{:04o}", node.mode),
+        "uid": node.uid,
+        "gid": node.gid,
+        "declaration": declaration,
+        "artifact": artifact,
+    });
+    let mut put = |name: &str, value: Value| entry[name] = value;
+    match &node.kind {
+        Kind::Directory => put("kind", "directory".into()),
+        Kind::File(content) => {
+            put("kind", "file".into());
+            put("size", content.len().into());
+            put("sha256", content.sha256().to_string().into());
+        }
+        Kind::Symlink(target) => {
+            put("kind", "symlink".into());
+            put("target", target.as_str().into());
+        }
+        Kind::CharDevice { major, minor } => {
+            put("kind", "character device".into());
+            put("device", json!([major, minor]));
+        }
+        Kind::BlockDevice { major, minor } => {
+            put("kind", "block device".into());
+            put("device", json!([major, minor]));
+        }
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Origin;
+
+    #[test]
+    fn files_beside_an_image_share_its_name() {
+        for (image, want) in [
+            ("out/kscratch-node.img", "out/kscratch-node.manifest.json"),
+            ("a.img.zst", "a.manifest.json"),
+            ("a.b.qcow2", "a.b.manifest.json"),
+            ("disk", "disk.manifest.json"),
+        ] {
+            assert_eq!(beside(Path::new(image), "manifest.json"), Path::new(want));
+        }
+    }
+
+    #[test]
+    fn an_entry_says_what_a_file_is_and_where_it_came_from() {
+        let origin = Origin { declaration: "program /x".into(), artifact: "x 1 (debian)".into() };
+        let file = entry("/x", &Node::file(b"1".to_vec(), 0o755, origin.clone()));
+        assert_eq!(
+            (file["kind"].as_str(), file["size"].as_u64(), file["mode"].as_str()),
+            (Some("file"), Some(1), Some("0755"))
+        );
+        assert_eq!(
+            (file["sha256"].as_str().map(str::len), file["artifact"].as_str()),
+            (Some(64), Some("x 1 (debian)"))
+        );
+        assert_eq!(entry("/y", &Node::symlink("x", origin))["target"], "x");
+    }
+
+    #[test]
+    fn json_is_written_whole_with_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/m.json");
+        write_json(&file, &json!({ "a": 1 })).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{\n  \"a\": 1\n}\n");
+        let error = write_json(&file.join("below"), &json!(1)).unwrap_err();
+        assert!(error.to_string().starts_with("writing "), "{error}");
+    }
+}
