@@ -1,5 +1,6 @@
 //! Turns a [`DiskPlan`] into a file: written on all cores beside its final name, hashed in the same pass, synced, then renamed.
 mod contents;
+mod early;
 mod frames;
 mod parallel;
 
@@ -76,33 +77,13 @@ pub fn image(
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
-    let mut part = tempfile::Builder::new()
+    let part = tempfile::Builder::new()
         .prefix(".kscratch-")
         .suffix(".part")
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(folder)
         .with_context(|| format!("making a file in {}", folder.display()))?;
-    let chunks = match format {
-        Format::Raw => {
-            part.as_file().set_len(image.len).context("making the file as long as the disk")?;
-            parallel::run(image, &contents, &Raw(part.as_file()), progress)?
-        }
-        Format::Qcow2 => {
-            let layout = qcow2::layout(image).context("laying out the qcow2 file")?;
-            part.as_file().set_len(layout.len).context("making the file long enough")?;
-            for (offset, bytes) in &layout.metadata {
-                part.as_file().write_all_at(bytes, *offset).context("writing the tables of the qcow2 file")?;
-            }
-            parallel::run(image, &contents, &Qcow2 { file: part.as_file(), layout: &layout }, progress)?
-        }
-        Format::RawZst => {
-            let frames = frames::Frames::new(part.as_file());
-            let chunks = parallel::run(image, &contents, &frames, progress)?;
-            let table = frames.finish()?;
-            part.write_all(&table).context("writing the seek table")?;
-            chunks
-        }
-    };
+    let chunks = put(image, &contents, format, part.as_file(), progress)?;
     let mut digest = DiskDigest::default();
     for (offset, chunk) in &chunks {
         digest.add(*offset, chunk);
@@ -118,6 +99,38 @@ pub fn image(
         len: metadata.len(),
         allocated: metadata.blocks() * 512,
     })
+}
+
+/// Fills the file with the disk in its form; gives the chunks for the disk digest.
+fn put(
+    image: &Image<Content>,
+    contents: &Contents,
+    format: Format,
+    mut file: &File,
+    progress: Progress<'_>,
+) -> Result<parallel::Chunks> {
+    match format {
+        Format::Raw => {
+            file.set_len(image.len).context("making the file as long as the disk")?;
+            early::sync(file, progress, |progress| parallel::run(image, contents, &Raw(file), progress))
+        }
+        Format::Qcow2 => {
+            let layout = qcow2::layout(image).context("laying out the qcow2 file")?;
+            file.set_len(layout.len).context("making the file long enough")?;
+            for (offset, bytes) in &layout.metadata {
+                file.write_all_at(bytes, *offset).context("writing the tables of the qcow2 file")?;
+            }
+            let sink = Qcow2 { file, layout: &layout };
+            early::sync(file, progress, |progress| parallel::run(image, contents, &sink, progress))
+        }
+        Format::RawZst => {
+            let frames = frames::Frames::new(file);
+            let chunks = early::sync(file, progress, |progress| parallel::run(image, contents, &frames, progress))?;
+            let table = frames.finish()?;
+            file.write_all(&table).context("writing the seek table")?;
+            Ok(chunks)
+        }
+    }
 }
 
 /// Writes spans where they stand.
