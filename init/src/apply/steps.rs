@@ -61,7 +61,11 @@ impl<'a> Machine<'a> {
             if took > WORTH_A_LINE {
                 // The first line of a step names it; files and rulesets follow in further ones.
                 let step = step.to_string();
-                log::debug(format_args!("{} took {:.3} s", step.lines().next().unwrap_or_default(), took.as_secs_f64()));
+                log::debug(format_args!(
+                    "{} took {:.3} s",
+                    step.lines().next().unwrap_or_default(),
+                    took.as_secs_f64()
+                ));
             }
         }
         if let Err(error) = self.first_leases() {
@@ -78,9 +82,10 @@ impl<'a> Machine<'a> {
         let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
         let wanted: BTreeSet<&str> =
             steps.filter_map(|step| if let Step::Dhcp { link } = step { Some(link.as_str()) } else { None }).collect();
-        let (kept, given_up) = self.leases.drain(..).partition(|keeper| wanted.contains(keeper.link()));
+        let (kept, given_up): (Vec<Keeper>, Vec<Keeper>) =
+            self.leases.drain(..).partition(|keeper| wanted.contains(keeper.link()));
         self.leases = kept;
-        for keeper in Vec::<Keeper>::from(given_up) {
+        for keeper in given_up {
             if let Some(lease) = keeper.lease() {
                 network::remove_address(&mut Netlink::open()?, keeper.link(), lease.address)?;
             }

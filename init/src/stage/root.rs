@@ -161,7 +161,11 @@ fn find_metadata(
                 "the metadata URL needs a DHCP server; or stamp the metadata on the ESP",
                 || {
                     let facts = gather::facts(around.root, id, &machine.leases)?;
-                    apply(machine, &plan::network(&RoleMetadata::standalone(), &facts)?)
+                    apply(machine, &plan::network(&RoleMetadata::standalone(), &facts)?)?;
+                    // The URL may have a name in it.
+                    let servers = gather::facts(around.root, id, &machine.leases)?.dns_servers;
+                    let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+                    files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)
                 },
             );
         } else {
