@@ -51,7 +51,7 @@ fn decompressed<T>(stream: &mut dyn Read, read: impl FnOnce(&mut dyn Read) -> Re
     };
     let mut stream = BufReader::with_capacity(256 << 10, stream);
     match compression {
-        // liblzma is half again as fast as the pure Rust decoders, and xz is most of a cold build.
+        // The reference implementation: xz is most of what a cold build does.
         Compression::Xz => finish(liblzma::read::XzDecoder::new_multi_decoder(stream), read),
         Compression::Zstd => {
             finish(zstd::stream::Decoder::with_buffer(stream).context("starting to unpack zstd")?, read)
