@@ -1,14 +1,15 @@
 //! Turns what happened to the services into what is to be done next: a pure state machine, told the time, that [`crate::run`] obeys.
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use crate::plan::Service;
 
+mod event;
 mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use event::{Action, Ended, Ending, Event, Reason, Signal};
 use stop::Containers;
 
 /// The first wait before a service that died is started again; it doubles with every further death.
@@ -22,149 +23,6 @@ const SHORTEST_PROBE_WAIT: Duration = Duration::from_millis(10);
 /// … and a service that never gets ready costs little either.
 const LONGEST_PROBE_WAIT: Duration = Duration::from_secs(1);
 
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A [`Action::Spawn`] gave a process.
-    Started {
-        /// The service.
-        name: &'static str,
-        /// Its main process.
-        pid: u32,
-    },
-    /// A [`Action::Spawn`] gave none.
-    NotStarted {
-        /// The service.
-        name: &'static str,
-        /// Why, for the console.
-        reason: String,
-    },
-    /// The main process of a service ended.
-    Exited {
-        /// The service.
-        name: &'static str,
-        /// How it ended.
-        ended: Ended,
-    },
-    /// A [`Action::Probe`] found the service ready.
-    Ready {
-        /// The service.
-        name: &'static str,
-    },
-    /// A [`Action::Probe`] did not.
-    ProbeFailed {
-        /// The service.
-        name: &'static str,
-        /// Why, for the console.
-        reason: String,
-    },
-    /// No process of a container is left, after [`Action::SignalContainers`].
-    ContainersGone,
-    /// [`Supervisor::next_deadline`] has come (or any other time: it does no harm).
-    Timer,
-    /// One more service is wanted.
-    AddService(Service),
-    /// The machine is to stop.
-    StopAll(Reason),
-}
-
-/// What is to be done, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Start the service's process and answer with [`Event::Started`] or [`Event::NotStarted`].
-    Spawn(&'static str),
-    /// Send a signal to the service's main process.
-    Signal {
-        /// The service.
-        name: &'static str,
-        /// Which signal.
-        signal: Signal,
-    },
-    /// Kill whatever lives in the service's cgroup.
-    KillCgroup(&'static str),
-    /// Ask once whether the service is ready, and answer with [`Event::Ready`] or [`Event::ProbeFailed`].
-    Probe(&'static str),
-    /// Send a signal to every process of every container; answer with [`Event::ContainersGone`] when none is left.
-    SignalContainers(Signal),
-    /// Tell a line on the console.
-    Log(String),
-    /// Show the last lines of the service's output on the console.
-    ShowTail(&'static str),
-    /// All is stopped: leave the loop.
-    End(Ending),
-}
-
-/// Signals that a service may get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGTERM
-    Terminate,
-    /// SIGKILL
-    Kill,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// With an exit status.
-    Status(i32),
-    /// By a signal of this number.
-    Signal(i32),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "exited with status {status}"),
-            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
-        }
-    }
-}
-
-/// Why the machine stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The ACPI power button.
-    PowerButton,
-    /// Ctrl-alt-del (SIGINT to PID 1).
-    CtrlAltDel,
-    /// SIGTERM.
-    Terminate,
-    /// SIGPWR: a power supply on its battery.
-    PowerFailure,
-}
-
-impl Reason {
-    /// What becomes of the machine.
-    #[must_use]
-    pub fn ending(self) -> Ending {
-        match self {
-            Self::CtrlAltDel => Ending::Reboot,
-            Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PowerButton => "power button",
-            Self::CtrlAltDel => "ctrl-alt-del",
-            Self::Terminate => "SIGTERM",
-            Self::PowerFailure => "power failure",
-        })
-    }
-}
-
-/// What becomes of the machine once all is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Power off.
-    PowerOff,
-    /// Reboot.
-    Reboot,
-}
-
 /// Where one service stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -177,11 +35,7 @@ enum State {
     /// It died; it is started again then.
     Backoff { until: Duration },
     /// It has a process that was told to end.
-    Stopping {
-        since: Duration,
-        next: Duration,
-        killed: bool,
-    },
+    Stopping { since: Duration, next: Duration, killed: bool },
     /// It has no process and gets none.
     Stopped,
 }
@@ -212,10 +66,7 @@ struct Unit {
 
 impl Unit {
     fn has_process(&self) -> bool {
-        matches!(
-            self.state,
-            State::Spawning | State::Running(_) | State::Stopping { .. }
-        )
+        matches!(self.state, State::Spawning | State::Running(_) | State::Stopping { .. })
     }
 
     fn is_ready(&self) -> bool {
@@ -251,11 +102,8 @@ impl Supervisor {
         for service in services {
             supervisor.add(service);
         }
-        let missing: Vec<String> = supervisor
-            .units
-            .iter()
-            .filter_map(|unit| supervisor.missing(&unit.service))
-            .collect();
+        let missing: Vec<String> =
+            supervisor.units.iter().filter_map(|unit| supervisor.missing(&unit.service)).collect();
         supervisor.untold.extend(missing);
         supervisor
     }
@@ -268,9 +116,7 @@ impl Supervisor {
         }
         match event {
             Event::Started { name, pid } => self.started(name, pid, now, &mut actions),
-            Event::NotStarted { name, reason } => {
-                self.not_started(name, &reason, now, &mut actions)
-            }
+            Event::NotStarted { name, reason } => self.not_started(name, &reason, now, &mut actions),
             Event::Exited { name, ended } => self.exited(name, ended, now, &mut actions),
             Event::Ready { name } => self.became_ready(name, now, &mut actions),
             Event::ProbeFailed { name, reason } => self.probe_failed(name, reason, now),
@@ -294,19 +140,13 @@ impl Supervisor {
             return None;
         }
         let stopping = self.stopping.is_some();
-        self.units
-            .iter()
-            .filter_map(|unit| deadline(unit, stopping))
-            .chain(self.containers.deadline())
-            .min()
+        self.units.iter().filter_map(|unit| deadline(unit, stopping)).chain(self.containers.deadline()).min()
     }
 
     /// The definition of a service, for whoever performs [`Action::Spawn`].
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
-        self.index
-            .get(name)
-            .map(|&index| &self.units[index].service)
+        self.index.get(name).map(|&index| &self.units[index].service)
     }
 
     fn unit(&mut self, name: &str) -> Option<&mut Unit> {
@@ -315,18 +155,11 @@ impl Supervisor {
 
     fn add(&mut self, service: Service) -> bool {
         if self.index.contains_key(service.name) {
-            self.untold.push(format!(
-                "service {}: is there already, its second definition is left out",
-                service.name
-            ));
+            self.untold.push(format!("service {}: is there already, its second definition is left out", service.name));
             return false;
         }
         self.index.insert(service.name, self.units.len());
-        self.units.push(Unit {
-            service,
-            state: State::Waiting,
-            deaths: 0,
-        });
+        self.units.push(Unit { service, state: State::Waiting, deaths: 0 });
         true
     }
 
@@ -343,18 +176,9 @@ impl Supervisor {
 
     /// A dependency that nobody runs would be waited for in silence for ever.
     fn missing(&self, service: &Service) -> Option<String> {
-        let missing: Vec<&str> = service
-            .after
-            .iter()
-            .copied()
-            .filter(|name| !self.index.contains_key(name))
-            .collect();
+        let missing: Vec<&str> = service.after.iter().copied().filter(|name| !self.index.contains_key(name)).collect();
         (!missing.is_empty()).then(|| {
-            format!(
-                "service {}: waits for {}, which is not among the services",
-                service.name,
-                missing.join(" and ")
-            )
+            format!("service {}: waits for {}, which is not among the services", service.name, missing.join(" and "))
         })
     }
 
@@ -373,49 +197,29 @@ impl Supervisor {
         actions.push(Action::Log(format!("service {name}: started pid {pid}")));
     }
 
-    fn not_started(
-        &mut self,
-        name: &'static str,
-        reason: &str,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
+    fn not_started(&mut self, name: &'static str, reason: &str, now: Duration, actions: &mut Vec<Action>) {
         let stopping = self.stopping.is_some();
         let Some(unit) = self.unit(name) else { return };
         if unit.state != State::Spawning {
             return;
         }
         let wait = back_off(unit, stopping, now);
-        actions.push(Action::Log(format!(
-            "service {name}: could not be started: {reason}{wait}"
-        )));
+        actions.push(Action::Log(format!("service {name}: could not be started: {reason}{wait}")));
     }
 
-    fn exited(
-        &mut self,
-        name: &'static str,
-        ended: Ended,
-        now: Duration,
-        actions: &mut Vec<Action>,
-    ) {
+    fn exited(&mut self, name: &'static str, ended: Ended, now: Duration, actions: &mut Vec<Action>) {
         let stopping = self.stopping.is_some();
         let Some(unit) = self.unit(name) else { return };
         match &unit.state {
             State::Stopping { since, .. } => {
                 let took = now.saturating_sub(*since);
                 unit.state = State::Stopped;
-                actions.push(Action::Log(format!(
-                    "service {name}: stopped ({:.1} s)",
-                    took.as_secs_f64()
-                )));
+                actions.push(Action::Log(format!("service {name}: stopped ({:.1} s)", took.as_secs_f64())));
                 // Its containers are gone by now (see stop.rs), so what is left are its own strays, and shims of no use.
                 actions.push(Action::KillCgroup(name));
             }
             State::Running(running) => {
-                if running
-                    .ready
-                    .is_some_and(|ready| now.saturating_sub(ready) >= HEALTHY)
-                {
+                if running.ready.is_some_and(|ready| now.saturating_sub(ready) >= HEALTHY) {
                     unit.deaths = 0;
                 }
                 let wait = back_off(unit, stopping, now);
@@ -430,36 +234,24 @@ impl Supervisor {
     }
 
     fn became_ready(&mut self, name: &'static str, now: Duration, actions: &mut Vec<Action>) {
-        let Some(Unit {
-            state: State::Running(running),
-            ..
-        }) = self.unit(name)
-        else {
+        let Some(Unit { state: State::Running(running), .. }) = self.unit(name) else {
             return;
         };
         if running.ready.is_none() {
             running.ready = Some(now);
             running.probe = Probing::Done;
             let took = now.saturating_sub(running.since);
-            actions.push(Action::Log(format!(
-                "service {name}: ready ({:.1} s)",
-                took.as_secs_f64()
-            )));
+            actions.push(Action::Log(format!("service {name}: ready ({:.1} s)", took.as_secs_f64())));
         }
     }
 
     fn probe_failed(&mut self, name: &'static str, reason: String, now: Duration) {
-        let Some(Unit {
-            state: State::Running(running),
-            ..
-        }) = self.unit(name)
-        else {
+        let Some(Unit { state: State::Running(running), .. }) = self.unit(name) else {
             return;
         };
         if running.probe == Probing::UnderWay {
             let age = now.saturating_sub(running.since);
-            running.probe =
-                Probing::At(now + (age / 50).clamp(SHORTEST_PROBE_WAIT, LONGEST_PROBE_WAIT));
+            running.probe = Probing::At(now + (age / 50).clamp(SHORTEST_PROBE_WAIT, LONGEST_PROBE_WAIT));
             running.last_failure = reason;
         }
     }
@@ -474,17 +266,13 @@ impl Supervisor {
                 _ => false,
             };
             if due {
-                let free = unit.service.after.iter().all(|name| {
-                    self.index
-                        .get(name)
-                        .is_some_and(|&other| self.units[other].is_ready())
-                });
+                let free = unit
+                    .service
+                    .after
+                    .iter()
+                    .all(|name| self.index.get(name).is_some_and(|&other| self.units[other].is_ready()));
                 let unit = &mut self.units[index];
-                unit.state = if free {
-                    State::Spawning
-                } else {
-                    State::Waiting
-                };
+                unit.state = if free { State::Spawning } else { State::Waiting };
                 if free {
                     actions.push(Action::Spawn(unit.service.name));
                 }
@@ -504,8 +292,7 @@ fn advance_running(unit: &mut Unit, now: Duration, actions: &mut Vec<Action>) {
         running.probe = Probing::UnderWay;
         actions.push(Action::Probe(service.name));
     }
-    if running.ready.is_none() && !running.late_told && running.since + service.ready_within <= now
-    {
+    if running.ready.is_none() && !running.late_told && running.since + service.ready_within <= now {
         running.late_told = true;
         let within = service.ready_within.as_secs_f64();
         actions.push(Action::Log(format!(
@@ -521,9 +308,7 @@ fn back_off(unit: &mut Unit, stopping: bool, now: Duration) -> String {
         unit.state = State::Stopped;
         return String::new();
     }
-    let wait = FIRST_BACKOFF
-        .saturating_mul(1 << unit.deaths.min(10))
-        .min(LONGEST_BACKOFF);
+    let wait = FIRST_BACKOFF.saturating_mul(1 << unit.deaths.min(10)).min(LONGEST_BACKOFF);
     unit.deaths = unit.deaths.saturating_add(1);
     unit.state = State::Backoff { until: now + wait };
     format!(", again in {} s", wait.as_secs())
@@ -540,8 +325,8 @@ fn deadline(unit: &Unit, stopping: bool) -> Option<Duration> {
                 Probing::At(at) => Some(at),
                 Probing::UnderWay | Probing::Done => None,
             };
-            let late = (running.ready.is_none() && !running.late_told)
-                .then(|| running.since + unit.service.ready_within);
+            let late =
+                (running.ready.is_none() && !running.late_told).then(|| running.since + unit.service.ready_within);
             probe.into_iter().chain(late).min()
         }
         State::Waiting | State::Spawning | State::Stopped => None,

@@ -1,5 +1,5 @@
 //! Turns the kernel's readable descriptors into supervisor events and the supervisor's actions into calls: the one loop of PID 1.
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -11,23 +11,28 @@ use nix::sys::signal::{SigSet, Signal as UnixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{WaitId, WaitIdOptions, pidfd_send_signal};
+use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::Timespec;
 
 use super::buttons::Buttons;
 use super::cgroup;
 use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
-use super::spawn::{Process, Spawned, Spawner};
+use super::spawn::{Process, Spawner};
 use crate::apply::dhcp::{Change, Keeper};
 use crate::apply::netlink::LinkNews;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::plan::Service;
-use crate::supervise::{Action, Ended, Ending, Event, Reason, Signal, Supervisor};
+use crate::supervise::{Ended, Ending, Event, Reason, Supervisor};
+
+mod act;
 
 /// How much of one service's output is read before the others get their turn, in bytes.
 const TURN: usize = 64 << 10;
+
+/// Told the link and what became of its lease.
+pub type LeaseChanged = Box<dyn FnMut(&str, &Change)>;
 
 /// What the loop needs besides the services.
 pub struct Options {
@@ -46,7 +51,7 @@ pub struct Options {
     /// Leases to be kept, one per link.
     pub leases: Vec<Keeper>,
     /// Told when a lease was renewed with other contents, replaced or lost: name servers may have changed.
-    pub lease_changed: Box<dyn FnMut(&str, &Change)>,
+    pub lease_changed: LeaseChanged,
     /// Where lines for people go.
     pub say: Box<dyn FnMut(&str)>,
 }
@@ -405,105 +410,6 @@ impl Loop {
 
     fn say(&mut self, line: &str) {
         (self.options.say)(line);
-    }
-
-    /// Hands an event to the supervisor and does what it says, and what follows from that.
-    fn handle(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            for action in self.supervisor.handle(event, monotonic()) {
-                events.extend(self.perform(action));
-            }
-        }
-    }
-
-    fn perform(&mut self, action: Action) -> Option<Event> {
-        match action {
-            Action::Spawn(name) => Some(self.spawn(name)),
-            Action::Probe(name) => self.probe(name),
-            Action::SignalContainers(signal) => self.signal_containers(signal),
-            Action::Signal { name, signal } => {
-                let signal = match signal {
-                    Signal::Terminate => rustix::process::Signal::TERM,
-                    Signal::Kill => rustix::process::Signal::KILL,
-                };
-                if let Some(process) = self.processes.get(name)
-                    && let Err(error) = pidfd_send_signal(&process.pidfd, signal)
-                    // It died just now; its end is told next.
-                    && error != rustix::io::Errno::SRCH
-                {
-                    self.say(&format!("service {name}: sending it a signal: {error}"));
-                }
-                None
-            }
-            Action::KillCgroup(name) => {
-                if let Some(folder) = &self.options.spawner.cgroups
-                    && let Err(error) = cgroup::signal(&folder.join(name), Signal::Kill)
-                {
-                    self.say(&format!("service {name}: {error:#}"));
-                }
-                None
-            }
-            Action::Log(line) => {
-                self.say(&line);
-                None
-            }
-            Action::ShowTail(name) => {
-                for line in self.logs.get_mut(name).map(Log::take_tail).unwrap_or_default() {
-                    self.say(&format!("  {name}: {line}"));
-                }
-                None
-            }
-            Action::End(ending) => {
-                self.ending = Some(ending);
-                None
-            }
-        }
-    }
-
-    fn spawn(&mut self, name: &'static str) -> Event {
-        let Some(service) = self.supervisor.service(name) else {
-            return Event::NotStarted { name, reason: String::from("nobody knows it") };
-        };
-        match self.options.spawner.spawn(service) {
-            Ok(Spawned { process, output }) => {
-                let pid = process.pid.as_raw_pid().unsigned_abs();
-                self.processes.insert(name, process);
-                self.opened += 1;
-                self.outputs.push(Output { number: self.opened, name, pipe: output });
-                Event::Started { name, pid }
-            }
-            Err(error) => Event::NotStarted { name, reason: format!("{error:#}") },
-        }
-    }
-
-    fn probe(&mut self, name: &'static str) -> Option<Event> {
-        match Attempt::begin(&self.supervisor.service(name)?.ready) {
-            Ok(attempt) => {
-                self.attempts.insert(name, (attempt, monotonic() + ATTEMPT_WITHIN));
-                None
-            }
-            Err(error) => Some(Event::ProbeFailed { name, reason: format!("{error:#}") }),
-        }
-    }
-
-    fn signal_containers(&mut self, signal: Signal) -> Option<Event> {
-        self.watches.clear();
-        for folder in self.options.containers.clone() {
-            match cgroup::watch(&folder) {
-                Ok(watch) => self.watches.extend(watch),
-                Err(error) => self.say(&format!("containers: {error:#}")),
-            }
-            if let Err(error) = cgroup::signal(&folder, signal) {
-                self.say(&format!("containers: {error:#}"));
-            }
-        }
-        // Asked after the watches stand: a change in between is seen by the one or the other.
-        let left = self.options.containers.iter().any(|folder| cgroup::populated(folder));
-        if !left {
-            self.watches.clear();
-        }
-        (!left).then_some(Event::ContainersGone)
     }
 }
 

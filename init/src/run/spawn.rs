@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 use super::cgroup;
 use crate::plan::Service;
@@ -79,7 +79,14 @@ impl Spawner {
             .spawn()
             .with_context(|| format!("executing {}", self.trampoline.display()))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("reading its pid")?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("opening its pidfd")?;
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Nobody could watch it; it must not run beside the next attempt.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                return Err(error).context("opening its pidfd");
+            }
+        };
         Ok(Spawned { process: Process { pid, pidfd }, output })
     }
 }
