@@ -95,7 +95,7 @@ pub fn lock(spec: &ImageSpec, workshop: &Workshop) -> Result<Lock> {
         store: &workshop.store,
         now: resolve::now()?,
     };
-    let kubernetes = kubernetes::resolve(spec, &workshop.store, &http, &workshop.console)?;
+    let kubernetes = kubernetes::resolve(spec, &source, &workshop.console)?;
     resolve::lock(spec, &source, kubernetes, &workshop.console)
 }
 

@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::console::{Console, Hint};
-use crate::http::Http;
 use crate::lock::{Artifact, Lock, Origin};
+use crate::resolve::Source;
 use crate::spec::{ImageSpec, KubernetesSource};
 use crate::store::{Digest, Store, Stored};
 
 mod gobuild;
 mod pinned;
 mod tarball;
+mod toolchain;
 mod version;
 
 pub use version::Version;
@@ -49,8 +50,8 @@ pub struct Program {
 ///
 /// # Errors
 /// A version that is too old or cannot be had, a file that is no release, no Go where one is needed.
-pub fn resolve(spec: &ImageSpec, store: &Store, http: &Http, console: &Console) -> Result<Vec<Artifact>> {
-    resolve_from(spec, tarball::OFFICIAL, Path::new("go"), store, http, console)
+pub fn resolve(spec: &ImageSpec, source: &Source<'_>, console: &Console) -> Result<Vec<Artifact>> {
+    resolve_from(spec, tarball::OFFICIAL, Path::new("go"), source, console)
 }
 
 /// [`resolve`] with the place of official tarballs and the Go to compile with.
@@ -58,21 +59,22 @@ fn resolve_from(
     spec: &ImageSpec,
     base: &str,
     go: &Path,
-    store: &Store,
-    http: &Http,
+    source: &Source<'_>,
     console: &Console,
 ) -> Result<Vec<Artifact>> {
     let version = Version::parse(&spec.kubernetes.version)?;
     let url = tarball::url(base, &version);
     let compiled = || -> Result<Artifact> {
         let module = pinned::kubernetes(&version)?;
-        Ok(gobuild::artifact(&module, &gobuild::fitting_go(go, &module)?))
+        Ok(gobuild::artifact(&module, &toolchain::ready(go, &module, spec, source, console)?))
     };
     let kubernetes = match &spec.kubernetes.source {
-        KubernetesSource::Path(path) => tarball::local_artifact(path, &version, store)?,
-        KubernetesSource::Tarball => tarball::artifact(&url, &version, http)?,
+        KubernetesSource::Path(path) => tarball::local_artifact(path, &version, source.store)?,
+        KubernetesSource::Tarball => tarball::artifact(&url, &version, source.http)?,
         KubernetesSource::Compile => compiled()?,
-        KubernetesSource::Auto if http.answers(&url, PATIENCE) => tarball::artifact(&url, &version, http)?,
+        KubernetesSource::Auto if source.http.answers(&url, PATIENCE) => {
+            tarball::artifact(&url, &version, source.http)?
+        }
         KubernetesSource::Auto => {
             console.say(format_args!(
                 "the official tarball of Kubernetes {version} cannot be reached: compiling from its Go modules"
@@ -82,7 +84,7 @@ fn resolve_from(
         }
     };
     let module = pinned::cri_dockerd(&spec.cri_dockerd.version)?;
-    let cri_dockerd = gobuild::artifact(&module, &gobuild::fitting_go(go, &module)?);
+    let cri_dockerd = gobuild::artifact(&module, &toolchain::ready(go, &module, spec, source, console)?);
     Ok(vec![cri_dockerd, kubernetes])
 }
 
@@ -150,13 +152,8 @@ fn one(
             let compiled = match gobuild::remembered(&module, locked, store) {
                 Some(compiled) => compiled,
                 None => {
-                    let found = gobuild::fitting_go(go, &module)?;
-                    if found != *locked {
-                        return Err(anyhow!("the lock says Go {locked}, and this machine's is {found}").context(Hint(
-                            format!("take this machine's: kscratch-image lock --update {}", artifact.name),
-                        )));
-                    }
-                    gobuild::compile(&module, go, &found, offline, store, console)?
+                    let go = toolchain::of_version(go, &module, locked, store)?;
+                    gobuild::compile(&module, &go, locked, offline, store, console)?
                 }
             };
             let contents = tarball::Contents { programs: compiled.programs, ..tarball::Contents::default() };

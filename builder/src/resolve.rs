@@ -86,7 +86,7 @@ pub fn update(spec: &ImageSpec, old: &Lock, fresh: Lock, names: &[String]) -> Re
 }
 
 /// Fetches and verifies the indices of every suite.
-fn debian(spec: &ImageSpec, source: &Source, console: &Console) -> Result<(Vec<DebianRelease>, Packages)> {
+pub(crate) fn debian(spec: &ImageSpec, source: &Source, console: &Console) -> Result<(Vec<DebianRelease>, Packages)> {
     let mut releases = Vec::new();
     let mut packages = Packages::default();
     // From the most to the least urgent: of equal versions, the first archive's stays, whose mirror is the fresher one.
@@ -190,7 +190,7 @@ fn unknown(name: &str, spec: &ImageSpec, packages: &Packages) -> anyhow::Error {
     error.context(format!("looking for the package {name}"))
 }
 
-fn artifact(package: &Package) -> Artifact {
+pub(crate) fn artifact(package: &Package) -> Artifact {
     Artifact {
         name: package.name.clone(),
         version: package.version.clone(),

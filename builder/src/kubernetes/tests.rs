@@ -3,6 +3,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::debian::testarchive::{NOW, TestArchive};
+use crate::http::Http;
 
 /// A Go that compiles every package to a file that says which it was.
 fn go(folder: &Path, version: &str) -> PathBuf {
@@ -12,6 +14,15 @@ fn go(folder: &Path, version: &str) -> PathBuf {
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
+}
+
+/// Resolves with a Debian archive that has no Go.
+fn resolved(spec: &ImageSpec, go: &Path, store: &Store) -> Result<Vec<Artifact>> {
+    let archive = TestArchive::new();
+    archive.publish();
+    let (mirrors, keyring, http) = (archive.mirrors(), archive.key.keyring(), Http::new()?.attempts(1));
+    let source = Source { mirrors: &mirrors, keyring: &keyring, http: &http, store, now: NOW };
+    resolve_from(spec, NOWHERE, go, &source, &Console::silent())
 }
 
 /// A port on which nobody listens.
@@ -34,8 +45,7 @@ fn what_cannot_be_reached_is_compiled_and_the_lock_says_so() {
     let store = Store::open(folder.path()).unwrap();
     let (spec, console) = (ImageSpec::defaults().unwrap(), Console::silent());
     let go126 = go(folder.path(), "1.26.8");
-    let http = Http::new().unwrap().attempts(1);
-    let artifacts = resolve_from(&spec, NOWHERE, &go126, &store, &http, &console).unwrap();
+    let artifacts = resolved(&spec, &go126, &store).unwrap();
     let names: Vec<&str> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     assert_eq!(names, ["cri-dockerd", "kubernetes"]);
     assert!(
@@ -72,11 +82,9 @@ fn an_official_tarball_that_is_demanded_is_not_compiled_instead() {
     let store = Store::open(folder.path()).unwrap();
     let mut spec = ImageSpec::defaults().unwrap();
     spec.kubernetes.source = KubernetesSource::Tarball;
-    let http = Http::new().unwrap().attempts(1);
-    let error =
-        resolve_from(&spec, NOWHERE, &go(folder.path(), "1.26.8"), &store, &http, &Console::silent()).unwrap_err();
+    let error = resolved(&spec, &go(folder.path(), "1.26.8"), &store).unwrap_err();
     assert!(format!("{error:#}").contains("/v1.37.2/kubernetes-server-linux-amd64.tar.gz.sha256"), "{error:#}");
     spec.kubernetes.version = "1.30.1".into();
-    let error = resolve_from(&spec, NOWHERE, Path::new("go"), &store, &http, &Console::silent()).unwrap_err();
+    let error = resolved(&spec, Path::new("go"), &store).unwrap_err();
     assert!(format!("{error:#}").contains("Kubernetes 1.30 is not supported"), "{error:#}");
 }
