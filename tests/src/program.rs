@@ -44,21 +44,25 @@ pub fn scratch() -> PathBuf {
     folder
 }
 
-/// `kscratch-image` as this workspace builds it.
+/// `kscratch-image` as this workspace builds it, or the one that `KSCRATCH_IMAGE` names.
 ///
 /// Cargo builds no other package's programs for a test, so cargo is asked for it: that is over at once where it is built already.
 pub fn kscratch_image() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut cargo = cargo();
-        cargo.args(["build", "--package", "kscratch-image", "--bin", "kscratch-image", "--message-format", "json"]);
-        let said = run(cargo, Duration::from_secs(30 * 60)).succeeded();
-        let executable = said.stdout.lines().rev().find_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            message.get("executable")?.as_str().map(PathBuf::from)
-        });
-        executable.expect("cargo names the program that it built")
-    })
+    PROGRAM.get_or_init(|| std::env::var_os("KSCRATCH_IMAGE").map_or_else(built_here, PathBuf::from))
+}
+
+fn built_here() -> PathBuf {
+    let mut cargo = cargo();
+    cargo.args(["build", "--package", "kscratch-image", "--bin", "kscratch-image"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let said = run(cargo, Duration::from_secs(30 * 60));
+    assert_eq!(said.code, 0, "building kscratch-image:\n{}", said.stderr);
+    let executable = said.stdout.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the program that it built")
 }
 
 /// The cargo that runs this test.

@@ -1,0 +1,280 @@
+//! Snapshots of what `kscratch-image` says: its help, and its answer to every bad input; `UPDATE_EXPECT=1` writes them anew.
+use std::fs;
+use std::path::Path;
+
+use expect_test::{Expect, expect, expect_file};
+use kscratch_tests::program::{SHORT, Said, kscratch};
+
+/// Runs in a fresh folder with these files, on a machine without a cache, and gives what was said with the folder's path taken out.
+fn said(files: &[(&str, &str)], args: &[&str]) -> Said {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let cache = folder.path().join("cache");
+    let args = args.iter().map(|arg| arg.replace("CACHE", &cache.display().to_string()));
+    let mut said = kscratch(folder.path(), args, SHORT);
+    let path = folder.path().display().to_string();
+    said.stdout = said.stdout.replace(&path, "DIR");
+    said.stderr = said.stderr.replace(&path, "DIR");
+    said
+}
+
+#[track_caller]
+fn check_refusal(files: &[(&str, &str)], args: &[&str], code: i32, want: &Expect) {
+    let said = said(files, args);
+    want.assert_eq(&said.stderr);
+    assert_eq!((said.code, said.stdout.as_str()), (code, ""), "{}", said.stderr);
+}
+
+#[test]
+fn help_reads_well() {
+    for command in ["", "build", "lock", "config", "inspect", "stamp", "run", "why", "schema", "completions", "man"] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let said = said(&[], &args).succeeded();
+        let name = if command.is_empty() { "kscratch-image" } else { command };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/help/{name}.txt"));
+        expect_file![file].assert_eq(&said.stdout);
+        assert_eq!(said.stderr, "");
+    }
+}
+
+#[test]
+fn the_master_comes_next() {
+    check_refusal(
+        &[],
+        &["build", "--role", "master", "--offline", "--cache", "CACHE"],
+        1,
+        &expect![[r#"
+        error: the master role comes next; this version builds nodes
+        hint: kscratch-image build --role node
+    "#]],
+    );
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    check_refusal(
+        &[],
+        &["build", "--role", "worker"],
+        2,
+        &expect![[r#"
+        error: invalid value 'worker' for '--role <ROLE>'
+          [possible values: node, master]
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check_refusal(
+        &[],
+        &["build"],
+        2,
+        &expect![[r#"
+        error: the following required arguments were not provided:
+          --role <ROLE>
+
+        Usage: kscratch-image build --role <ROLE>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check_refusal(
+        &[],
+        &["run", "node.img", "--forward", "80"],
+        1,
+        &expect![[r#"
+        error: the forward `80` is not HOST:GUEST, two port numbers such as `8080:80`
+    "#]],
+    );
+    check_refusal(&[], &["build", "--role", "node", "--quiet", "-v"], 2, &expect![[r#"
+        error: the argument '--quiet' cannot be used with '--verbose...'
+
+        Usage: kscratch-image build --role <ROLE> --quiet
+
+        For more information, try '--help'.
+    "#]]);
+}
+
+#[test]
+fn bad_files_are_refused() {
+    let offline = ["build", "--role", "node", "--offline", "--cache", "CACHE"];
+    let with = |more: &[&'static str]| [&offline[..], more].concat();
+    let config = |text| [("image.toml", text)];
+    let configured = with(&["--config", "image.toml"]);
+    check_refusal(
+        &[],
+        &with(&["--config", "none.toml"]),
+        1,
+        &expect![[r#"
+        error: reading none.toml
+          because: No such file or directory (os error 2)
+    "#]],
+    );
+    check_refusal(
+        &config("version = 1\n[disk]\nroot = \"big\"\n"),
+        &configured,
+        1,
+        &expect![[r#"
+        error: image.toml:3:8: the size `big` is not a number with a unit, such as `512MiB` or `1GiB`
+    "#]],
+    );
+    check_refusal(
+        &config("version = 1\n[disks]\n"),
+        &configured,
+        1,
+        &expect![[r#"
+        error: image.toml:2:2: unknown key `disks` at the top level; did you mean `disk`?
+    "#]],
+    );
+    check_refusal(
+        &config("version = 1\n[kernel\n"),
+        &configured,
+        1,
+        &expect![[r#"
+        error: image.toml:2:8: unclosed table, expected `]`
+    "#]],
+    );
+    // What can be known without a network is told without one.
+    let old = said(&[], &with(&["--kubernetes", "1.33.4"]));
+    assert!(old.code == 1 && old.stderr.contains("1.34"), "the reason is not told: {}", old.stderr);
+    check_refusal(
+        &[],
+        &with(&["--locked"]),
+        1,
+        &expect![[r#"
+        error: there is no kscratch.lock
+        hint: run `kscratch-image lock` first, or build without --locked
+    "#]],
+    );
+    check_refusal(
+        &[],
+        &with(&[]),
+        1,
+        &expect![[r#"
+        error: choosing artifacts asks the Debian mirror, and the network may not be used
+        hint: run `kscratch-image lock` with a network once, then build with --locked --offline
+    "#]],
+    );
+    check_refusal(
+        &[("kscratch.lock", "version = 7\n")],
+        &with(&["--locked"]),
+        1,
+        &expect![[r#"
+        error: reading kscratch.lock
+          because: TOML parse error at line 1, column 1
+          |
+        1 | version = 7
+          | ^
+        missing field `inputs`
+    "#]],
+    );
+    check_refusal(
+        &[],
+        &with(&["--metadata", "none.toml"]),
+        1,
+        &expect![[r#"
+        error: reading none.toml
+          because: No such file or directory (os error 2)
+    "#]],
+    );
+}
+
+#[test]
+fn bad_images_are_refused() {
+    let text = [("text.img", "this is no disk\n")];
+    check_refusal(
+        &[],
+        &["inspect", "none.img"],
+        1,
+        &expect![[r#"
+        error: opening none.img
+          because: No such file or directory (os error 2)
+    "#]],
+    );
+    check_refusal(
+        &text,
+        &["inspect", "text.img"],
+        1,
+        &expect![[r#"
+        error: opening text.img
+          because: it is 16 bytes long, too short for a disk
+    "#]],
+    );
+    check_refusal(
+        &text,
+        &["run", "text.img", "--direct"],
+        1,
+        &expect![[r#"
+        error: taking kernel and initramfs out of text.img
+          because: reading the partition table
+          because: reading the primary partition table: failed to fill whole buffer
+    "#]],
+    );
+    check_refusal(
+        &[],
+        &["run", "none.img"],
+        1,
+        &expect![[r#"
+        error: opening the image none.img
+          because: No such file or directory (os error 2)
+    "#]],
+    );
+}
+
+#[test]
+fn bad_metadata_is_refused_with_line_field_and_fix() {
+    let build = ["build", "--role", "node", "--offline", "--cache", "CACHE", "--metadata", "role.toml"];
+    let head = "version = 1\nrole = \"node\"\n";
+    let row = |body: &str, want: &Expect| {
+        let role = format!("{head}{body}");
+        check_refusal(&[("role.toml", &role)], &build, 1, want);
+    };
+    row(
+        "nodes = 3\n",
+        &expect![[r#"
+            error: reading role metadata from role.toml
+              because: role.toml:3:1: nodes: there is no such field; did you mean "node"?
+        "#]],
+    );
+    row(
+        "[cluster]\npod_range = \"10.96.0.0/16\"\nservice_range = \"10.96.0.0/12\"\n",
+        &expect![[r#"
+            error: reading role metadata from role.toml
+              because: role.toml:3:1: cluster.endpoint: is missing; write `endpoint = "HOST:6443"`, or remove [cluster] for a node that stands alone
+            role.toml:3:1: cluster.ca: is missing; paste the cluster's CA certificate: without it any machine could pose as the cluster
+            role.toml:5:17: cluster.service_range: 10.96.0.0/12 overlaps cluster.pod_range, 10.96.0.0/16; move one of the two: set cluster.service_range or cluster.pod_range
+        "#]],
+    );
+    row(
+        "[join]\ntoken = \"short\"\n",
+        &expect![[r#"
+            error: reading role metadata from role.toml
+              because: role.toml:4:9: join.token: is no bootstrap token; give 6 and 16 lower case letters or digits with a dot between ([a-z0-9]{6}.[a-z0-9]{16}), as `kubeadm token create` prints it
+        "#]],
+    );
+    row(
+        "[node]\npod_range = \"10.244.3.0/99\"\n",
+        &expect![[r#"
+            error: reading role metadata from role.toml
+              because: role.toml:4:13: node.pod_range: "10.244.3.0/99" is no ADDRESS/PREFIX; write it like 10.244.0.0/16
+        "#]],
+    );
+}
+
+#[test]
+fn generated_texts_hold_together() {
+    let config = said(&[], &["config"]).succeeded().stdout;
+    assert!(config.starts_with('#') && config.contains("version = 1"), "{config}");
+    let schema = said(&[], &["schema"]).succeeded().stdout;
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert!(schema["properties"]["node"].is_object(), "{schema}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&[], &["completions", shell]).succeeded().stdout;
+        assert!(script.contains("inspect"), "{shell}: {script}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    kscratch(folder.path(), ["man", "pages"], SHORT).succeeded();
+    let page = fs::read_to_string(folder.path().join("pages/kscratch-image.1")).unwrap();
+    assert!(page.contains(".SH NAME"), "{page}");
+    assert!(folder.path().join("pages/kscratch-image-build.1").exists());
+}
