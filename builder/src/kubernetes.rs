@@ -84,7 +84,12 @@ fn resolve_from(
         }
     };
     let module = pinned::cri_dockerd(&spec.cri_dockerd.version)?;
-    let cri_dockerd = gobuild::artifact(&module, &toolchain::ready(go, &module, spec, source, console)?);
+    // One Go for both where it fits both: another one is another 60 MB to fetch.
+    let go = match &kubernetes.origin {
+        Origin::GoBuild { go: chosen, .. } if version::go(chosen)? >= version::go(module.go())? => chosen.clone(),
+        _ => toolchain::ready(go, &module, spec, source, console)?,
+    };
+    let cri_dockerd = gobuild::artifact(&module, &go);
     Ok(vec![cri_dockerd, kubernetes])
 }
 
