@@ -37,6 +37,9 @@ fn tar_of(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(*mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_entry_type(tar::EntryType::Regular);
         tar.append_data(&mut header, name, *bytes).expect("adding to an archive in memory");
     }

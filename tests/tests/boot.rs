@@ -81,7 +81,7 @@ fn identity(vm: &Vm) -> String {
 #[track_caller]
 fn assert_clean(bench: &Bench, overlay: &Overlay, vm: &Vm) {
     let text: Vec<String> = vm.lines().into_iter().map(|line| line.text).collect();
-    let complaint = Regex::new("unmounting|making / read-only|does not die|killing it").unwrap();
+    let complaint = Regex::new(r"\] (unmounting|making / read-only)|does not die|killing it").unwrap();
     let complaints: Vec<&String> = text.iter().filter(|line| complaint.is_match(line)).collect();
     assert!(complaints.is_empty(), "the way down was not clean: {complaints:?}");
     assert!(text.iter().any(|line| line.ends_with("] power off")), "no ordered end:\n{}", text.join("\n"));

@@ -86,13 +86,18 @@ fn bad_arguments_are_refused() {
         error: the forward `80` is not HOST:GUEST, two port numbers such as `8080:80`
     "#]],
     );
-    check_refusal(&[], &["build", "--role", "node", "--quiet", "-v"], 2, &expect![[r#"
+    check_refusal(
+        &[],
+        &["build", "--role", "node", "--quiet", "-v"],
+        2,
+        &expect![[r#"
         error: the argument '--quiet' cannot be used with '--verbose...'
 
         Usage: kscratch-image build --role <ROLE> --quiet
 
         For more information, try '--help'.
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

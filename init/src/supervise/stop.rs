@@ -56,15 +56,8 @@ impl Supervisor {
         for index in 0..self.units.len() {
             if self.may_stop(index) {
                 let unit = &mut self.units[index];
-                unit.state = State::Stopping {
-                    since: now,
-                    next: now + unit.service.stop_within,
-                    killed: false,
-                };
-                actions.push(Action::Signal {
-                    name: unit.service.name,
-                    signal: Signal::Terminate,
-                });
+                unit.state = State::Stopping { since: now, next: now + unit.service.stop_within, killed: false };
+                actions.push(Action::Signal { name: unit.service.name, signal: Signal::Terminate });
             }
         }
         if self.containers == Containers::Gone
@@ -79,37 +72,21 @@ impl Supervisor {
     /// Containers go when everybody who would start them anew is gone, and before the runtime, which notes how they ended.
     fn press_containers(&mut self, now: Duration, actions: &mut Vec<Action>) {
         match self.containers {
-            Containers::Untouched
-                if !self
-                    .units
-                    .iter()
-                    .any(|unit| unit.has_process() && !self.is_runtime(unit)) =>
-            {
-                self.containers = Containers::Terminated {
-                    until: now + CONTAINERS_WITHIN,
-                };
+            Containers::Untouched if !self.units.iter().any(|unit| unit.has_process() && !self.is_runtime(unit)) => {
+                self.containers = Containers::Terminated { until: now + CONTAINERS_WITHIN };
                 actions.push(Action::SignalContainers(Signal::Terminate));
             }
             Containers::Terminated { until } if until <= now => {
-                self.containers = Containers::Killed {
-                    until: now + KILLED_WITHIN,
-                };
+                self.containers = Containers::Killed { until: now + KILLED_WITHIN };
                 let within = CONTAINERS_WITHIN.as_secs();
-                actions.push(Action::Log(format!(
-                    "containers: still there after {within} s, killing them"
-                )));
+                actions.push(Action::Log(format!("containers: still there after {within} s, killing them")));
                 actions.push(Action::SignalContainers(Signal::Kill));
             }
             Containers::Killed { until } if until <= now => {
                 self.containers = Containers::Gone;
-                actions.push(Action::Log(String::from(
-                    "containers: do not die, left behind",
-                )));
+                actions.push(Action::Log(String::from("containers: do not die, left behind")));
             }
-            Containers::Untouched
-            | Containers::Terminated { .. }
-            | Containers::Killed { .. }
-            | Containers::Gone => {}
+            Containers::Untouched | Containers::Terminated { .. } | Containers::Killed { .. } | Containers::Gone => {}
         }
     }
 
@@ -117,21 +94,17 @@ impl Supervisor {
         let unit = &self.units[index];
         matches!(unit.state, State::Running(_))
             && (!unit.service.leave_children || self.containers == Containers::Gone)
-            && !self.units.iter().any(|other| {
-                other.has_process() && self.needs(other, unit.service.name, self.units.len())
-            })
+            && !self
+                .units
+                .iter()
+                .any(|other| other.has_process() && self.needs(other, unit.service.name, self.units.len()))
     }
 
     /// Whether a service keeps containers running, or something that does stands on it.
     fn is_runtime(&self, unit: &Unit) -> bool {
-        let keepers = self
-            .units
-            .iter()
-            .filter(|other| other.service.leave_children && other.has_process());
+        let keepers = self.units.iter().filter(|other| other.service.leave_children && other.has_process());
         unit.service.leave_children
-            || keepers
-                .into_iter()
-                .any(|keeper| self.needs(keeper, unit.service.name, self.units.len()))
+            || keepers.into_iter().any(|keeper| self.needs(keeper, unit.service.name, self.units.len()))
     }
 
     /// Whether a service stands on another one, through any number of others. `depth` ends a circle.
@@ -139,22 +112,14 @@ impl Supervisor {
         depth > 0
             && unit.service.after.iter().any(|&direct| {
                 direct == name
-                    || self
-                        .index
-                        .get(direct)
-                        .is_some_and(|&other| self.needs(&self.units[other], name, depth - 1))
+                    || self.index.get(direct).is_some_and(|&other| self.needs(&self.units[other], name, depth - 1))
             })
     }
 }
 
 /// SIGKILL for who does not hear SIGTERM, and giving up on who does not die.
 fn press(unit: &mut Unit, now: Duration, actions: &mut Vec<Action>) {
-    let State::Stopping {
-        since,
-        next,
-        killed,
-    } = unit.state
-    else {
+    let State::Stopping { since, next, killed } = unit.state else {
         return;
     };
     if next > now {
@@ -163,23 +128,12 @@ fn press(unit: &mut Unit, now: Duration, actions: &mut Vec<Action>) {
     let name = unit.service.name;
     if killed {
         unit.state = State::Stopped;
-        actions.push(Action::Log(format!(
-            "service {name}: does not die, left behind"
-        )));
+        actions.push(Action::Log(format!("service {name}: does not die, left behind")));
         return;
     }
-    unit.state = State::Stopping {
-        since,
-        next: now + KILLED_WITHIN,
-        killed: true,
-    };
+    unit.state = State::Stopping { since, next: now + KILLED_WITHIN, killed: true };
     let within = unit.service.stop_within.as_secs_f64();
-    actions.push(Action::Log(format!(
-        "service {name}: still there after {within:.0} s, killing it"
-    )));
-    actions.push(Action::Signal {
-        name,
-        signal: Signal::Kill,
-    });
+    actions.push(Action::Log(format!("service {name}: still there after {within:.0} s, killing it")));
+    actions.push(Action::Signal { name, signal: Signal::Kill });
     actions.push(Action::KillCgroup(name));
 }

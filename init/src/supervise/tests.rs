@@ -46,16 +46,10 @@ fn ready(name: &'static str) -> Event {
     Event::Ready { name }
 }
 fn failed(name: &'static str) -> Event {
-    Event::ProbeFailed {
-        name,
-        reason: String::from("connection refused"),
-    }
+    Event::ProbeFailed { name, reason: String::from("connection refused") }
 }
 fn exited(name: &'static str, status: i32) -> Event {
-    Event::Exited {
-        name,
-        ended: Ended::Status(status),
-    }
+    Event::Exited { name, ended: Ended::Status(status) }
 }
 
 /// Runs a script of `(milliseconds, event)` and compares the actions, one a line, those of one event under its time.
@@ -68,12 +62,8 @@ fn check(services: Vec<Service>, script: Vec<(u64, Event)>, want: &str) {
             seen.push_str(&format!("{at}: {}\n", show(&action)));
         }
     }
-    let want: String = want
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let want: String =
+        want.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
     assert!(seen == want, "got:\n{seen}\nwanted:\n{want}");
 }
 
@@ -93,10 +83,7 @@ fn show(action: &Action) -> String {
 /// Events that bring every service of [`node`] up, one second each, from time 0.
 fn boot() -> Vec<(u64, Event)> {
     let mut script = vec![(0, Event::Timer)];
-    for (index, name) in ["containerd", "dockerd", "cri-dockerd", "kubelet"]
-        .into_iter()
-        .enumerate()
-    {
+    for (index, name) in ["containerd", "dockerd", "cri-dockerd", "kubelet"].into_iter().enumerate() {
         let at = index as u64 * 1000;
         script.extend([(at, started(name)), (at + 1000, ready(name))]);
     }
@@ -116,12 +103,8 @@ fn check_booted(script: Vec<(u64, Event)>, want: &str) {
             seen.push_str(&format!("{at}: {}\n", show(&action)));
         }
     }
-    let want: String = want
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let want: String =
+        want.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
     assert!(seen == want, "got:\n{seen}\nwanted:\n{want}");
 }
 
@@ -211,21 +194,9 @@ fn a_death_is_followed_by_a_start_with_backoff() {
             (1004, Event::Timer),
             (1005, Event::Timer),
             (1006, started("a")),
-            (
-                1007,
-                Event::Exited {
-                    name: "a",
-                    ended: Ended::Signal(9),
-                },
-            ),
+            (1007, Event::Exited { name: "a", ended: Ended::Signal(9) }),
             (3007, Event::Timer),
-            (
-                3008,
-                Event::NotStarted {
-                    name: "a",
-                    reason: String::from("no such file"),
-                },
-            ),
+            (3008, Event::NotStarted { name: "a", reason: String::from("no such file") }),
             (7008, Event::Timer),
         ],
         "0: spawn a
@@ -247,12 +218,7 @@ fn a_death_is_followed_by_a_start_with_backoff() {
 #[test]
 fn a_runtime_that_dies_keeps_its_children_and_its_users() {
     check_booted(
-        vec![
-            (5000, exited("dockerd", 1)),
-            (6000, Event::Timer),
-            (6001, started("dockerd")),
-            (6500, ready("dockerd")),
-        ],
+        vec![(5000, exited("dockerd", 1)), (6000, Event::Timer), (6001, started("dockerd")), (6500, ready("dockerd"))],
         "5000: say service dockerd: exited with status 1, again in 1 s
          5000: tail of dockerd
          6000: spawn dockerd
@@ -352,11 +318,7 @@ fn who_does_not_stop_is_killed_and_then_left_behind() {
 #[test]
 fn a_service_whose_middle_is_missing_still_stops_first() {
     check_booted(
-        vec![
-            (5000, exited("cri-dockerd", 1)),
-            (5001, Event::StopAll(Reason::Terminate)),
-            (5002, exited("kubelet", 0)),
-        ],
+        vec![(5000, exited("cri-dockerd", 1)), (5001, Event::StopAll(Reason::Terminate)), (5002, exited("kubelet", 0))],
         "5000: say service cri-dockerd: exited with status 1, again in 1 s
          5000: tail of cri-dockerd
          5000: kill cgroup of cri-dockerd
@@ -371,10 +333,7 @@ fn a_service_whose_middle_is_missing_still_stops_first() {
 #[test]
 fn a_second_wish_to_stop_changes_nothing() {
     check_booted(
-        vec![
-            (5000, Event::StopAll(Reason::PowerButton)),
-            (5001, Event::StopAll(Reason::CtrlAltDel)),
-        ],
+        vec![(5000, Event::StopAll(Reason::PowerButton)), (5001, Event::StopAll(Reason::CtrlAltDel))],
         "5000: say stopping: power button
          5000: Terminate kubelet
          5001: say stopping already (ctrl-alt-del)",
@@ -385,11 +344,7 @@ fn a_second_wish_to_stop_changes_nothing() {
 fn a_machine_without_services_ends_when_its_containers_have() {
     check(
         Vec::new(),
-        vec![
-            (0, Event::Timer),
-            (10, Event::StopAll(Reason::PowerButton)),
-            (11, Event::ContainersGone),
-        ],
+        vec![(0, Event::Timer), (10, Event::StopAll(Reason::PowerButton)), (11, Event::ContainersGone)],
         "10: say stopping: power button
          10: Terminate containers
          11: end PowerOff",
@@ -469,23 +424,16 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Up to five services; each stands on some of those before it.
 fn any_services() -> impl Strategy<Value = Vec<Service>> {
-    prop::collection::vec((any::<u8>(), any::<bool>(), 0..20_u64), 0..=NAMES.len()).prop_map(
-        |rows| {
-            rows.into_iter()
-                .enumerate()
-                .map(|(index, (after, leave_children, stop_within))| {
-                    let after: Vec<&'static str> = (0..index)
-                        .filter(|other| after & (1 << other) != 0)
-                        .map(|other| NAMES[other])
-                        .collect();
-                    Service {
-                        stop_within: seconds(stop_within),
-                        ..service(NAMES[index], &after, leave_children)
-                    }
-                })
-                .collect()
-        },
-    )
+    prop::collection::vec((any::<u8>(), any::<bool>(), 0..20_u64), 0..=NAMES.len()).prop_map(|rows| {
+        rows.into_iter()
+            .enumerate()
+            .map(|(index, (after, leave_children, stop_within))| {
+                let after: Vec<&'static str> =
+                    (0..index).filter(|other| after & (1 << other) != 0).map(|other| NAMES[other]).collect();
+                Service { stop_within: seconds(stop_within), ..service(NAMES[index], &after, leave_children) }
+            })
+            .collect()
+    })
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -517,15 +465,9 @@ impl Observer {
     /// Events that a kernel could not have sent are harmless; those that it could move the observer's view.
     fn event(&mut self, event: &Event, now: Duration) {
         match event {
-            Event::Started { name, .. } if self.spawning.remove(name) => {
-                _ = self.alive.insert(name)
-            }
-            Event::NotStarted { name, .. } if self.spawning.remove(name) => {
-                _ = self.died.insert(name, now)
-            }
-            Event::Exited { name, .. } if self.alive.remove(name) => {
-                _ = self.died.insert(name, now)
-            }
+            Event::Started { name, .. } if self.spawning.remove(name) => _ = self.alive.insert(name),
+            Event::NotStarted { name, .. } if self.spawning.remove(name) => _ = self.died.insert(name, now),
+            Event::Exited { name, .. } if self.alive.remove(name) => _ = self.died.insert(name, now),
             Event::StopAll(_) => self.stopping = true,
             _ => {}
         }
@@ -541,10 +483,7 @@ impl Observer {
                     "{name} would have two processes"
                 );
                 if let Some(died) = self.died.get(name) {
-                    prop_assert!(
-                        now >= *died + seconds(1),
-                        "{name} is spawned anew within a second"
-                    );
+                    prop_assert!(now >= *died + seconds(1), "{name} is spawned anew within a second");
                 }
             }
             Action::Signal { name, .. } | Action::Probe(name) => {
@@ -554,10 +493,7 @@ impl Observer {
                 prop_assert!(self.stopping, "containers are touched on a running machine")
             }
             Action::End(_) => {
-                prop_assert!(
-                    self.stopping && self.spawning.is_empty(),
-                    "an end that nobody asked for"
-                );
+                prop_assert!(self.stopping && self.spawning.is_empty(), "an end that nobody asked for");
                 self.ended = true;
             }
             Action::KillCgroup(_) | Action::Log(_) | Action::ShowTail(_) => {}
