@@ -165,8 +165,11 @@ fn assert_set_up(probe: Probe) {
     for key in ["net/ipv4/ip_forward", "vm/overcommit_memory", "net/bridge/bridge-nf-call-iptables"] {
         assert_eq!(probe.read(&format!("/proc/sys/{key}")).trim(), "1", "{key}");
     }
-    // Nobody else listens on the node than those that must (R3); 10255 is kubelet's read-only port.
-    assert!(!listens(probe, 10255) && listens(probe, 10250), "{}", probe.read("/proc/1/net/tcp6"));
+    // Nothing listens that need not (R3): a kubelet without a cluster has nobody who may ask it, and no read-only port in any case.
+    for port in [10250, 10255, 2375] {
+        assert!(!listens(probe, port), "port {port} listens:\n{}", probe.read("/proc/1/net/tcp"));
+    }
+    assert!(listens(probe, 10248), "{}", probe.read("/proc/1/net/tcp"));
 }
 
 /// Whether a TCP port listens, by the kernel's tables (state 0A).
