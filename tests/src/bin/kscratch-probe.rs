@@ -7,7 +7,7 @@
 //! GET /read?path=PATH            a file of the node
 //! GET /list?path=PATH            names in a folder of the node, one a line
 //! GET /processes                 `PID NAME COMMAND LINE`, one a line
-//! GET /kill?pid=PID              SIGKILL
+//! GET /kill?pid=PID              SIGKILL to a service of the node, named by its process
 //! GET /http?port=N&path=PATH     what a port of the node's loopback address answers
 //! GET /unix?socket=S&path=PATH   what a unix socket of the node answers
 //! ```
@@ -17,7 +17,6 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -100,14 +99,17 @@ fn processes() -> io::Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Sends SIGKILL without a system call of its own: the process is moved into a fresh cgroup, and `cgroup.kill` (cgroup-v2, "Core
-/// Interface Files") ends all that is in it.
+/// Ends a service of the node with SIGKILL, through `cgroup.kill` of its cgroup (cgroup-v2, "Core Interface Files"): the standard
+/// library has no kill(2), and moving the process into a cgroup of its own is refused across cgroup namespaces.
 fn kill(pid: &str) -> io::Result<Vec<u8>> {
-    let cgroup = PathBuf::from(format!("{ROOT}/sys/fs/cgroup/probe-{pid}"));
-    fs::create_dir(&cgroup)?;
-    fs::write(cgroup.join("cgroup.procs"), pid)?;
-    fs::write(cgroup.join("cgroup.kill"), "1")?;
-    Ok(format!("killed {pid}\n").into_bytes())
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    // Seen from the pod's namespace: `0::/../../kscratch/dockerd`.
+    let path = text.trim().trim_start_matches("0::").replace("/..", "");
+    if !path.starts_with("/kscratch/") {
+        return Err(io::Error::other(format!("the process {pid} is no service of the node, its cgroup is {path}")));
+    }
+    fs::write(format!("{ROOT}/sys/fs/cgroup{path}/cgroup.kill"), "1")?;
+    Ok(format!("killed {path}\n").into_bytes())
 }
 
 fn ask(mut stream: impl Read + Write, path: &str) -> io::Result<Vec<u8>> {
