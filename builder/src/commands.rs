@@ -17,7 +17,7 @@ use crate::image::{self, Built, Workshop};
 use crate::lock::Lock;
 use crate::spec::{self, ImageSpec};
 use crate::store::Store;
-use crate::{inspect, resolve, run, stamp, why, write};
+use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
 
 /// Does what the arguments say.
 ///
@@ -228,6 +228,8 @@ fn read_spec(args: &SpecArgs) -> Result<ImageSpec> {
             spec.kubernetes.version = kubernetes.trim_start_matches('v').to_owned();
         }
     }
+    // Known without a network, so it is told before one is asked for.
+    kubernetes::Version::parse(&spec.kubernetes.version)?;
     if let Some(mirror) = &args.debian_mirror {
         spec.debian.mirror = Some(mirror.clone());
     }

@@ -146,8 +146,11 @@ fn a_power_cut_ends_the_machine_at_once_and_a_drop_leaves_nothing() {
 
 #[test]
 fn a_machine_does_not_outlive_a_killed_program() {
+    // What it cannot tidy up goes with this folder.
+    let folder = tempfile::tempdir().unwrap();
     let mut holder = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", "holds_a_machine_until_it_is_killed"])
+        .env("TMPDIR", folder.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -1,3 +1,4 @@
+//! Downloads from a server that drops, stalls, lies and comes back.
 use super::Http;
 use super::testserver::{Fault, Server};
 use crate::store::Digest;

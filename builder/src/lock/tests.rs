@@ -1,3 +1,4 @@
+//! Locks written, read, compared with specs, and refused.
 use std::path::Path;
 
 use expect_test::expect;

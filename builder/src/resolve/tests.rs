@@ -1,3 +1,4 @@
+//! Small archives become locks, and updates change only what they name.
 use std::path::Path;
 
 use super::{Source, lock, update};

@@ -1,3 +1,4 @@
+//! Texts of image.toml become specs, or errors with their place.
 use std::path::Path;
 
 use expect_test::{Expect, expect};

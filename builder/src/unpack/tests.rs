@@ -1,3 +1,4 @@
+//! Archives, sound and hostile, become indices or errors.
 use proptest::prelude::{ProptestConfig, any, proptest};
 use tar::{EntryType, Header};
 

@@ -1,3 +1,4 @@
+//! Keyrings with keys of every kind of fault meet signatures, and only sound ones are believed.
 use super::Keyring;
 use crate::debian::testarchive::{KeyOptions, NOW, TestKey};
 use pgp::composed::KeyType;

@@ -1,3 +1,4 @@
+//! Release files of every kind of fault are refused with the right words.
 use super::{Release, date, parse_date};
 use crate::debian::testarchive::{NOW, TestArchive};
 use proptest::prelude::proptest;
