@@ -193,7 +193,8 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         timeout: args.timeout.map(Duration::from_secs),
         overlay: args.overlay.clone(),
     };
-    Ok(run::run(&options, console)?.exit_code().into())
+    let tools = run::tools::find_or_unpack(&Store::open(&default_cache()?)?, console)?;
+    Ok(run::run(&options, &tools, console)?.exit_code().into())
 }
 
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {

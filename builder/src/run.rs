@@ -90,22 +90,11 @@ impl Outcome {
     }
 }
 
-/// Boots the image with its serial line on the terminal and returns when the machine has ended.
+/// Boots the image with its serial line on the terminal and returns when the machine has ended. [`tools::find_or_unpack`] gives `tools`.
 ///
 /// # Errors
-/// The image is none that QEMU can boot, the metadata is wrong, QEMU or its firmware is missing, a port is taken.
-pub fn run(options: &Options, console: &Console) -> Result<Outcome> {
-    let tools = Toolset::find()
-        .context(Hint("apt-get install qemu-system-x86 qemu-utils ovmf".to_owned()))
-        .context("looking for QEMU")?;
-    run_with(options, &tools, console)
-}
-
-/// As [`run`], with these programs (see [`tools::find_or_unpack`]).
-///
-/// # Errors
-/// As for [`run`].
-pub fn run_with(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
+/// The image is none that QEMU can boot, the metadata is wrong, a port is taken.
+pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
     refuse_compressed(&options.image)?;
     if let Some(metadata) = &options.metadata {
         check_metadata(metadata)?;

@@ -123,7 +123,10 @@ pub(super) fn groups(geometry: &Geometry, options: &Options, usage: &[Usage]) ->
         let mut sums = [0; 2];
         let blocks = geometry.group_blocks(group);
         // The kernel makes the bitmap of a BLOCK_UNINIT group itself, knowing only the metadata of the group's own.
-        if used.blocks > geometry.fixed(group) || geometry.is_flex_first(group) || blocks < BLOCKS_PER_GROUP {
+        // e2fsck wants the last group's bitmap written (its problem PR_0_BB_UNINIT_LAST), even where the group is whole.
+        let last = group + 1 == usage.len() as u64;
+        let whole = blocks == BLOCKS_PER_GROUP && !last;
+        if used.blocks > geometry.fixed(group) || geometry.is_flex_first(group) || !whole {
             let bitmap = bitmap(used.blocks, blocks);
             sums[0] = crc(seed, &bitmap);
             bitmaps.push((geometry.block_bitmap(group), bitmap));
