@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         return spawn::exec_service(args.into_iter().skip(2));
     }
     if std::process::id() == 1 {
-        pid1();
+        pid1(words.iter().find_map(|word| initramfs::begun(word)));
     }
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--version"] => say(format_args!("kscratch-init {}\n", env!("CARGO_PKG_VERSION"))),
@@ -72,10 +72,10 @@ fn modprobe(words: &[String]) -> ExitCode {
 }
 
 /// The boot. Whatever happens in it ends here: PID 1 must not exit, for the kernel panics then.
-fn pid1() -> ! {
+fn pid1(begun: Option<Duration>) -> ! {
     std::panic::set_hook(Box::new(|info| log::line(format_args!("internal error: {info}"))));
     let in_initramfs = Path::new("/etc/initrd-release").exists();
-    let stage = || if in_initramfs { initramfs::boot(&LINUX) } else { root::boot(&LINUX) };
+    let stage = || if in_initramfs { initramfs::boot(&LINUX) } else { root::boot(&LINUX, begun) };
     let error = match catch_unwind(AssertUnwindSafe(stage)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(error)) => error,
@@ -127,5 +127,5 @@ fn print_plan(file: &Path) -> Result<String> {
     })?;
     let network = plan::network(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;
     let node = plan::node(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;
-    Ok(format!("{network}{node}"))
+    Ok(format!("{}{network}{node}", plan::runtime(&metadata)))
 }

@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 
 pub use error::PlanError;
 pub use links::network;
-pub use phases::node;
+pub use phases::{node, runtime};
 
 /// Phases in the order in which they are applied.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 pub mod buttons;
 pub mod cgroup;
 pub mod eventloop;
+pub mod inbox;
 pub mod logs;
 pub mod power;
 pub mod ready;

@@ -1,8 +1,10 @@
 //! The two stages of a boot: from the kernel's start to the root, and from the root to the event loop.
+pub mod beside;
 pub mod block;
 pub mod gather;
 pub mod hardware;
 pub mod initramfs;
 pub mod mounts;
 pub mod phases;
+pub mod plugging;
 pub mod root;

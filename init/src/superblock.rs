@@ -19,6 +19,8 @@ pub enum Kind {
         blocks: u64,
         /// Bytes of a block.
         block_size: u64,
+        /// Whether it was unmounted in order and no error was found on it since: `s_state`, `s_feature_incompat`, `s_error_count`.
+        clean: bool,
     },
     /// FAT12, FAT16 or FAT32.
     Vfat,
@@ -43,17 +45,24 @@ impl Kind {
     }
 }
 
-/// Enough for every superblock looked for (ISO 9660's primary descriptor ends at 34 KiB), and for telling a blank volume.
+/// Enough for every superblock looked for: ISO 9660's primary descriptor ends at 34 KiB.
+const SUPERBLOCKS: u64 = 64 << 10;
+/// Enough for telling a blank volume.
 const LOOK: u64 = 1 << 20;
 
-/// Looks at a volume's first MiB.
+/// Looks at a volume's first bytes, at most a MiB.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn look(volume: &mut (impl Read + Seek)) -> io::Result<Volume> {
     let mut start = Vec::new();
     volume.seek(SeekFrom::Start(0))?;
-    volume.take(LOOK).read_to_end(&mut start)?;
+    volume.take(SUPERBLOCKS).read_to_end(&mut start)?;
+    let found = recognise(&start);
+    if found.kind != Kind::Blank {
+        return Ok(found);
+    }
+    volume.take(LOOK - SUPERBLOCKS).read_to_end(&mut start)?;
     Ok(recognise(&start))
 }
 
@@ -81,7 +90,10 @@ fn ext4(start: &[u8]) -> Option<Volume> {
     if shift > 6 {
         return None;
     }
-    let kind = Kind::Ext4 { blocks: high << 32 | u64::from(word(0x04)), block_size: 1024 << shift };
+    // s_state: EXT4_VALID_FS alone, no EXT4_ERROR_FS and no orphans; INCOMPAT_RECOVER: the journal has yet to be replayed.
+    let state = u16::from_le_bytes([superblock[0x3A], superblock[0x3B]]);
+    let clean = state == 1 && word(0x60) & 0x4 == 0 && word(0x194) == 0;
+    let kind = Kind::Ext4 { blocks: high << 32 | u64::from(word(0x04)), block_size: 1024 << shift, clean };
     Some(Volume { kind, label: text(&superblock[0x78..0x88]) })
 }
 
@@ -134,13 +146,45 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("volume");
         let ext4 = made("mke2fs", &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"], &path, 8);
-        assert_eq!((ext4.kind, ext4.label.as_str()), (Kind::Ext4 { blocks: 2048, block_size: 4096 }, "kscratch-state"));
+        assert_eq!(
+            (ext4.kind, ext4.label.as_str()),
+            (Kind::Ext4 { blocks: 2048, block_size: 4096, clean: true }, "kscratch-state")
+        );
         let ext2 = made("mke2fs", &["-q", "-t", "ext2", "-b", "1024", "-L", "KSCRATCH"], &path, 8);
-        assert_eq!((ext2.kind, ext2.label.as_str()), (Kind::Ext4 { blocks: 8192, block_size: 1024 }, "KSCRATCH"));
+        assert_eq!(
+            (ext2.kind, ext2.label.as_str()),
+            (Kind::Ext4 { blocks: 8192, block_size: 1024, clean: true }, "KSCRATCH")
+        );
         for (size, bits) in [(2, "12"), (16, "16"), (64, "32")] {
             let vfat = made("mkfs.fat", &["-F", bits, "-n", "CIDATA"], &path, size);
             assert_eq!((vfat.kind, vfat.label.as_str()), (Kind::Vfat, "CIDATA"), "FAT{bits}");
         }
+    }
+
+    /// What debugfs(8) sets on a sound filesystem, and whether it is clean then.
+    #[track_caller]
+    fn clean_with(field: &str, value: &str) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volume");
+        made("mke2fs", &["-q", "-t", "ext4", "-b", "4096"], &path, 8);
+        let set = format!("set_super_value {field} {value}");
+        let output = Command::new("debugfs").args(["-w", "-R", &set]).arg(&path).output();
+        let output = output.expect("debugfs is needed: apt-get install e2fsprogs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let Kind::Ext4 { clean, .. } = look(&mut File::open(&path).unwrap()).unwrap().kind else {
+            panic!("{field} {value}: no ext4 any more")
+        };
+        clean
+    }
+
+    #[test]
+    fn an_ext4_that_needs_a_look_is_not_clean() {
+        assert!(clean_with("mnt_count", "3"));
+        assert!(!clean_with("state", "0"), "it was not unmounted");
+        assert!(!clean_with("state", "3"), "the kernel found an error");
+        assert!(!clean_with("state", "5"), "orphans are being dealt with");
+        assert!(!clean_with("error_count", "1"), "the kernel counted an error");
+        assert!(!clean_with("feature_incompat", "0x2c6"), "the journal has to be replayed");
     }
 
     #[test]
@@ -154,6 +198,13 @@ mod tests {
         let mut other = vec![0; 4096];
         other[..6].copy_from_slice(b"LUKS\xba\xbe");
         assert_eq!(recognise(&other).kind, Kind::Other);
+        let mut late = vec![0; 1 << 20];
+        late[900 << 10] = 1;
+        assert_eq!(
+            look(&mut std::io::Cursor::new(late)).unwrap().kind,
+            Kind::Other,
+            "something far behind is something"
+        );
     }
 
     proptest! {

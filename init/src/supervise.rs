@@ -5,11 +5,13 @@ use std::time::Duration;
 use crate::plan::Service;
 
 mod event;
+mod share;
 mod stop;
 #[cfg(test)]
 mod tests;
 
 pub use event::{Action, Ended, Ending, Event, Reason, Signal};
+pub use share::{Share, Told};
 use stop::Containers;
 
 /// The first wait before a service that died is started again; it doubles with every further death.
@@ -141,6 +143,22 @@ impl Supervisor {
         }
         let stopping = self.stopping.is_some();
         self.units.iter().filter_map(|unit| deadline(unit, stopping)).chain(self.containers.deadline()).min()
+    }
+
+    /// Whether a service has a process, or is about to, that is not ready yet.
+    #[must_use]
+    pub fn is_getting_ready(&self) -> bool {
+        self.units.iter().any(|unit| match &unit.state {
+            State::Spawning | State::Backoff { .. } => true,
+            State::Running(running) => running.ready.is_none(),
+            State::Waiting | State::Stopping { .. } | State::Stopped => false,
+        })
+    }
+
+    /// Whether all services are ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.units.iter().all(Unit::is_ready)
     }
 
     /// The definition of a service, for whoever performs [`Action::Spawn`].

@@ -13,15 +13,18 @@ use std::time::{Duration, Instant};
 
 use kscratch_init::plan::{Ready, Service};
 use kscratch_init::run::eventloop::{Options, run};
+use kscratch_init::run::inbox::{self, Message, Sender};
 use kscratch_init::run::logs::Rotation;
 use kscratch_init::run::spawn::Spawner;
+use kscratch_init::stage::beside;
 use kscratch_init::supervise::Ending;
+use kscratch_init::sys::{Linux, Sys as _};
 
 /// Nothing here takes longer, on a machine that has other things to do as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Case = (&'static str, fn());
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     ("a_killed_service_is_started_again", a_killed_service_is_started_again),
     ("readiness_over_a_unix_socket_and_http", readiness_over_a_unix_socket_and_http),
     ("logs_are_rotated", logs_are_rotated),
@@ -32,6 +35,7 @@ const CASES: [Case; 11] = [
     ("who_ignores_sigterm_is_killed", who_ignores_sigterm_is_killed),
     ("the_power_button_ends_the_loop", the_power_button_ends_the_loop),
     ("as_pid_1_orphans_are_reaped", as_pid_1_orphans_are_reaped),
+    ("the_boot_goes_on_beside_the_loop", the_boot_goes_on_beside_the_loop),
     ("cgroups_hold_services_and_containers_end_between", cgroups_hold_services_and_containers_end_between),
 ];
 
@@ -76,6 +80,8 @@ fn run_loop(folder: &Path) -> ExitCode {
     let scene: serde_json::Value = serde_json::from_str(&text).unwrap();
     let path = |key: &str| scene[key].as_str().map(PathBuf::from);
     let services = scene["services"].as_array().unwrap().iter().map(read_service).collect();
+    let late: Vec<Service> = scene["late"].as_array().into_iter().flatten().map(read_service).collect();
+    let (sender, inbox) = inbox::pair().unwrap();
     let options = Options {
         spawner: Spawner { trampoline: PathBuf::from(env!("CARGO_BIN_EXE_kscratch-init")), cgroups: path("cgroups") },
         logs: folder.join("logs"),
@@ -83,14 +89,30 @@ fn run_loop(folder: &Path) -> ExitCode {
         containers: path("containers").into_iter().collect(),
         input: Some(folder.join("input")),
         reap_orphans: std::process::id() == 1,
-        leases: Vec::new(),
-        lease_changed: Box::new(|_, _| {}),
+        inbox: (!late.is_empty()).then_some(inbox),
+        begun: Some(kscratch_init::log::monotonic()),
         say: Box::new(say),
     };
+    if !late.is_empty() {
+        beside::start("phases", move || phases(late, &sender)).unwrap();
+    }
     match run(services, options).unwrap() {
         Ending::PowerOff => ExitCode::SUCCESS,
         Ending::Reboot => ExitCode::from(10),
     }
+}
+
+/// What a boot does beside the loop: programs of its own run to their end, and services are handed over one by one.
+fn phases(late: Vec<Service>, sender: &Sender) {
+    for service in late {
+        for _ in 0..50 {
+            let ran = Linux.run(Path::new("/bin/sh"), &["-c", "echo said; exit 7"], b"").unwrap();
+            assert_eq!((ran.status, ran.text.as_str()), (Some(7), "said\n"));
+        }
+        say("fifty programs ended as they should");
+        sender.send(Message::Service(service));
+    }
+    sender.send(Message::Booted);
 }
 
 fn read_service(value: &serde_json::Value) -> Service {
@@ -174,10 +196,19 @@ impl Scene {
         self.start_by(Command::new(own_program()), services);
     }
 
-    fn start_by(&mut self, mut command: Command, services: Vec<serde_json::Value>) {
+    fn start_by(&mut self, command: Command, services: Vec<serde_json::Value>) {
+        self.start_with_late(command, services, Vec::new());
+    }
+
+    /// `late` are services that come while the loop runs.
+    fn start_with_late(
+        &mut self,
+        mut command: Command,
+        services: Vec<serde_json::Value>,
+        late: Vec<serde_json::Value>,
+    ) {
         let part = |name: &str| self.cgroup.as_ref().map(|folder| folder.join(name));
-        let scene =
-            serde_json::json!({"services": services, "cgroups": part("services"), "containers": part("containers")});
+        let scene = serde_json::json!({"services": services, "late": late, "cgroups": part("services"), "containers": part("containers")});
         fs::write(self.folder.path().join("scene.json"), scene.to_string()).unwrap();
         let mut child = command.arg("loop").arg(self.folder.path()).stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
@@ -242,6 +273,9 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
+            // In order, so that no service outlives its case.
+            kill(child.id() as i32, rustix::process::Signal::TERM);
+            wait_until_or(PATIENCE, || !matches!(child.try_wait(), Ok(None)));
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -383,7 +417,7 @@ fn services_stop_in_reverse_order() {
 fn who_ignores_sigterm_is_killed() {
     let mut scene = Scene::new();
     let marker = scene.path("marker");
-    let script = format!("trap '' TERM; touch {marker}; while :; do sleep 1000 & wait; done");
+    let script = format!("trap '' TERM; touch {marker}; while :; do sleep 1; done");
     scene.start(vec![with(shell("a", &script), serde_json::json!({"stop_within": 1}))]);
     let pid = scene.started("a");
     wait_until("the trap", || Path::new(&marker).exists());
@@ -441,6 +475,28 @@ fn as_pid_1_orphans_are_reaped() {
     assert_eq!(scene.end().0, 10);
 }
 
+fn the_boot_goes_on_beside_the_loop() {
+    let mut scene = Scene::new();
+    let (first, second) = (scene.path("a.sock"), scene.path("b.sock"));
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]).arg(own_program());
+    let serving = |name: &str, socket: &str, after: &[&str]| serde_json::json!({"name": name, "program": own_program(), "args": ["serve-unix", socket], "socket": socket, "after": after});
+    // Orphans end all the while: the loop reaps them, and never what the other thread waits for.
+    let orphans = shell("orphans", "while true; do sh -c 'sleep 0.01 &'; done");
+    let late = vec![serving("a", &first, &[]), serving("b", &second, &["a"])];
+    scene.start_with_late(command, vec![with(orphans, serde_json::json!({"socket": first}))], late);
+    for start in [
+        "service orphans: started",
+        "fifty programs ended as they should",
+        "service a: started",
+        "fifty programs ended as they should",
+        "service b: started",
+        "init's own share: ",
+    ] {
+        scene.line(start);
+    }
+}
+
 fn cgroups_hold_services_and_containers_end_between() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     let root =
@@ -484,8 +540,7 @@ fn cgroups_hold_services_and_containers_end_between() {
     assert_eq!(kept.len(), 1, "the runtime's child outlives it");
 
     // A container: it takes note of SIGTERM and goes.
-    let script =
-        format!("trap 'echo terminated > {marker}; exit' TERM; echo > {marker}; while :; do sleep 1000 & wait; done");
+    let script = format!("trap 'echo terminated > {marker}; exit' TERM; echo > {marker}; while :; do sleep 1; done");
     let mut container = Command::new("sh").args(["-c", &script]).spawn().unwrap();
     fs::write(folder.join("containers/pod/box/cgroup.procs"), container.id().to_string()).unwrap();
     wait_until("the container", || Path::new(&marker).exists());

@@ -65,6 +65,11 @@ fn assert_boots(vm: &Vm) {
             assert_eq!(open.take(), Some((phase.number, phase.name.clone())), "{phase:?} ends what did not start");
         }
     }
+    let text: Vec<String> = vm.lines().into_iter().map(|line| line.text).collect();
+    let place = |what: &str| text.iter().position(|line| line.contains(what));
+    // What takes longest is begun first: the runtime gets ready while the network does.
+    assert!(place("service containerd: started") < place("] phase 14 services: start"), "{}", text.join("\n"));
+    wait(vm, r"\] init's own share: \d+\.\d+ s ", BOOT);
     let names: Vec<&str> = told.iter().map(|phase| phase.name.as_str()).collect();
     assert!(names.contains(&"network"), "there is no phase `network`: {names:?}");
 }

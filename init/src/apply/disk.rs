@@ -1,4 +1,4 @@
-//! Turns the disk's state partition into a mounted `/var`: grown to the disk's end, checked, made where it is blank.
+//! Turns the disk's state partition into a mounted `/var`: grown to the disk's end, checked where it is not clean, made where it is blank.
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -76,13 +76,11 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
             check(sys, &device)?;
             false
         }
+        Use::AsItIs => false,
     };
     let source = device.to_str().context("naming the state partition")?;
     let mount = Mount { source, target, kind: "ext4", flags: &[Flag::NoAtime], data: "" };
     sys.mount(&mount).with_context(|| format!("mounting {source} on /var"))?;
-    if let Err(error) = grow_filesystem(sys, &device, target) {
-        log::line(format_args!("{error:#}; state keeps its size"));
-    }
     Ok(State::Partition { device, made })
 }
 
@@ -101,6 +99,7 @@ fn find(devices: &Devices, root_guid: Option<Guid>) -> Result<Found> {
 enum Use {
     Make,
     Check,
+    AsItIs,
 }
 
 /// Whether the partition is ours to use: never a byte is written over what somebody else may miss.
@@ -108,6 +107,8 @@ fn usable(volume: &Volume, found: &Found) -> Result<Use> {
     let place = format!("partition {} of {}", found.partition.number, found.disk.name);
     match volume.kind {
         Kind::Blank => Ok(Use::Make),
+        // What e2fsck would look at first, too: it costs a third of a second of every boot to be told that all is well.
+        Kind::Ext4 { clean: true, .. } if volume.label == LABEL => Ok(Use::AsItIs),
         Kind::Ext4 { .. } if volume.label == LABEL => Ok(Use::Check),
         Kind::Ext4 { .. } => {
             bail!("{place} should be state, but holds an ext4 labelled {:?} and not {LABEL:?}", volume.label)
@@ -163,10 +164,15 @@ fn write_growth(disk: &Path, growth: &Growth) -> io::Result<()> {
     Ok(())
 }
 
-fn grow_filesystem(sys: &dyn Sys, device: &Path, mountpoint: &Path) -> Result<()> {
+/// Grows the mounted state filesystem to the end of its partition. This may take long on a large disk, and state is of use meanwhile.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn grow_filesystem(sys: &dyn Sys, device: &Path, mountpoint: &Path) -> Result<()> {
     use std::io::{Seek, SeekFrom};
     let mut file = File::open(device).with_context(|| format!("opening {}", device.display()))?;
-    let Kind::Ext4 { blocks, block_size } = look(&mut file).context("reading the state filesystem's size")?.kind else {
+    let Kind::Ext4 { blocks, block_size, .. } = look(&mut file).context("reading the state filesystem's size")?.kind
+    else {
         return Ok(());
     };
     let wanted = file.seek(SeekFrom::End(0)).context("reading the state partition's size")? / block_size;

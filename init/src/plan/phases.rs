@@ -1,4 +1,4 @@
-//! Plans a node once its addresses are known: the phases `system`, `bridge`, `images`, `config` and `services`.
+//! Plans a node: the container runtime as soon as there is metadata (`runtime`), and once addresses are known the phases `system`, `bridge`, `images`, `config` and `services`.
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
@@ -22,20 +22,21 @@ const SYSCTLS: [(&str, &str); 9] = [
     ("vm/panic_on_oom", "0"),
 ];
 
-/// Directories that services expect, with their permissions.
-const DIRECTORIES: [(&str, u32); 13] = [
-    ("/run/kscratch", 0o755),
+/// Directories that containerd and the services' logs need, with their permissions.
+const RUNTIME_DIRECTORIES: [(&str, u32); 3] =
+    [("/run/kscratch", 0o755), ("/var/lib/containerd", 0o700), ("/var/log/kscratch", 0o755)];
+
+/// Directories that the other services expect.
+const DIRECTORIES: [(&str, u32); 10] = [
     ("/run/kscratch/cni/net.d", 0o755),
     ("/run/kscratch/manifests", 0o700),
     ("/var/lib/cni", 0o755),
-    ("/var/lib/containerd", 0o700),
     ("/var/lib/cri-dockerd", 0o700),
     ("/var/lib/docker", 0o710),
     ("/var/lib/kubelet", 0o750),
     ("/var/lib/kubelet/volumeplugins", 0o755),
     ("/var/lib/kubernetes", 0o755),
     ("/var/log/containers", 0o755),
-    ("/var/log/kscratch", 0o755),
     ("/var/log/pods", 0o755),
 ];
 
@@ -43,6 +44,15 @@ const DIRECTORIES: [(&str, u32); 13] = [
 const VXLAN: u32 = 50;
 /// Ethernet's MTU, for a machine without any link.
 const ETHERNET_MTU: u32 = 1500;
+
+/// Plans what needs no network: containerd, which takes longer to start than everything else here takes.
+#[must_use]
+pub fn runtime(metadata: &RoleMetadata) -> Plan {
+    let mut steps: Vec<Step> = RUNTIME_DIRECTORIES.into_iter().map(directory).collect();
+    steps.push(text("/run/kscratch/containerd.toml", 0o644, docker::CONTAINERD.to_owned()));
+    steps.push(Step::Service(services::containerd(metadata.docker.open_files)));
+    Plan { phases: vec![phase("runtime", steps)] }
+}
 
 /// Plans everything after the network.
 ///
@@ -135,8 +145,12 @@ fn system(name: &str) -> Vec<Step> {
     let mut steps: Vec<Step> =
         SYSCTLS.into_iter().map(|(key, value)| Step::Sysctl { key: key.to_owned(), value: value.to_owned() }).collect();
     steps.push(Step::Hostname(name.to_owned()));
-    steps.extend(DIRECTORIES.into_iter().map(|(path, mode)| Step::Directory { path: path.to_owned(), mode }));
+    steps.extend(DIRECTORIES.into_iter().map(directory));
     steps
+}
+
+fn directory((path, mode): (&str, u32)) -> Step {
+    Step::Directory { path: path.to_owned(), mode }
 }
 
 fn bridge_steps(metadata: &RoleMetadata, bridge: Option<(Ipv4Net, u32)>) -> Vec<Step> {
@@ -165,7 +179,6 @@ fn config(
         text("/run/kscratch/hosts", 0o644, identity::hosts(name, address)),
         text("/run/kscratch/machine-id", 0o444, format!("{}\n", facts.machine_id)),
         text("/run/kscratch/resolv.conf", 0o644, identity::resolv_conf(metadata, facts)),
-        text("/run/kscratch/containerd.toml", 0o644, docker::CONTAINERD.to_owned()),
         json("/run/kscratch/daemon.json", 0o644, &docker::daemon(&metadata.docker, bridge)),
     ];
     if let Some((range, mtu)) = bridge {

@@ -12,10 +12,9 @@ const SPARED: i32 = -999;
 /// kubelet's `maxOpenFiles`; enough for everything else here.
 const OPEN_FILES: u64 = 1_000_000;
 
-/// The services of a node called `name`; kube-proxy only where there is a cluster.
+/// The services of a node called `name` but [`containerd`]; kube-proxy only where there is a cluster.
 pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: Option<Ipv4Addr>) -> Vec<Service> {
     let mut services = vec![
-        containerd(metadata.docker.open_files),
         dockerd(metadata.docker.open_files),
         cri_dockerd(&facts.release.pause_image),
         kubelet_service(metadata, name, address),
@@ -43,7 +42,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
     }
 }
 
-fn containerd(open_files: u64) -> Service {
+pub(super) fn containerd(open_files: u64) -> Service {
     let socket = "/run/containerd/containerd.sock".to_owned();
     Service {
         args: vec!["--config=/run/kscratch/containerd.toml".to_owned()],

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use kscratch_metadata::{RoleMetadata, parse};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{Step, cni, firewall, network, node};
+use super::{Step, cni, firewall, network, node, runtime};
 use crate::facts::{Facts, Link, Release};
 
 const CA: &str = include_str!("../../metadata/tests/ca.pem");
@@ -113,10 +113,14 @@ fn network_without_a_card() {
     );
 }
 
+/// All that is planned once the network is there, and containerd before it.
+fn whole(metadata: &RoleMetadata) -> String {
+    format!("{}{}", runtime(metadata), node(metadata, &facts()).unwrap())
+}
+
 #[test]
 fn a_node_that_stands_alone() {
-    let plan = node(&RoleMetadata::standalone(), &facts()).unwrap();
-    expect_file!["golden/standalone.txt"].assert_eq(&plan.to_string());
+    expect_file!["golden/standalone.txt"].assert_eq(&whole(&RoleMetadata::standalone()));
 }
 
 #[test]
@@ -143,8 +147,7 @@ name = "web"
 content = "kind: Pod"
 "#,
     );
-    let plan = node(&metadata, &facts()).unwrap();
-    expect_file!["golden/cluster.txt"].assert_eq(&plan.to_string());
+    expect_file!["golden/cluster.txt"].assert_eq(&whole(&metadata));
 }
 
 /// Steps of one phase of a node's plan, as text.

@@ -16,6 +16,7 @@ use rustix::time::Timespec;
 
 use super::buttons::Buttons;
 use super::cgroup;
+use super::inbox::{Inbox, Message};
 use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
 use super::spawn::{Process, Spawner};
@@ -24,7 +25,7 @@ use crate::apply::netlink::LinkNews;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::plan::Service;
-use crate::supervise::{Ended, Ending, Event, Reason, Supervisor};
+use crate::supervise::{Ended, Ending, Event, Reason, Share, Supervisor};
 
 mod act;
 
@@ -32,7 +33,7 @@ mod act;
 const TURN: usize = 64 << 10;
 
 /// Told the link and what became of its lease.
-pub type LeaseChanged = Box<dyn FnMut(&str, &Change)>;
+pub type LeaseChanged = Box<dyn FnMut(&str, &Change) + Send>;
 
 /// What the loop needs besides the services.
 pub struct Options {
@@ -48,10 +49,10 @@ pub struct Options {
     pub input: Option<PathBuf>,
     /// Whether every child is ours to reap: true for PID 1.
     pub reap_orphans: bool,
-    /// Leases to be kept, one per link.
-    pub leases: Vec<Keeper>,
-    /// Told when a lease was renewed with other contents, replaced or lost: name servers may have changed.
-    pub lease_changed: LeaseChanged,
+    /// Where services and leases come from while the boot goes on; none where there is no more to come.
+    pub inbox: Option<Inbox>,
+    /// When init got the machine from the kernel: its share of the boot is told once all services are ready.
+    pub begun: Option<Duration>,
     /// Where lines for people go.
     pub say: Box<dyn FnMut(&str)>,
 }
@@ -70,14 +71,14 @@ impl Options {
             containers: vec![PathBuf::from("/sys/fs/cgroup/kubepods"), PathBuf::from("/sys/fs/cgroup/docker")],
             input: Some(PathBuf::from("/dev/input")),
             reap_orphans: true,
-            leases: Vec::new(),
-            lease_changed: Box::new(|_, _| {}),
+            inbox: None,
+            begun: None,
             say: Box::new(|line| crate::log::line(line)),
         }
     }
 }
 
-/// Runs the services until the machine is to stop, and stops them. Without services it waits for the power button, ctrl-alt-del or a signal.
+/// Runs the services, and those that come through the inbox, until the machine is to stop, and stops them. Without services it waits for the power button, ctrl-alt-del or a signal.
 ///
 /// # Errors
 /// The kernel refuses the means of waiting (a signalfd, `poll`). Nothing that a service does is an error here.
@@ -106,6 +107,7 @@ enum Source {
     Containers,
     Lease(usize),
     Links,
+    Inbox,
 }
 
 struct Output {
@@ -120,6 +122,11 @@ struct Loop {
     signals: SignalFd,
     buttons: Option<Buttons>,
     links: Option<LinkNews>,
+    leases: Vec<Keeper>,
+    lease_changed: LeaseChanged,
+    /// Until the boot is over and told.
+    share: Option<Share>,
+    booted: bool,
     processes: BTreeMap<&'static str, Process>,
     /// Pipes outlive the process that wrote to them first: a service's children may hold on.
     outputs: Vec<Output>,
@@ -150,17 +157,16 @@ impl Loop {
             .input
             .as_deref()
             .and_then(|folder| Buttons::open(folder).inspect_err(|error| say(&format!("{error:#}"))).ok());
-        let links = if options.leases.is_empty() {
-            None
-        } else {
-            LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok()
-        };
         Ok(Self {
             supervisor: Supervisor::new(services),
+            share: options.begun.map(Share::new),
+            booted: options.inbox.is_none(),
             options,
             signals,
             buttons,
-            links,
+            links: None,
+            leases: Vec::new(),
+            lease_changed: Box::new(|_, _| {}),
             processes: BTreeMap::new(),
             outputs: Vec::new(),
             opened: 0,
@@ -202,8 +208,7 @@ impl Loop {
         );
         found.extend(self.watches.iter().map(|file| (Source::Containers, PollFd::new(file, PollFlags::PRI))));
         found.extend(
-            self.options
-                .leases
+            self.leases
                 .iter()
                 .enumerate()
                 .map(|(index, lease)| (Source::Lease(index), PollFd::new(lease, PollFlags::IN))),
@@ -211,13 +216,14 @@ impl Loop {
         found.extend(self.links.iter().map(|links| (Source::Links, PollFd::new(links, PollFlags::IN))));
         let buttons = self.buttons.iter().flat_map(Buttons::descriptors);
         found.extend(buttons.map(|fd| (Source::Buttons, PollFd::from_borrowed_fd(fd, PollFlags::IN))));
+        found.extend(self.options.inbox.iter().map(|inbox| (Source::Inbox, PollFd::new(inbox, PollFlags::IN))));
         found.push((Source::Signals, PollFd::new(&self.signals, PollFlags::IN)));
         found
     }
 
     fn next_deadline(&self) -> Option<Duration> {
         let attempts = self.attempts.values().map(|(_, until)| *until);
-        let leases = self.options.leases.iter().filter_map(Keeper::next_deadline);
+        let leases = self.leases.iter().filter_map(Keeper::next_deadline);
         self.supervisor.next_deadline().into_iter().chain(attempts).chain(leases).min()
     }
 
@@ -230,8 +236,8 @@ impl Loop {
             self.attempts.remove(name);
             self.handle(Event::ProbeFailed { name, reason: format!("no answer in {} s", ATTEMPT_WITHIN.as_secs()) });
         }
-        for index in 0..self.options.leases.len() {
-            let lease = &mut self.options.leases[index];
+        for index in 0..self.leases.len() {
+            let lease = &mut self.leases[index];
             if lease.next_deadline().is_some_and(|deadline| deadline <= now) {
                 let changes = lease.timer(now);
                 self.tell_lease(index, &changes);
@@ -250,13 +256,14 @@ impl Loop {
             Source::Attempt(name) => self.advance_attempt(name),
             Source::Containers => self.look_at_containers(),
             Source::Links => self.read_links(),
+            Source::Inbox => self.read_inbox(),
             Source::Buttons => {
                 if self.buttons.as_mut().is_some_and(Buttons::pressed) {
                     self.handle(Event::StopAll(Reason::PowerButton));
                 }
             }
             Source::Lease(index) => {
-                let changes = self.options.leases[index].readable(monotonic());
+                let changes = self.leases[index].readable(monotonic());
                 self.tell_lease(index, &changes);
             }
         }
@@ -274,11 +281,13 @@ impl Loop {
         }
     }
 
-    /// Reaps every child that is no service. Looked at before it is reaped: a service's end has to be told as its own.
+    /// Reaps every child that is no service. Looked at before it is reaped: a service's end has to be told as its own. What another
+    /// thread started (`nft`) is that thread's to wait for; orphans become children of this one, the first (`__WNOTHREAD`, wait(2)).
     fn reap_orphans(&mut self) {
-        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
-            waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
-        {
+        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(
+            Id::All,
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WNOTHREAD,
+        ) {
             let service = self
                 .processes
                 .iter()
@@ -393,18 +402,37 @@ impl Loop {
             }
         };
         for link in messages.iter().filter_map(read_link) {
-            for index in 0..self.options.leases.len() {
-                let changes = self.options.leases[index].link_changed(&link, monotonic());
+            for index in 0..self.leases.len() {
+                let changes = self.leases[index].link_changed(&link, monotonic());
                 self.tell_lease(index, &changes);
+            }
+        }
+    }
+
+    fn read_inbox(&mut self) {
+        for message in self.options.inbox.as_ref().map(Inbox::take).unwrap_or_default() {
+            match message {
+                Message::Service(service) => self.handle(Event::AddService(service)),
+                Message::Leases { leases, changed } => {
+                    if !leases.is_empty() {
+                        let say = &mut self.options.say;
+                        self.links = LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok();
+                    }
+                    (self.leases, self.lease_changed) = (leases, changed);
+                }
+                Message::Booted => {
+                    self.booted = true;
+                    self.handle(Event::Timer);
+                }
             }
         }
     }
 
     fn tell_lease(&mut self, index: usize, changes: &[Change]) {
         for change in changes {
-            let link = self.options.leases[index].link().to_owned();
+            let link = self.leases[index].link().to_owned();
             (self.options.say)(&format!("link {link}: {change}"));
-            (self.options.lease_changed)(&link, change);
+            (self.lease_changed)(&link, change);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Turns sysfs and the disks' tables into the partition that is looked for ([`Found`]), or into what there is instead.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::partition::{Guid, Partition, Table};
@@ -12,6 +13,8 @@ pub struct Devices {
     pub sysfs: PathBuf,
     /// `/dev`
     pub dev: PathBuf,
+    /// The disk that comes before all others: the one that the machine runs from.
+    pub first: Option<String>,
 }
 
 /// A whole disk.
@@ -51,14 +54,26 @@ impl Devices {
     /// The running machine's.
     #[must_use]
     pub fn of_machine() -> Self {
-        Self { sysfs: "/sys/block".into(), dev: "/dev".into() }
+        Self { sysfs: "/sys/block".into(), dev: "/dev".into(), first: None }
     }
 
-    /// All disks with contents, by name. Loop and memory devices are nobody's disk.
+    /// These with the disk first that a mounted folder is on: where two disks carry the same image, root, state and ESP must be one's.
+    #[must_use]
+    pub fn led_by_disk_of(mut self, folder: &Path) -> Self {
+        let number = fs::metadata(folder).map(|found| found.dev()).unwrap_or_default();
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        // `/sys/dev/block/254:2` leads to `…/block/vda/vda2` (Linux, Documentation/ABI/stable/sysfs-dev).
+        let link = self.sysfs.with_file_name("dev").join("block").join(format!("{major}:{minor}"));
+        let disk = fs::canonicalize(link).ok().and_then(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()));
+        self.first = disk;
+        self
+    }
+
+    /// All disks with contents, the [`Devices::first`] one before the others, which come by name. Loop and memory devices are nobody's disk.
     #[must_use]
     pub fn disks(&self) -> Vec<Disk> {
         let mut disks: Vec<Disk> = names(&self.sysfs).into_iter().filter_map(|name| self.disk(name)).collect();
-        disks.sort_by(|a, b| a.name.cmp(&b.name));
+        disks.sort_by_key(|disk| (Some(&disk.name) != self.first.as_ref(), disk.name.clone()));
         disks
     }
 
@@ -135,7 +150,7 @@ pub(crate) mod tests {
 
     /// A machine with the disk `vda` of `megabytes` that carries an image of ours, whose partitions the kernel knows.
     pub(crate) fn machine(folder: &Path, megabytes: u64) -> Devices {
-        let devices = Devices { sysfs: folder.join("sys/block"), dev: folder.join("dev") };
+        let devices = Devices { sysfs: folder.join("sys/block"), dev: folder.join("dev"), first: None };
         fs::create_dir_all(&devices.dev).unwrap();
         let disk = devices.dev.join("vda");
         File::create(&disk).unwrap().set_len(40 << 20).unwrap();
@@ -190,7 +205,7 @@ pub(crate) mod tests {
             "{text}"
         );
         assert!(text.contains(&format!("partition 2 root-a PARTUUID={ROOT}")), "{text}");
-        let nothing = Devices { sysfs: folder.path().join("none"), dev: folder.path().join("none") };
+        let nothing = Devices { sysfs: folder.path().join("none"), dev: folder.path().join("none"), first: None };
         assert_eq!(nothing.describe(), "no disk at all\n");
     }
 }

@@ -1,9 +1,10 @@
 //! Turns what hardware is there, and what the image lists, into loaded modules, and hears of hardware that comes ([`Listener`]).
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,18 +12,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
+use super::beside;
 use crate::kmod::{Found, Modules};
 use crate::log;
 use crate::sys::Sys;
 use crate::uevent::Uevent;
 
-/// Loads modules of one kernel, each at most once.
+/// Loads modules of one kernel, each at most once, from as many threads as like.
 pub struct Loader<'a> {
     sys: &'a dyn Sys,
     root: PathBuf,
     folder: PathBuf,
     modules: Modules,
-    asked: BTreeSet<String>,
+    files: Mutex<BTreeMap<String, File>>,
+    done: Condvar,
+}
+
+/// How far one module's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// A thread is at it.
+    UnderWay,
+    /// It is loaded, or the kernel has refused it.
+    Done,
 }
 
 impl<'a> Loader<'a> {
@@ -40,36 +52,48 @@ impl<'a> Loader<'a> {
 
     fn with(sys: &'a dyn Sys, root: &Path, folder: &Path, modules: io::Result<Modules>) -> Result<Self> {
         let modules = modules.with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
-        Ok(Self { sys, root: root.to_owned(), folder: folder.to_owned(), modules, asked: BTreeSet::new() })
+        let (root, folder) = (root.to_owned(), folder.to_owned());
+        Ok(Self { sys, root, folder, modules, files: Mutex::default(), done: Condvar::new() })
     }
 
     /// Loads what a name or alias stands for, with all it needs. `Ok(false)` where this kernel knows no such thing.
     ///
     /// # Errors
     /// The kernel refuses a module.
-    pub fn load(&mut self, wanted: &str) -> Result<bool> {
-        if !self.asked.insert(wanted.to_owned()) {
-            return Ok(true);
-        }
+    pub fn load(&self, wanted: &str) -> Result<bool> {
         let files = match self.modules.find(wanted) {
             Found::Files(files) => files,
             Found::Builtin => return Ok(true),
             Found::Unknown => return Ok(false),
         };
-        for file in files {
-            let path = self.folder.join(&file);
-            if self.is_live(&path) || !self.asked.insert(file.clone()) {
-                continue;
-            }
-            let loaded = self.sys.load_module(&path, "");
-            loaded.with_context(|| format!("loading the module {file}"))?;
-            log::debug(format_args!("module {file} loaded for {wanted}"));
-        }
+        files.iter().try_for_each(|file| self.file(file, wanted))?;
         Ok(true)
     }
 
+    /// Loads one file, or waits for the thread that is at it: what comes next needs its symbols.
+    fn file(&self, file: &str, wanted: &str) -> Result<()> {
+        {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            while files.get(file) == Some(&File::UnderWay) {
+                files = self.done.wait(files).unwrap_or_else(PoisonError::into_inner);
+            }
+            if files.insert(file.to_owned(), File::UnderWay).is_some() {
+                files.insert(file.to_owned(), File::Done);
+                return Ok(());
+            }
+        }
+        let path = self.folder.join(file);
+        let loaded = if self.is_live(&path) { Ok(false) } else { self.sys.load_module(&path, "").map(|()| true) };
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), File::Done);
+        self.done.notify_all();
+        if loaded.with_context(|| format!("loading the module {file}"))? {
+            log::debug(format_args!("module {file} loaded for {wanted}"));
+        }
+        Ok(())
+    }
+
     /// Loads what `/usr/share/kscratch/modules-load` lists. One that fails is told and does not keep the others back.
-    pub fn load_list(&mut self) {
+    pub fn load_list(&self) {
         let list = fs::read_to_string(self.root.join("usr/share/kscratch/modules-load")).unwrap_or_default();
         for name in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             match self.load(name) {
@@ -80,8 +104,38 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Loads drivers for the hardware that is there already: every `modalias` of every bus.
-    pub fn coldplug(&mut self) {
+    /// Loads drivers for the hardware that is there already: every `modalias` of every bus. Controllers of disks sleep while their links
+    /// come up, so that the others are loaded meanwhile.
+    pub fn coldplug(&self) {
+        let (controllers, others): (Vec<String>, Vec<String>) =
+            self.aliases().into_iter().partition(|alias| is_controller(alias));
+        let plug_all = |aliases: &[String]| aliases.iter().for_each(|alias| self.plug(alias));
+        std::thread::scope(|scope| {
+            let beside = std::thread::Builder::new().name("controllers".to_owned());
+            let started = beside.spawn_scoped(scope, || {
+                beside::leave_signals();
+                plug_all(&controllers);
+            });
+            plug_all(&others);
+            if started.is_err() {
+                plug_all(&controllers);
+            }
+        });
+    }
+
+    /// Loads drivers until `found` gives something; it is asked after each. What is left then can wait: an emulated controller without
+    /// a disk takes half a second to say so.
+    pub fn coldplug_until<T>(&self, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut aliases = self.aliases();
+        // A virtual machine's disk is a virtio one wherever it has such devices at all.
+        aliases.sort_by_key(|alias| !alias.starts_with("virtio:"));
+        aliases.iter().find_map(|alias| {
+            self.plug(alias);
+            found()
+        })
+    }
+
+    fn aliases(&self) -> Vec<String> {
         let buses = self.root.join("sys/bus");
         let devices = entries(&buses).into_iter().flat_map(|bus| entries(&bus.join("devices")));
         let aliases: BTreeSet<String> = devices
@@ -89,13 +143,11 @@ impl<'a> Loader<'a> {
             .map(|alias| alias.trim().to_owned())
             .filter(|alias| !alias.is_empty())
             .collect();
-        for alias in aliases {
-            self.plug(&alias);
-        }
+        aliases.into_iter().collect()
     }
 
     /// Loads a driver for one piece of hardware. Hardware that no driver wants is not worth a line.
-    pub fn plug(&mut self, alias: &str) {
+    pub fn plug(&self, alias: &str) {
         if let Err(error) = self.load(alias) {
             log::debug(format_args!("{error:#} (for {alias})"));
         }
@@ -109,34 +161,9 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Goes on loading drivers for hardware that comes, in a thread of its own, for as long as the machine runs.
-///
-/// # Errors
-/// The kernel has no thread left.
-pub fn keep_plugging(listener: Listener, mut loader: Loader<'static>) -> Result<()> {
-    let work = move || {
-        // Signals belong to the event loop alone: one that a thread takes that does not wait for it is lost.
-        if let Err(error) = nix::sys::signal::SigSet::all().thread_block() {
-            log::line(format_args!("blocking signals in the thread for hardware: {error}"));
-        }
-        loop {
-            match listener.next(Instant::now() + Duration::from_secs(3600)) {
-                Ok(Heard::Event(event)) if event.action == "add" => {
-                    if let Some(alias) = event.modalias {
-                        loader.plug(&alias);
-                    }
-                }
-                Ok(Heard::Event(_) | Heard::Nothing) => {}
-                Ok(Heard::Lost) => loader.coldplug(),
-                Err(error) => {
-                    log::line(format_args!("hardware that comes later gets no driver: {error}"));
-                    return;
-                }
-            }
-        }
-    };
-    std::thread::Builder::new().name("hardware".to_owned()).spawn(work).context("starting the thread for hardware")?;
-    Ok(())
+/// A PCI device of the base class 01, mass storage (PCI Code and ID Assignment Specification, section 1.2).
+fn is_controller(alias: &str) -> bool {
+    alias.starts_with("pci:") && alias.contains("bc01sc")
 }
 
 /// `modprobe` as the kernel (`/sbin/modprobe -q -- ALIAS`), kubelet and dockerd call it: flags and one or more names.
@@ -163,7 +190,7 @@ pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
     }
     let folder = Modules::folder(root);
     let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut loader = Loader::with(sys, root, &folder, Modules::read_for(&folder, &wanted))?;
+    let loader = Loader::with(sys, root, &folder, Modules::read_for(&folder, &wanted))?;
     for name in names {
         let known = loader.load(name)?;
         if !known {
@@ -308,10 +335,53 @@ mod tests {
     fn hardware_gets_its_driver_once_and_live_modules_stay() {
         let root = root();
         let sys = Recording::new();
-        let mut loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
+        let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
         loader.coldplug();
         loader.coldplug();
         assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn threads_wait_for_each_others_modules() {
+        // Many devices behind the same two modules: whoever comes second must not load its own before those are there.
+        let root = root();
+        for number in 2..40 {
+            let device = root.path().join(format!("sys/bus/pci/devices/{number}"));
+            fs::create_dir_all(&device).unwrap();
+            let class = if number % 2 == 0 { "bc01sc" } else { "bc02sc" };
+            fs::write(device.join("modalias"), format!("pci:v{number}{class}")).unwrap();
+        }
+        let names: Vec<String> = (2..40).map(|number| format!("driver_{number}")).collect();
+        let dep: String = names.iter().map(|name| format!("{name}.ko: two.ko one.ko\n")).collect();
+        fs::write(root.path().join("m/modules.dep"), dep + "two.ko: one.ko\none.ko:\n").unwrap();
+        let alias: String = (2..40).map(|number| format!("alias pci:v{number}bc* driver_{number}\n")).collect();
+        fs::write(root.path().join("m/modules.alias"), alias).unwrap();
+        let sys = Recording::new();
+        Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().coldplug();
+        let calls = calls(&sys, root.path());
+        assert_eq!(calls[..2], ["load R/m/one.ko", "load R/m/two.ko"]);
+        assert_eq!(calls.len(), 2 + names.len(), "{calls:?}");
+    }
+
+    #[test]
+    fn nothing_is_loaded_any_more_once_the_root_is_found() {
+        let root = root();
+        let other = root.path().join("sys/bus/acpi/devices/0");
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("modalias"), "acpi:PNP0001").unwrap();
+        fs::write(
+            root.path().join("m/modules.alias"),
+            "alias virtio:d00000002v* virtio_blk\nalias acpi:PNP0001 overlay\n",
+        )
+        .unwrap();
+        let sys = Recording::new();
+        let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
+        let found = loader.coldplug_until(|| (sys.calls().len() == 2).then_some("vda"));
+        assert_eq!(found, Some("vda"));
+        let virtio = ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"];
+        assert_eq!(calls(&sys, root.path()), virtio);
+        assert_eq!(loader.coldplug_until(|| None::<()>), None);
+        assert_eq!(calls(&sys, root.path())[2..], ["load R/m/kernel/overlay.ko"]);
     }
 
     #[track_caller]

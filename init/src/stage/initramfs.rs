@@ -18,12 +18,14 @@ use crate::sys::{Flag, Mount, Sys};
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 const NEW_ROOT: &str = "/sysroot";
 const INIT: &str = "/usr/lib/kscratch/init";
+const BEGUN: &str = "--begun=";
 
 /// Runs the stage. Returns only on failure.
 ///
 /// # Errors
 /// Always: what failed.
 pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
+    let begun = log::monotonic();
     let root = Path::new("/");
     mounts::early(sys, root)?;
     log::open();
@@ -35,11 +37,10 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
 
     // Open before the first driver is loaded: no disk can appear unheard.
     let listener = Listener::open().context("listening to the kernel's uevents")?;
-    let mut loader = Loader::open(sys, root)?;
+    let loader = Loader::open(sys, root)?;
     loader.load_list();
-    loader.coldplug();
     let devices = Devices::of_machine();
-    let found = wait_for(&devices, wanted, &listener, &mut loader)?;
+    let found = wait_for(&devices, wanted, &listener, &loader)?;
     let device = found.device().context("naming the root partition's device")?;
 
     mount_root(sys, &device, Path::new(NEW_ROOT))?;
@@ -50,8 +51,20 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     ));
     mounts::hand_over(sys, root, Path::new(NEW_ROOT))?;
     free_initramfs(root);
-    Err(anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[]))
+    let begun = begun_argument(begun);
+    Err(anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[&begun]))
         .context(format!("executing {INIT} of the root partition")))
+}
+
+/// Tells the second stage when the first one began.
+fn begun_argument(begun: Duration) -> String {
+    format!("{BEGUN}{}", begun.as_micros())
+}
+
+/// What [`begun_argument`] told, if this is such an argument.
+#[must_use]
+pub fn begun(argument: &str) -> Option<Duration> {
+    argument.strip_prefix(BEGUN)?.parse().ok().map(Duration::from_micros)
 }
 
 fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
@@ -62,9 +75,12 @@ fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
     }
 }
 
-/// Waits by uevent for the partition, loading drivers for hardware that comes meanwhile.
-fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &mut Loader<'_>) -> Result<Found> {
+/// Loads drivers until the partition is there, and waits for it by uevent, loading drivers for hardware that comes meanwhile.
+fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &Loader<'_>) -> Result<Found> {
     let deadline = Instant::now() + ROOT_WITHIN;
+    if let Some(found) = look(devices, wanted).or_else(|| loader.coldplug_until(|| look(devices, wanted))) {
+        return Ok(found);
+    }
     loop {
         if let Some(found) = look(devices, wanted) {
             return Ok(found);
@@ -95,16 +111,7 @@ fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &mut L
 }
 
 fn look(devices: &Devices, wanted: Guid) -> Option<Found> {
-    let mut all: Vec<Found> = devices.find(wanted).into_iter().filter(|found| found.device().is_some()).collect();
-    if all.len() > 1 {
-        let names: Vec<&str> = all.iter().map(|found| found.disk.name.as_str()).collect();
-        log::line(format_args!(
-            "the disks {} carry the same image; the root is taken from {}",
-            names.join(", "),
-            names[0]
-        ));
-    }
-    let first = (!all.is_empty()).then(|| all.remove(0))?;
+    let first = devices.find(wanted).into_iter().find(|found| found.device().is_some())?;
     if first.table.copy == Copy::Backup {
         log::line(format_args!("the primary GPT of {} is damaged, its backup is used", first.disk.name));
     }

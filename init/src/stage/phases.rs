@@ -64,6 +64,13 @@ impl Phases {
         }
     }
 
+    /// Ends the record of this boot.
+    pub fn finish(self) {
+        if let Err(error) = self.record.sync() {
+            log::line(format_args!("writing the boot record: {error}"));
+        }
+    }
+
     fn write(&mut self, name: &str, event: Event, took: Option<Duration>, reason: Option<String>) {
         // Three decimals, as on the console.
         let round = |time: Duration| (time.as_secs_f64() * 1000.0).round() / 1000.0;

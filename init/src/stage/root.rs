@@ -1,15 +1,20 @@
 //! The second stage: turns a mounted root into a running node, phase by phase, and hands it to the event loop.
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kscratch_metadata::RoleMetadata;
 
+use super::beside;
 use super::block::Devices;
 use super::gather;
-use super::hardware::{self, Loader};
 use super::mounts;
 use super::phases::Phases;
+use super::plugging::Plugging;
 use crate::apply::dhcp::Change;
 use crate::apply::disk::{self, State};
 use crate::apply::files;
@@ -17,8 +22,9 @@ use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
 use crate::facts::Facts;
 use crate::log;
-use crate::plan::{self, Plan, PlanError, Service, Step};
+use crate::plan::{self, Plan, PlanError, Step};
 use crate::run::eventloop::{self, Options};
+use crate::run::inbox::{self, Message, Sender};
 use crate::run::power;
 use crate::source::{self, Kind, Surroundings, Text};
 use crate::sys::Sys;
@@ -28,11 +34,15 @@ const RESOLV_CONF: &str = "/run/kscratch/resolv.conf";
 /// Folders that programs expect on an empty `/var`; what each service needs besides is the plan's business.
 const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log", "/var/log/kscratch", "/var/tmp"];
 
-/// Runs the stage: the boot in order. Returns only on failure.
+/// How long the phases may take to notice that the machine stops: what they are at is ended with it.
+const PHASES_END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs the stage: the boot in order. `begun` is when the kernel started init, where the initramfs told. Returns only on failure.
 ///
 /// # Errors
 /// Something without which there is no machine: the early mounts, the event loop.
-pub fn boot(sys: &'static dyn Sys) -> Result<std::convert::Infallible> {
+pub fn boot(sys: &'static dyn Sys, begun: Option<Duration>) -> Result<std::convert::Infallible> {
+    let begun = begun.unwrap_or_else(log::monotonic);
     let root = Path::new("/");
     mounts::early(sys, root)?;
     log::open();
@@ -46,15 +56,17 @@ pub fn boot(sys: &'static dyn Sys) -> Result<std::convert::Infallible> {
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mut phases = Phases::new(boot.trim().to_owned());
-    let devices = Devices::of_machine();
+    let devices = Devices::of_machine().led_by_disk_of(root);
+    let mut plugging = Plugging::start(sys, root.to_owned());
 
     phases.run("mounts", "report this: the image and its kernel do not fit together", || mounts::late(sys, root));
-    phases.run("modules", "build the image again: it lacks the modules of its kernel", || modules(sys, root));
-    phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline));
+    let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline));
     phases.attach(root);
     let id = phases
         .run("identity", "look at the state partition: it cannot be written", || identity(root))
         .unwrap_or_default();
+    phases.run("hardware", MODULES_HINT, || plugging.wait_for_hardware());
+    tell_twins(&devices, &cmdline);
 
     let mut machine = Machine::new(sys, root, &id);
     let metadata = find_metadata(
@@ -63,61 +75,65 @@ pub fn boot(sys: &'static dyn Sys) -> Result<std::convert::Infallible> {
         &Surroundings { sys, root, devices: &devices, cmdline: &cmdline },
         &id,
     );
-    let options = match metadata {
-        Some(metadata) => node(&mut phases, &mut machine, root, &id, metadata),
+    let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
+    let rest = Rest { sys, phases, machine, plugging, state, root, id, sender, stop: Arc::default() };
+    let stop = Arc::clone(&rest.stop);
+    let (done, ended) = mpsc::channel::<()>();
+    match metadata {
+        Some(metadata) => beside::start("phases", move || {
+            rest.run(metadata);
+            drop(done);
+        })?,
         None => {
             log::line(
                 "nothing is configured and no service is started; the machine waits for the power button or a reboot",
             );
-            Options::machine()
+            drop((rest, done));
         }
-    };
-    // The boot record is a file on state: held open, it would keep state from being unmounted at the end.
-    drop(phases);
-    let services = std::mem::take(&mut machine.services);
-    let options = Options { leases: std::mem::take(&mut machine.leases), ..options };
-    tell(&services);
-    let ending = eventloop::run(services, options).context("running the event loop")?;
+    }
+    let options = Options { inbox: Some(inbox), begun: Some(begun), ..Options::machine() };
+    let ending = eventloop::run(Vec::new(), options).context("running the event loop")?;
+    // A boot record that is still open, or a phase that goes on writing, would keep state from being unmounted.
+    stop.store(true, Ordering::Relaxed);
+    if ended.recv_timeout(PHASES_END_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
+        log::line("the boot's phases are not over yet; the machine does not wait for them");
+    }
     power::finish(sys, ending)?;
     bail!("the kernel did not end the machine's run")
 }
 
-const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew";
-
-fn tell(services: &[Service]) {
-    if !services.is_empty() {
-        let names: Vec<&str> = services.iter().map(|service| service.name).collect();
-        log::line(format_args!("boot is done; services: {}", names.join(", ")));
+/// Two disks with the same image are told apart by nothing: this machine's state is on the disk that its root is on.
+fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
+    let Some(Ok(guid)) = cmdline.root else { return };
+    let names: Vec<String> = devices.find(guid).into_iter().map(|found| found.disk.name).collect();
+    if names.len() > 1 {
+        log::line(format_args!(
+            "the disks {} carry the same image; this machine runs from {}",
+            names.join(", "),
+            names[0]
+        ));
     }
 }
+
+const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew";
+const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
 
 /// On a machine without a hardware source the kernel begins to collect randomness only when somebody asks and waits for it
 /// (drivers/char/random.c, `try_to_generate_entropy`); whoever merely polls `/dev/random` would wait for minutes. So ask now, beside
 /// the rest of the boot: DHCP, dockerd and kubelet all need it.
 fn wake_random_numbers() {
     let work = || {
-        // As in the thread for hardware: signals belong to the event loop.
-        let _ = nix::sys::signal::SigSet::all().thread_block();
         let begun = log::monotonic();
         let got = rustix::rand::getrandom(&mut [0_u8; 1], rustix::rand::GetRandomFlags::empty());
         let took = log::monotonic().saturating_sub(begun).as_secs_f64();
         log::debug(format_args!("random numbers are ready after {took:.3} s ({got:?})"));
     };
-    if let Err(error) = std::thread::Builder::new().name("random".to_owned()).spawn(work) {
-        log::line(format_args!("starting the thread that wakes the random numbers: {error}"));
+    if let Err(error) = beside::start("random", work) {
+        log::line(format_args!("waking the random numbers: {error:#}"));
     }
 }
 
-fn modules(sys: &'static dyn Sys, root: &Path) -> Result<()> {
-    // Open before the first driver is loaded: what a driver brings up is heard.
-    let listener = hardware::Listener::open().context("listening to the kernel's uevents")?;
-    let mut loader = Loader::open(sys, root)?;
-    loader.load_list();
-    loader.coldplug();
-    hardware::keep_plugging(listener, loader)
-}
-
-fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<()> {
+fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<PathBuf> {
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
     for folder in VAR {
@@ -126,7 +142,7 @@ fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -
     match state {
         State::Partition { device, made } => {
             log::line(format_args!("state is {}{}", device.display(), if made { ", made anew" } else { "" }));
-            Ok(())
+            Ok(device)
         }
         State::Memory { reason } => bail!(reason),
     }
@@ -218,41 +234,87 @@ fn apply(machine: &mut Machine<'_>, plan: &Plan) -> Result<()> {
     plan.phases.iter().try_for_each(|phase| machine.phase(phase))
 }
 
-/// Applies the plan of a node. A phase that fails does not keep back those that can do without it.
-fn node(phases: &mut Phases, machine: &mut Machine<'_>, root: &Path, id: &str, metadata: RoleMetadata) -> Options {
-    machine.host_name = metadata.node.name.clone();
-    phases.run("network", hint("network"), || {
-        let facts = gather::facts(root, id, &machine.leases)?;
-        let plan = plan::network(&metadata, &facts).map_err(with_hint)?;
-        machine.keep_leases_of(&plan)?;
-        apply(machine, &plan)
-    });
-    let facts_and_plan = phases.run("plan", METADATA_HINT, || {
-        let facts = gather::facts(root, id, &machine.leases)?;
-        let plan = plan::node(&metadata, &facts).map_err(with_hint)?;
-        Ok((facts, plan))
-    });
-    let Some((facts, plan)) = facts_and_plan else { return Options::machine() };
-    let mut configured = true;
-    for phase in &plan.phases {
-        // Services without their files would run as something else than was meant.
-        if phase.name == "services" && !configured {
-            log::line("services are not started: their configuration could not be written");
-            continue;
+/// What is left of the boot once the metadata is known, done in a thread beside the event loop: services start meanwhile.
+struct Rest {
+    sys: &'static dyn Sys,
+    phases: Phases,
+    machine: Machine<'static>,
+    plugging: Plugging,
+    /// The state partition's device, unless state is in memory.
+    state: Option<PathBuf>,
+    root: &'static Path,
+    id: String,
+    sender: Sender,
+    /// The machine is to stop: no further phase is begun.
+    stop: Arc<AtomicBool>,
+}
+
+impl Rest {
+    fn run(mut self, metadata: RoleMetadata) {
+        self.node(metadata);
+        self.phases.finish();
+        self.sender.send(Message::Booted);
+        // A large disk takes its time, and there is room enough to start in.
+        if let Some(device) = &self.state
+            && let Err(error) = disk::grow_filesystem(self.sys, device, &self.root.join("var"))
+        {
+            log::line(format_args!("{error:#}; state keeps its size"));
         }
-        let done = phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
-        configured &= done || phase.name != "config";
     }
-    let root = root.to_owned();
-    Options {
-        lease_changed: Box::new(move |link, change| lease_changed(&root, &metadata, &facts, link, change)),
-        ..Options::machine()
+
+    /// Applies the plan of a node. A phase that fails does not keep back those that can do without it.
+    fn node(&mut self, metadata: RoleMetadata) {
+        self.machine.host_name = metadata.node.name.clone();
+        // The runtime needs nothing of the network, and takes longer to start than all the rest of the boot.
+        self.apply(&plan::runtime(&metadata));
+        let (root, id) = (self.root, self.id.clone());
+        let machine = &mut self.machine;
+        self.phases.run("network", hint("network"), || {
+            let facts = gather::facts(root, &id, &machine.leases)?;
+            let plan = plan::network(&metadata, &facts).map_err(with_hint)?;
+            machine.keep_leases_of(&plan)?;
+            apply(machine, &plan)
+        });
+        let facts_and_plan = self.phases.run("plan", METADATA_HINT, || {
+            let facts = gather::facts(root, &id, &machine.leases)?;
+            let plan = plan::node(&metadata, &facts).map_err(with_hint)?;
+            Ok((facts, plan))
+        });
+        let leases = std::mem::take(&mut machine.leases);
+        let Some((facts, plan)) = facts_and_plan else {
+            return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
+        };
+        let changed = move |link: &str, change: &Change| lease_changed(root, &metadata, &facts, link, change);
+        self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
+        let plugging = &mut self.plugging;
+        self.phases.run("modules", MODULES_HINT, || plugging.load_list());
+        self.apply(&plan);
+    }
+
+    /// Applies phases and hands over the services that they bring.
+    fn apply(&mut self, plan: &Plan) {
+        let mut configured = true;
+        for phase in &plan.phases {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            // Services without their files would run as something else than was meant.
+            if phase.name == "services" && !configured {
+                log::line("services are not started: their configuration could not be written");
+                continue;
+            }
+            let machine = &mut self.machine;
+            let done = self.phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
+            configured &= done || phase.name != "config";
+            self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(service)));
+        }
     }
 }
 
 fn hint(phase: &str) -> &'static str {
     match phase {
         "network" => "look at the cable and the DHCP server, or set network.static in role.toml",
+        "runtime" => "nothing runs on this machine without containerd; look at the state partition",
         "system" => "the image's kernel lacks something; build the image again",
         "bridge" => "look at the lines above; docker and pods have no network until this works",
         "images" => "kubelet will try to pull what the image should have brought; build the image again",

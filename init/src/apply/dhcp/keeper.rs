@@ -185,7 +185,7 @@ impl Keeper {
                 }
                 Action::Hold(lease) => match self.put(&lease) {
                     Ok(()) => {
-                        let differs = self.held.as_ref() != Some(&lease);
+                        let differs = !self.held.as_ref().is_some_and(|held| held.gives_as(&lease));
                         self.held = Some(lease.clone());
                         changes.extend(differs.then_some(Change::Bound(lease)));
                     }

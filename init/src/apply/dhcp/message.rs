@@ -64,6 +64,16 @@ pub struct Route {
     pub gateway: Option<Ipv4Addr>,
 }
 
+impl Lease {
+    /// Whether another lease gives the same, for however long: servers spread T1 and T2 by chance (RFC 2131, 4.4.5), so that every
+    /// renewal brings others.
+    #[must_use]
+    pub fn gives_as(&self, other: &Self) -> bool {
+        let Self { valid_for, renew_after, rebind_after, .. } = *self;
+        *self == Self { valid_for, renew_after, rebind_after, ..other.clone() }
+    }
+}
+
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {} for {} s", self.address, self.server, self.valid_for.as_secs())

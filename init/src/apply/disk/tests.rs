@@ -3,7 +3,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use super::{State, mount_state};
+use super::{State, grow_filesystem, mount_state};
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
 use crate::sys::Recording;
@@ -32,18 +32,28 @@ fn ours(path: &Path) {
     tool("mke2fs", &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"], path);
 }
 
+/// As after a power cut: the state was not unmounted.
+fn ours_unclean(path: &Path) {
+    ours(path);
+    tool("debugfs", &["-w", "-R", "set_super_value state 0"], path);
+}
+
 fn run(sys: &Recording, folder: &Path, devices: &Devices) -> (State, Vec<String>) {
     let state = mount_state(sys, folder, devices, Some(ROOT.parse().unwrap())).unwrap();
     (state, sys.calls().iter().map(|line| line.replace(folder.to_str().unwrap(), "R")).collect())
 }
 
 #[test]
-fn a_sound_state_is_checked_and_mounted() {
+fn a_clean_state_is_mounted_and_another_is_checked_first() {
     let folder = tempfile::tempdir().unwrap();
     let devices = with_state(folder.path(), 40, ours);
-    let sys = Recording::new();
-    let (state, calls) = run(&sys, folder.path(), &devices);
+    let (state, calls) = run(&Recording::new(), folder.path(), &devices);
     assert_eq!(state, State::Partition { device: devices.dev.join("vda4"), made: false });
+    assert!(calls.iter().all(|line| !line.contains("e2fsck")), "{calls:?}");
+    assert_eq!(calls.last().unwrap(), "mount R/dev/vda4 R/var ext4 noatime");
+
+    ours_unclean(&devices.dev.join("vda4"));
+    let (_, calls) = run(&Recording::new(), folder.path(), &devices);
     assert_eq!(calls[calls.len() - 2..], ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
 }
 
@@ -61,11 +71,12 @@ fn state_grows_with_its_disk_and_its_filesystem_with_it() {
         calls,
         [
             format!("resize-partition R/dev/vda 4 {} {}", 17 << 20, 82 << 20),
-            "run /usr/sbin/e2fsck -p R/dev/vda4".into(),
             "mount R/dev/vda4 R/var ext4 noatime".into(),
-            format!("resize-ext4 R/var {}", (82 << 20) / 4096),
         ]
     );
+    let grown = Recording::new();
+    grow_filesystem(&grown, &devices.dev.join("vda4"), Path::new("/var")).unwrap();
+    assert_eq!(grown.calls(), [format!("resize-ext4 /var {}", (82 << 20) / 4096)]);
     tool("sgdisk", &["-v"], &devices.dev.join("vda"));
     let again = Recording::new();
     let (_, calls) = run(&again, folder.path(), &devices);
@@ -117,7 +128,7 @@ fn what_is_not_ours_is_left_alone_and_the_machine_goes_on() {
 #[test]
 fn damage_that_e2fsck_cannot_put_right_is_told() {
     let sys = Recording::new().answering("run /usr/sbin/e2fsck", 4, "UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n");
-    refused(sys, ours, "is damaged and e2fsck -p cannot put it right: UNEXPECTED INCONSISTENCY");
+    refused(sys, ours_unclean, "is damaged and e2fsck -p cannot put it right: UNEXPECTED INCONSISTENCY");
 }
 
 #[test]

@@ -20,6 +20,19 @@ impl Loop {
                 events.extend(self.perform(action));
             }
         }
+        self.tell_share();
+    }
+
+    /// Keeps account of whom the boot waits for, until all services are ready.
+    fn tell_share(&mut self) {
+        let Some(share) = &mut self.share else { return };
+        let now = monotonic();
+        share.note(self.supervisor.is_getting_ready(), now);
+        if self.booted && self.supervisor.is_ready() {
+            let told = share.told(now).to_string();
+            self.share = None;
+            self.say(&told);
+        }
     }
 
     fn perform(&mut self, action: Action) -> Option<Event> {

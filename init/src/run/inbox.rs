@@ -1,0 +1,97 @@
+//! Lets the phases of the boot, which run in a thread of their own, hand services and leases to the event loop.
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
+use rustix::event::EventfdFlags;
+
+use super::eventloop::LeaseChanged;
+use crate::apply::dhcp::Keeper;
+use crate::plan::Service;
+
+/// What is handed over.
+pub enum Message {
+    /// A service to run.
+    Service(Service),
+    /// Leases to be kept, one per link.
+    Leases {
+        /// The leases.
+        leases: Vec<Keeper>,
+        /// Told when one of them was renewed with other contents, replaced or lost.
+        changed: LeaseChanged,
+    },
+    /// All phases are done; no further service comes.
+    Booted,
+}
+
+/// The loop's end: readable when there is a message.
+#[derive(Debug)]
+pub struct Inbox {
+    messages: Receiver<Message>,
+    bell: Arc<OwnedFd>,
+}
+
+/// The boot's end.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    messages: mpsc::Sender<Message>,
+    bell: Arc<OwnedFd>,
+}
+
+/// Makes both ends.
+///
+/// # Errors
+/// The kernel has no descriptor left.
+pub fn pair() -> io::Result<(Sender, Inbox)> {
+    let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, messages) = mpsc::channel();
+    Ok((Sender { messages: sender, bell: Arc::clone(&bell) }, Inbox { messages, bell }))
+}
+
+impl Sender {
+    /// Hands something over. A loop that has ended has no use for it any more.
+    pub fn send(&self, message: Message) {
+        if self.messages.send(message).is_ok() {
+            // It fails only where the bell is rung so often already that it could not be heard any better.
+            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Inbox {
+    /// Everything that has come.
+    pub fn take(&self) -> Vec<Message> {
+        // First the bell, then the messages: one that comes in between rings again.
+        let _ = rustix::io::read(&*self.bell, &mut [0_u8; 8]);
+        self.messages.try_iter().collect()
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::{Message, pair};
+
+    #[test]
+    fn the_bell_rings_until_the_messages_are_taken() {
+        let (sender, inbox) = pair().unwrap();
+        let rings = || {
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&inbox, PollFlags::IN)], Some(&now)).unwrap() == 1
+        };
+        assert!(!rings());
+        sender.send(Message::Booted);
+        sender.send(Message::Booted);
+        assert!(rings());
+        assert_eq!(inbox.take().len(), 2);
+        assert!(!rings() && inbox.take().is_empty());
+    }
+}
