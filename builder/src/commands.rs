@@ -133,9 +133,11 @@ fn summary(output: &Path, built: &Built, console: &Console) {
     ));
     console.say(format_args!("digest     {}", written.digest));
     console.say(format_args!("manifest   {}, SBOM {}", built.manifest.display(), built.sbom.display()));
-    let steps: Vec<String> =
-        built.steps.iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64())).collect();
-    console.say(format_args!("time       {}", steps.join(", ")));
+    let total: Duration = built.steps.iter().map(|(_, time)| *time).sum();
+    // What takes no time is no news.
+    let steps = built.steps.iter().filter(|(_, time)| time.as_millis() >= 50);
+    let steps: Vec<String> = steps.map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f64())).collect();
+    console.say(format_args!("time       {:.1} s: {}", total.as_secs_f64(), steps.join(", ")));
 }
 
 fn lock(args: &LockArgs, console: &Console) -> Result<()> {

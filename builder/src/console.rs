@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// The command that helps: attached to an error as its context, printed last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +101,21 @@ impl Console {
         let bar = self.inner.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total));
             let template =
-                "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {binary_bytes_per_sec:>12}";
+                "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {rate:>11} {left:>8}";
             if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
+                // Means since the start: what comes in whole files makes every momentary rate absurd.
+                let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let rate = mean_rate(state.pos(), state.elapsed());
+                    // There is nobody to tell where a line cannot be made.
+                    let _ = write!(out, "{}/s", human_bytes(rate));
+                };
+                let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let rate = mean_rate(state.pos(), state.elapsed());
+                    if let Some(seconds) = state.len().and_then(|len| len.saturating_sub(state.pos()).checked_div(rate)) {
+                        let _ = write!(out, "{seconds} s left");
+                    }
+                };
+                bar.set_style(style.progress_chars("=> ").with_key("rate", rate).with_key("left", left));
             }
             bar.set_prefix(label.to_owned());
             bar
@@ -208,6 +220,11 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Bytes in a second.
+fn mean_rate(bytes: u64, elapsed: Duration) -> u64 {
+    (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64
 }
 
 /// Bytes with a binary unit and one decimal, as in `22.0 MiB`.

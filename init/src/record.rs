@@ -93,19 +93,21 @@ impl Record {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let earlier = match fs::read(&path) {
+        let text = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            text => parse(&String::from_utf8_lossy(&text?)),
+            text => text?,
         };
+        let earlier = parse(&String::from_utf8_lossy(&text));
         let kept = last_boots(&earlier, KEPT_BOOTS - 1);
-        // Also where nothing is dropped: a line that a power cut left half would spoil the next one.
-        let fresh = rewritten(&path, kept)?;
-        fs::rename(&fresh, &path)?;
-        let mut file = File::options().append(true).open(&path)?;
+        // A line that a power cut left half would spoil the next one.
+        if kept.len() < earlier.len() || !(text.is_empty() || text.ends_with(b"\n")) {
+            fs::rename(rewritten(&path, kept)?, &path)?;
+        }
+        let mut file = File::options().append(true).create(true).open(&path)?;
         for line in self.waiting.drain(..) {
             write(&mut file, &line)?;
         }
-        file.sync_all()?;
+        // They are on the disk with the next phase's start.
         self.file = Some(file);
         Ok(unfinished(&earlier))
     }

@@ -104,9 +104,9 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Loads drivers for the hardware that is there already: every `modalias` of every bus. Controllers of disks sleep while their links
-    /// come up, so that the others are loaded meanwhile.
-    pub fn coldplug(&self) {
+    /// Loads drivers for the hardware that is there already: every `modalias` of every bus; and what `names` say. Controllers of disks
+    /// sleep while their links come up, so that the others are loaded meanwhile.
+    pub fn coldplug(&self, names: &[&str]) {
         let (controllers, others): (Vec<String>, Vec<String>) =
             self.aliases().into_iter().partition(|alias| is_controller(alias));
         let plug_all = |aliases: &[String]| aliases.iter().for_each(|alias| self.plug(alias));
@@ -117,6 +117,7 @@ impl<'a> Loader<'a> {
                 plug_all(&controllers);
             });
             plug_all(&others);
+            names.iter().for_each(|name| self.plug(name));
             if started.is_err() {
                 plug_all(&controllers);
             }
@@ -336,8 +337,8 @@ mod tests {
         let root = root();
         let sys = Recording::new();
         let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
-        loader.coldplug();
-        loader.coldplug();
+        loader.coldplug(&[]);
+        loader.coldplug(&[]);
         assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"]);
     }
 
@@ -357,7 +358,7 @@ mod tests {
         let alias: String = (2..40).map(|number| format!("alias pci:v{number}bc* driver_{number}\n")).collect();
         fs::write(root.path().join("m/modules.alias"), alias).unwrap();
         let sys = Recording::new();
-        Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().coldplug();
+        Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().coldplug(&[]);
         let calls = calls(&sys, root.path());
         assert_eq!(calls[..2], ["load R/m/one.ko", "load R/m/two.ko"]);
         assert_eq!(calls.len(), 2 + names.len(), "{calls:?}");

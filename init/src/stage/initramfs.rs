@@ -51,6 +51,7 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     ));
     mounts::hand_over(sys, root, Path::new(NEW_ROOT))?;
     free_initramfs(root);
+    log::debug("the initramfs is empty");
     let begun = begun_argument(begun);
     Err(anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[&begun]))
         .context(format!("executing {INIT} of the root partition")))
@@ -97,7 +98,7 @@ fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &Loade
                     }
                 }
                 Heard::Lost => {
-                    loader.coldplug();
+                    loader.coldplug(&[]);
                     break;
                 }
                 Heard::Nothing => bail!(

@@ -77,8 +77,7 @@ fn work(sys: &'static dyn Sys, root: &Path, news: &Sender<Result<Arc<Loader<'sta
             return;
         }
     };
-    loader.coldplug();
-    VOLUMES.iter().for_each(|name| loader.plug(name));
+    loader.coldplug(&VOLUMES);
     // That nobody waits any more is no reason to stop.
     let _ = news.send(Ok(Arc::clone(&loader)));
     keep_plugging(&listener, &loader);
@@ -93,7 +92,7 @@ fn keep_plugging(listener: &Listener, loader: &Loader<'_>) {
                 }
             }
             Ok(Heard::Event(_) | Heard::Nothing) => {}
-            Ok(Heard::Lost) => loader.coldplug(),
+            Ok(Heard::Lost) => loader.coldplug(&[]),
             Err(error) => {
                 log::line(format_args!("hardware that comes later gets no driver: {error}"));
                 return;
