@@ -80,7 +80,7 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let default = || PathBuf::from(format!("kscratch-{}.{}", args.role.as_str(), args.format.extension()));
     let output = args.output.clone().unwrap_or_else(default);
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let lock = choose(&spec, args, &workshop)?;
     let request = image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, format };
     let built = image::build(&request, &workshop)?;
@@ -141,7 +141,7 @@ fn summary(output: &Path, built: &Built, console: &Console) {
 fn lock(args: &LockArgs, console: &Console) -> Result<()> {
     let spec = read_spec(&args.spec)?;
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
     let fresh = image::lock(&spec, &workshop)?;
     let lock =
@@ -200,7 +200,7 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {
     let spec = read_spec(&args.spec)?;
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
     let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, &workshop)? };
     lock.matches(&spec)?;
