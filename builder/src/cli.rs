@@ -234,6 +234,9 @@ pub struct RunArgs {
     /// Keep what the machine writes in this qcow2 file, and go on from it next time
     #[arg(long, value_name = "FILE")]
     pub overlay: Option<PathBuf>,
+    /// Folder that keeps Debian's QEMU where none is installed [default: the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
+    pub cache: Option<PathBuf>,
 }
 
 /// `why`.

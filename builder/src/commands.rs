@@ -193,7 +193,7 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         timeout: args.timeout.map(Duration::from_secs),
         overlay: args.overlay.clone(),
     };
-    let tools = run::tools::find_or_unpack(&Store::open(&default_cache()?)?, console)?;
+    let tools = run::tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
     Ok(run::run(&options, &tools, console)?.exit_code().into())
 }
 
@@ -238,11 +238,15 @@ fn read_spec(args: &SpecArgs) -> Result<ImageSpec> {
 }
 
 fn workshop(args: &SpecArgs, console: &Console) -> Result<Workshop> {
-    let cache = match &args.cache {
-        Some(folder) => folder.clone(),
-        None => default_cache()?,
-    };
-    Ok(Workshop { store: Store::open(&cache)?, offline: args.offline, console: console.clone() })
+    Ok(Workshop { store: store(args.cache.as_deref())?, offline: args.offline, console: console.clone() })
+}
+
+/// The store of the cache that `--cache` names, or of the user's own.
+fn store(cache: Option<&Path>) -> Result<Store> {
+    match cache {
+        Some(folder) => Store::open(folder),
+        None => Store::open(&default_cache()?),
+    }
 }
 
 /// The user's cache folder (XDG Base Directory Specification).

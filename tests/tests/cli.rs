@@ -244,6 +244,16 @@ fn bad_images_are_refused() {
           because: reading the primary partition table: failed to fill whole buffer
     "#]],
     );
+    // The cache that is named is the one that is used: a file is none.
+    check_refusal(
+        &text,
+        &["run", "text.img", "--cache", "text.img"],
+        1,
+        &expect![[r#"
+        error: making the folder text.img/store/sha256
+          because: Not a directory (os error 20)
+    "#]],
+    );
     check_refusal(
         &[],
         &["run", "none.img"],
