@@ -192,6 +192,53 @@ impl fmt::Display for KubernetesSource {
 pub struct CriDockerd {
     /// Version without `v`, e.g. `0.4.3`.
     pub version: String,
+    /// How it is got.
+    pub source: CriDockerdSource,
+}
+
+/// How cri-dockerd is got: a word, or a path. Its project publishes no checksums, so nothing is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CriDockerdSource {
+    /// Compiled from its Go modules.
+    Compile,
+    /// The program, a folder that holds it, or the published archive.
+    Path(PathBuf),
+}
+
+impl FromStr for CriDockerdSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "compile" => Ok(CriDockerdSource::Compile),
+            path if path.contains('/') || path.ends_with(".tgz") => Ok(CriDockerdSource::Path(PathBuf::from(path))),
+            other => Err(format!("the source `{other}` is not `compile` and no path (write `./{other}` for a path)")),
+        }
+    }
+}
+
+impl TryFrom<String> for CriDockerdSource {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<CriDockerdSource> for String {
+    fn from(source: CriDockerdSource) -> String {
+        source.to_string()
+    }
+}
+
+impl fmt::Display for CriDockerdSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CriDockerdSource::Compile => f.write_str("compile"),
+            CriDockerdSource::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// `[disk]`
@@ -383,6 +430,9 @@ impl ImageSpec {
             anchored(keyring);
         }
         if let KubernetesSource::Path(path) = &mut self.kubernetes.source {
+            anchored(path);
+        }
+        if let CriDockerdSource::Path(path) = &mut self.cri_dockerd.source {
             anchored(path);
         }
     }
