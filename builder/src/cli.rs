@@ -193,7 +193,7 @@ pub struct InspectArgs {
 /// `stamp`.
 #[derive(Debug, Args)]
 pub struct StampArgs {
-    /// The image
+    /// The image: raw or qcow2
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
     /// The role metadata
