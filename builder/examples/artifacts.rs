@@ -18,7 +18,7 @@ fn run() -> Result<()> {
     let console = Console::stderr(Verbosity::Verbose, None);
     let spec = ImageSpec::defaults()?;
     let store = Store::open(&cache)?;
-    let _lock = store.lock()?;
+    let _lock = store.lock(&console)?;
     let mirrors = Mirrors::find(&spec.debian, Path::new("/etc/apt"))?;
     let keyring = Keyring::find(spec.debian.keyring.as_deref())?;
     let http = Http::new()?;

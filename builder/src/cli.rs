@@ -193,7 +193,7 @@ pub struct InspectArgs {
 /// `stamp`.
 #[derive(Debug, Args)]
 pub struct StampArgs {
-    /// The image
+    /// The image: raw or qcow2
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
     /// The role metadata
@@ -234,6 +234,9 @@ pub struct RunArgs {
     /// Keep what the machine writes in this qcow2 file, and go on from it next time
     #[arg(long, value_name = "FILE")]
     pub overlay: Option<PathBuf>,
+    /// Folder that keeps Debian's QEMU where none is installed [default: the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
+    pub cache: Option<PathBuf>,
 }
 
 /// `why`.

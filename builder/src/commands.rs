@@ -80,7 +80,7 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let default = || PathBuf::from(format!("kscratch-{}.{}", args.role.as_str(), args.format.extension()));
     let output = args.output.clone().unwrap_or_else(default);
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let lock = choose(&spec, args, &workshop)?;
     let request = image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, format };
     let built = image::build(&request, &workshop)?;
@@ -143,7 +143,7 @@ fn summary(output: &Path, built: &Built, console: &Console) {
 fn lock(args: &LockArgs, console: &Console) -> Result<()> {
     let spec = read_spec(&args.spec)?;
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
     let fresh = image::lock(&spec, &workshop)?;
     let lock =
@@ -195,14 +195,14 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         timeout: args.timeout.map(Duration::from_secs),
         overlay: args.overlay.clone(),
     };
-    let tools = run::tools::find_or_unpack(&Store::open(&default_cache()?)?, console)?;
+    let tools = run::tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
     Ok(run::run(&options, &tools, console)?.exit_code().into())
 }
 
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {
     let spec = read_spec(&args.spec)?;
     let workshop = workshop(&args.spec, console)?;
-    let _alone = workshop.store.lock()?;
+    let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
     let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, &workshop)? };
     lock.matches(&spec)?;
@@ -240,11 +240,15 @@ fn read_spec(args: &SpecArgs) -> Result<ImageSpec> {
 }
 
 fn workshop(args: &SpecArgs, console: &Console) -> Result<Workshop> {
-    let cache = match &args.cache {
-        Some(folder) => folder.clone(),
-        None => default_cache()?,
-    };
-    Ok(Workshop { store: Store::open(&cache)?, offline: args.offline, console: console.clone() })
+    Ok(Workshop { store: store(args.cache.as_deref())?, offline: args.offline, console: console.clone() })
+}
+
+/// The store of the cache that `--cache` names, or of the user's own.
+fn store(cache: Option<&Path>) -> Result<Store> {
+    match cache {
+        Some(folder) => Store::open(folder),
+        None => Store::open(&default_cache()?),
+    }
 }
 
 /// The user's cache folder (XDG Base Directory Specification).

@@ -2,7 +2,7 @@
 //!
 //! Official tarballs hold what is compiled here from the same sources; either way the image has the same paths.
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,9 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::console::{Console, Hint};
 use crate::lock::{Artifact, Lock, Origin};
 use crate::resolve::Source;
-use crate::spec::{ImageSpec, KubernetesSource};
+use crate::spec::{CriDockerdSource, ImageSpec, KubernetesSource};
 use crate::store::{Digest, Store, Stored};
 
+mod cridockerd;
 mod gobuild;
 mod pinned;
 mod tarball;
@@ -83,13 +84,20 @@ fn resolve_from(
                 .with_context(|| format!("compiling, as {url} does not answer within {} s", PATIENCE.as_secs()))?
         }
     };
-    let module = pinned::cri_dockerd(&spec.cri_dockerd.version)?;
-    // One Go for both where it fits both: another one is another 60 MB to fetch.
-    let go = match &kubernetes.origin {
-        Origin::GoBuild { go: chosen, .. } if version::go(chosen)? >= version::go(module.go())? => chosen.clone(),
-        _ => toolchain::ready(go, &module, spec, source, console)?,
+    let cri_dockerd = match &spec.cri_dockerd.source {
+        CriDockerdSource::Path(path) => cridockerd::local_artifact(path, &spec.cri_dockerd.version, source.store)?,
+        CriDockerdSource::Compile => {
+            let module = pinned::cri_dockerd(&spec.cri_dockerd.version)?;
+            // One Go for both where it fits both: another one is another 60 MB to fetch.
+            let go = match &kubernetes.origin {
+                Origin::GoBuild { go: chosen, .. } if version::go(chosen)? >= version::go(module.go())? => {
+                    chosen.clone()
+                }
+                _ => toolchain::ready(go, &module, spec, source, console)?,
+            };
+            gobuild::artifact(&module, &go)
+        }
     };
-    let cri_dockerd = gobuild::artifact(&module, &go);
     Ok(vec![cri_dockerd, kubernetes])
 }
 
@@ -140,7 +148,8 @@ fn one(
             Ok((label("official tarball".into()), tarball::official(&digest()?, sha512, store)?))
         }
         Origin::LocalFile { path } => {
-            Ok((label("local release".into()), tarball::local(&PathBuf::from(path), &digest()?, store)?))
+            let local = if artifact.name == cridockerd::NAME { cridockerd::local } else { tarball::local };
+            Ok((label("local release".into()), local(Path::new(path), &digest()?, store)?))
         }
         Origin::GoBuild { module_version, go_sum, go: locked, flags, .. } => {
             let version = module_version.trim_start_matches('v');

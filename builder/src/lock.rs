@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Hint;
-use crate::spec::ImageSpec;
+use crate::spec::{CriDockerdSource, ImageSpec};
 use crate::store::Digest;
 
 /// Every artifact of an image, and what was asked for when they were chosen.
@@ -39,6 +39,13 @@ pub struct Inputs {
     pub kubernetes_source: String,
     /// cri-dockerd version.
     pub cri_dockerd: String,
+    /// Where cri-dockerd comes from (`compile` or a path); locks from before there was a choice were for compiling.
+    #[serde(default = "compiled")]
+    pub cri_dockerd_source: String,
+}
+
+fn compiled() -> String {
+    CriDockerdSource::Compile.to_string()
 }
 
 /// A Debian release file as it was when packages were chosen.
@@ -220,6 +227,7 @@ impl Inputs {
             kubernetes: spec.kubernetes.version.clone(),
             kubernetes_source: spec.kubernetes.source.to_string(),
             cri_dockerd: spec.cri_dockerd.version.clone(),
+            cri_dockerd_source: spec.cri_dockerd.source.to_string(),
         }
     }
 
@@ -234,6 +242,7 @@ impl Inputs {
         compare("Kubernetes", &self.kubernetes, &spec.kubernetes);
         compare("source of Kubernetes", &self.kubernetes_source, &spec.kubernetes_source);
         compare("cri-dockerd", &self.cri_dockerd, &spec.cri_dockerd);
+        compare("source of cri-dockerd", &self.cri_dockerd_source, &spec.cri_dockerd_source);
         found.extend(
             spec.packages
                 .iter()

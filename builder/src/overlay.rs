@@ -32,6 +32,9 @@ enum What {
     Link(&'static str),
 }
 
+/// What a file of `overlays/` writes where it means this program's version: our own images are tagged with it.
+const VERSION_PLACEHOLDER: &str = "${KSCRATCH_VERSION}";
+
 const EMBEDDED: &[Embedded] = include!(concat!(env!("OUT_DIR"), "/overlays.rs"));
 
 /// Folders that are empty in the image, with their permission bits: mount points, and root's home.
@@ -80,12 +83,20 @@ pub fn base(role: Role, versions: &Versions) -> Result<Tree> {
     for entry in EMBEDDED.iter().filter(|entry| entry.overlay == "common" || entry.overlay == name(role)) {
         let origin = Origin { declaration: "overlay".into(), artifact: format!("overlays/{}", entry.overlay) };
         let node = match entry.what {
-            What::File(mode, bytes) => Node::file(bytes.to_vec(), mode, origin),
+            What::File(mode, bytes) => Node::file(versioned(bytes), mode, origin),
             What::Link(target) => Node::symlink(target, origin),
         };
         tree.insert(entry.path, node)?;
     }
     Ok(tree)
+}
+
+/// The bytes with this program's version in every placeholder; what is no text has none.
+fn versioned(bytes: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.replace(VERSION_PLACEHOLDER, env!("CARGO_PKG_VERSION")).into_bytes(),
+        Err(_) => bytes.to_vec(),
+    }
 }
 
 fn name(role: Role) -> &'static str {
@@ -205,6 +216,25 @@ mod tests {
         let hello = format!("{MANIFESTS}/hello.yaml");
         assert!(base(Role::Node, &versions()).unwrap().nodes.contains_key(&hello));
         assert!(!base(Role::Master, &versions()).unwrap().nodes.contains_key(&hello));
+    }
+
+    #[test]
+    fn embedded_files_name_the_version_by_its_placeholder() {
+        let tree = base(Role::Node, &versions()).unwrap();
+        let text = |path: &str| match &tree.nodes[path].kind {
+            Kind::File(Content::Literal(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{path} is {other:?}"),
+        };
+        let hello = text(&format!("{MANIFESTS}/hello.yaml"));
+        assert!(hello.contains(&format!("image: {}\n", crate::dockerstore::HELLO)), "{hello}");
+        for entry in EMBEDDED {
+            let What::File(_, bytes) = entry.what else { continue };
+            // A version of its own would be forgotten at the next one, and a placeholder by another name stay as it is.
+            let stands = |what: &str| bytes.windows(what.len()).any(|window| window == what.as_bytes());
+            assert!(!stands(env!("CARGO_PKG_VERSION")), "{} names the version", entry.path);
+            assert_eq!(stands("${KSCRATCH_"), stands(VERSION_PLACEHOLDER), "{}", entry.path);
+        }
+        assert_eq!(versioned(b"\xff${KSCRATCH_VERSION}"), b"\xff${KSCRATCH_VERSION}");
     }
 
     #[test]

@@ -164,6 +164,7 @@ mod tests {
             kubernetes: String::new(),
             kubernetes_source: String::new(),
             cri_dockerd: String::new(),
+            cri_dockerd_source: String::new(),
         };
         let artifacts = vec![
             artifact("docker.io", "26.1.5+dfsg1-9", debian()),

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 mod keys;
 mod merge;
+mod source;
+
+pub use source::{CriDockerdSource, KubernetesSource};
 
 /// The commented defaults.
 pub const DEFAULT: &str = include_str!("spec/default.toml");
@@ -131,67 +134,14 @@ pub struct Kubernetes {
     pub source: KubernetesSource,
 }
 
-/// How Kubernetes is got: a word, or a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum KubernetesSource {
-    /// The official tarball if it can be reached, otherwise compiled.
-    Auto,
-    /// The official tarball.
-    Tarball,
-    /// Compiled from its Go modules.
-    Compile,
-    /// A server tarball or the folder it was unpacked to.
-    Path(PathBuf),
-}
-
-impl FromStr for KubernetesSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(KubernetesSource::Auto),
-            "tarball" => Ok(KubernetesSource::Tarball),
-            "compile" => Ok(KubernetesSource::Compile),
-            path if path.contains('/') || path.contains(".tar") => Ok(KubernetesSource::Path(PathBuf::from(path))),
-            other => Err(format!(
-                "the source `{other}` is none of `auto`, `tarball`, `compile` and no path (write `./{other}` for a path)"
-            )),
-        }
-    }
-}
-
-impl TryFrom<String> for KubernetesSource {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<KubernetesSource> for String {
-    fn from(source: KubernetesSource) -> String {
-        source.to_string()
-    }
-}
-
-impl fmt::Display for KubernetesSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KubernetesSource::Auto => f.write_str("auto"),
-            KubernetesSource::Tarball => f.write_str("tarball"),
-            KubernetesSource::Compile => f.write_str("compile"),
-            KubernetesSource::Path(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// `[cri_dockerd]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CriDockerd {
     /// Version without `v`, e.g. `0.4.3`.
     pub version: String,
+    /// How it is got.
+    pub source: CriDockerdSource,
 }
 
 /// `[disk]`
@@ -383,6 +333,9 @@ impl ImageSpec {
             anchored(keyring);
         }
         if let KubernetesSource::Path(path) = &mut self.kubernetes.source {
+            anchored(path);
+        }
+        if let CriDockerdSource::Path(path) = &mut self.cri_dockerd.source {
             anchored(path);
         }
     }

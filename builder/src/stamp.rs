@@ -1,12 +1,13 @@
-//! Turns a finished raw image and role metadata into the same image with that metadata on its ESP.
+//! Turns a finished image, raw or qcow2, and role metadata into the same image with that metadata on its ESP.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use kscratch_formats::bytes::Window;
-use kscratch_formats::fat32::{Patch, Volume};
+use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt;
+use kscratch_formats::patch::Patch;
 
 use crate::console::Hint;
 use crate::filesystem::METADATA_FOLDER;
@@ -24,46 +25,39 @@ pub struct Texts<'a> {
     pub names: (&'a str, &'a str),
 }
 
-/// Checks the metadata as init will, then puts it on the ESP of the raw image at `path`. `time` is in seconds since 1970. A power cut on the
-/// way leaves every file old or new, and the volume readable.
+/// Checks the metadata as init will, then puts it on the ESP of the image at `path`. `time` is in seconds since 1970. A power cut on the
+/// way leaves every file old or new, and the volume readable; a qcow2 file may have grown by clusters that nothing refers to.
 pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
-    let disk = Opened::open(path)?;
     let action = || format!("stamping {}", path.display());
-    let start = match disk.form() {
-        Form::Raw => esp_start(&disk).with_context(action)?,
-        other => return Err(refusal(path, other)),
-    };
+    let disk = Opened::open(path).with_context(action)?;
+    if disk.form() == Form::RawZst {
+        return Err(compressed(path));
+    }
+    let start = esp_start(&disk).with_context(action)?;
     let known = {
         let volume = open(&disk, start).with_context(action)?;
         esp_text(&volume, &format!("{METADATA_FOLDER}/secrets.toml")).with_context(action)?
     };
     check(texts, known.as_deref()).with_context(action)?;
-    let file =
-        File::options().write(true).open(path).with_context(|| format!("opening {} to write", path.display()))?;
+    let file = File::options().read(true).write(true).open(path);
+    let file = file.with_context(|| format!("opening {} to write", path.display()))?;
     // Secrets first: metadata without them is refused by init, secrets without metadata are not looked at.
     let files = texts.secrets.map(|text| ("secrets.toml", text)).into_iter().chain([("role.toml", texts.role)]);
     for (name, text) in files {
         let target = format!("{METADATA_FOLDER}/{name}");
-        let patches = open(&disk, start)
-            .and_then(|volume| Ok(volume.replace(&target, text.as_bytes(), time)?))
+        put(&file, start, &target, text, time)
+            .with_context(|| format!("writing {target} to the ESP"))
             .with_context(action)?;
-        apply(&file, start, &patches).with_context(|| format!("writing {target} to the ESP")).with_context(action)?;
     }
     Ok(())
 }
 
-fn refusal(path: &Path, form: Form) -> anyhow::Error {
-    let hint = match form {
-        Form::RawZst => format!(
-            "unpack it with `zstd -d {0}`, stamp the raw image, and pack that again; or give the metadata to `kscratch-image build --metadata`",
-            path.display()
-        ),
-        _ => format!(
-            "make it raw with `qemu-img convert -O raw {0} disk.img` and stamp that; or give the metadata to `kscratch-image build --metadata`",
-            path.display()
-        ),
-    };
-    anyhow!("metadata can be stamped on raw images alone; {} is {form}", path.display()).context(Hint(hint))
+/// Every byte behind a change would have to be packed anew.
+fn compressed(path: &Path) -> anyhow::Error {
+    anyhow!("metadata can be stamped on raw and qcow2 images; {} is raw.zst", path.display()).context(Hint(format!(
+        "unpack it with `zstd -d {0}`, stamp the raw image, and pack that again; or give the metadata to `kscratch-image build --metadata`",
+        path.display()
+    )))
 }
 
 fn esp_start(disk: &Opened) -> Result<(u64, u64)> {
@@ -99,13 +93,25 @@ fn check(texts: &Texts<'_>, known: Option<&str>) -> Result<()> {
     }
 }
 
-/// Applies the patches in order, each on the disk before the next begins.
-fn apply(file: &File, (start, _): (u64, u64), patches: &[Patch]) -> Result<()> {
+/// Replaces a file of the ESP by steps, each on the disk before the next begins.
+fn put(file: &File, esp: (u64, u64), target: &str, text: &str, time: i64) -> Result<()> {
+    let patches = open(&Opened::of(file.try_clone()?)?, esp)?.replace(target, text.as_bytes(), time)?;
     for Patch(writes) in patches {
-        for (offset, bytes) in writes {
-            file.write_all_at(bytes, start + offset).with_context(|| format!("writing at byte {}", start + offset))?;
+        let writes = writes.into_iter().map(|(offset, bytes)| (esp.0 + offset, bytes)).collect();
+        for Patch(writes) in in_file(file, writes)? {
+            for (at, bytes) in writes {
+                file.write_all_at(&bytes, at).with_context(|| format!("writing at byte {at}"))?;
+            }
+            file.sync_data().context("waiting until it is on the disk")?;
         }
-        file.sync_data().context("waiting until it is on the disk")?;
     }
     Ok(())
+}
+
+/// Writes to the disk as steps of writes to the file. A qcow2 file is opened anew each time: the last step may have changed its tables.
+fn in_file(file: &File, writes: Vec<(u64, Vec<u8>)>) -> Result<Vec<Patch>> {
+    match Opened::of(file.try_clone()?)? {
+        Opened::Qcow2(disk) => Ok(disk.patches(&writes, file.metadata()?.len())?),
+        Opened::Raw(_) | Opened::RawZst(_) => Ok(vec![Patch(writes)]),
+    }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::console::Hint;
+use crate::console::Console;
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,24 +103,35 @@ impl Store {
         Ok(Store { root })
     }
 
-    /// Takes the lock against a second build, and clears what a killed build left half done.
-    pub fn lock(&self) -> Result<StoreLock> {
+    /// Takes the lock against a second build, and clears what a killed build left half done. Where another holds it, says so once and
+    /// waits: the kernel gives the lock away when that one ends, however it ends.
+    pub fn lock(&self, console: &Console) -> Result<StoreLock> {
+        let cache = self.root.parent().unwrap_or(&self.root);
+        self.lock_when_free(|| {
+            console.say(format_args!(
+                "waiting for another kscratch-image that works in {}; use --cache DIR for a folder of its own",
+                cache.display()
+            ));
+        })
+    }
+
+    /// [`Store::lock`]; `waiting` is called before the wait, if there is one.
+    fn lock_when_free(&self, waiting: impl FnOnce()) -> Result<StoreLock> {
         let path = self.root.join("lock");
         let file = File::options()
             .create(true)
             .append(true)
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
+        let locked = match file.try_lock() {
+            Ok(()) => Ok(()),
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(anyhow::anyhow!("another kscratch-image is working in {}", self.root.display())
-                    .context(Hint("wait for it to finish, or use a folder of your own with --cache DIR".into())));
+                waiting();
+                file.lock()
             }
-            Err(fs::TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("locking {}", path.display()));
-            }
-        }
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        };
+        locked.with_context(|| format!("locking {}", path.display()))?;
         let tmp = self.root.join("tmp");
         for entry in fs::read_dir(&tmp).with_context(|| format!("reading {}", tmp.display()))? {
             let path = entry?.path();
@@ -306,6 +317,7 @@ impl Write for Incoming {
 #[cfg(test)]
 mod tests {
     use super::{Digest, Store, Stored};
+    use crate::console::Console;
     use std::io::Write;
 
     fn names(store: &Store, folder: &str) -> Vec<String> {
@@ -338,16 +350,18 @@ mod tests {
     }
 
     #[test]
-    fn one_build_at_a_time_and_leftovers_are_cleared() {
+    fn a_second_build_waits_and_leftovers_are_cleared() {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::open(cache.path()).unwrap();
         std::fs::write(store.root().join("tmp/.tmpleft"), "x").unwrap();
         std::fs::write(store.root().join("tmp/0123.part"), "x").unwrap();
-        let held = store.lock().unwrap();
+        let held = store.lock(&Console::silent()).unwrap();
         assert_eq!(names(&store, "tmp"), ["0123.part"]);
-        let error = Store::open(cache.path()).unwrap().lock().unwrap_err();
-        assert!(format!("{error:#}").contains("another kscratch-image is working in"), "{error:#}");
-        drop(held);
-        store.lock().unwrap();
+        // Told that it waits, the other gives the lock away: a lock that did not wait would be an error, one that never came a hang.
+        let mut held = Some(held);
+        let second = Store::open(cache.path()).unwrap().lock_when_free(|| held = None).unwrap();
+        assert!(held.is_none(), "it did not wait");
+        drop(second);
+        store.lock_when_free(|| panic!("it waits for nobody")).unwrap();
     }
 }

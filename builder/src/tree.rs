@@ -1,122 +1,12 @@
 //! A [`Tree`] is the root filesystem to be: paths to nodes, one rule for merging, every node knowing where it came from.
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+mod content;
+mod path;
 
-use crate::store::{Digest, Store, Stored};
-
-/// Contents of a regular file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// A range of a file in the store.
-    Stored(Stored),
-    /// Bytes made by the builder.
-    Literal(Arc<[u8]>),
-}
-
-impl Content {
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        match self {
-            Content::Stored(range) => range.len,
-            Content::Literal(bytes) => bytes.len() as u64,
-        }
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// SHA-256 of the bytes, wherever they stand.
-    pub fn sha256(&self) -> Digest {
-        match self {
-            Content::Stored(range) => range.sha256,
-            Content::Literal(bytes) => Digest(Sha256::digest(bytes).into()),
-        }
-    }
-}
-
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
-        Content::Literal(bytes.into())
-    }
-}
-
-/// A reader that can go back, as readers of ELF and archives need it.
-pub trait ReadSeek: io::Read + io::Seek {}
-impl<T: io::Read + io::Seek> ReadSeek for T {}
-
-/// Gives the bytes of [`Content`]s; the store is the real one.
-pub trait Contents: Sync {
-    /// A reader over exactly the content's bytes.
-    ///
-    /// # Errors
-    /// What opening the store's file says.
-    fn open(&self, content: &Content) -> io::Result<Box<dyn ReadSeek + '_>>;
-
-    /// All bytes of the content, in memory.
-    ///
-    /// # Errors
-    /// What opening or reading the store's file says.
-    fn read(&self, content: &Content) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut self.open(content)?, &mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-impl Contents for Store {
-    fn open(&self, content: &Content) -> io::Result<Box<dyn ReadSeek + '_>> {
-        match content {
-            Content::Literal(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
-            Content::Stored(range) => {
-                Ok(Box::new(Window::new(File::open(self.root().join(&range.file))?, range.offset, range.len)))
-            }
-        }
-    }
-}
-
-/// A part of a file, read as if it were the whole.
-struct Window {
-    file: File,
-    start: u64,
-    len: u64,
-    at: u64,
-}
-
-impl Window {
-    fn new(file: File, start: u64, len: u64) -> Self {
-        Window { file, start, len, at: 0 }
-    }
-}
-
-impl io::Read for Window {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let want = left.min(buffer.len());
-        let got = self.file.read_at(&mut buffer[..want], self.start + self.at)?;
-        self.at += got as u64;
-        Ok(got)
-    }
-}
-
-impl io::Seek for Window {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            io::SeekFrom::Start(at) => Some(at),
-            io::SeekFrom::End(by) => self.len.checked_add_signed(by),
-            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seeking before the start"))?;
-        Ok(self.at)
-    }
-}
+pub use content::{Content, Contents, ReadSeek};
+pub use path::{USR_MERGED, link_target, parent, usr_merged};
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,49 +120,6 @@ pub struct Conflict {
     pub second: String,
 }
 
-/// The directories of the root that are links into `/usr`, as in Debian.
-pub const USR_MERGED: [(&str, &str); 4] =
-    [("/bin", "usr/bin"), ("/lib", "usr/lib"), ("/lib64", "usr/lib64"), ("/sbin", "usr/sbin")];
-
-/// The path below `/usr` where a file of a merged directory really stands: `/lib64/x` is `/usr/lib64/x`.
-pub fn usr_merged(path: &str) -> String {
-    let first_end = path.get(1..).and_then(|rest| rest.find('/')).map_or(path.len(), |at| at + 1);
-    let (first, rest) = path.split_at(first_end);
-    match USR_MERGED.iter().find(|(link, _)| *link == first) {
-        Some((_, target)) if !rest.is_empty() => format!("/{target}{rest}"),
-        _ => path.to_owned(),
-    }
-}
-
-/// The directory that holds `path`; `None` for the root.
-pub fn parent(path: &str) -> Option<&str> {
-    match path.rfind('/') {
-        _ if path == "/" => None,
-        Some(0) => Some("/"),
-        Some(at) => Some(&path[..at]),
-        None => None,
-    }
-}
-
-/// Follows `..` and `.` of `target`, a link that stands at `link`, to an absolute path. What climbs above the root stays there, as
-/// in the kernel (path_resolution(7)).
-pub fn link_target(link: &str, target: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    if !target.starts_with('/') {
-        parts.extend(parent(link).unwrap_or("/").split('/').filter(|part| !part.is_empty()));
-    }
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            name => parts.push(name),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 /// Paths (absolute, no trailing slash, `/` the root itself) to nodes, in the order of their bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -379,6 +226,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Stored;
 
     fn origin(name: &str) -> Origin {
         Origin { declaration: format!("file {name}"), artifact: name.to_owned() }
@@ -435,19 +283,6 @@ mod tests {
         tree.insert("/var", file("1", "a")).unwrap();
         tree.insert("/var/lib/x", file("1", "b")).unwrap();
         assert!(tree.complete().unwrap_err().to_string().contains("directory for /var/lib/x (file b from b)"));
-    }
-
-    #[track_caller]
-    fn check_target(link: &str, target: &str, want: &str) {
-        assert_eq!(link_target(link, target), want);
-    }
-
-    #[test]
-    fn links_are_followed_as_the_kernel_does() {
-        check_target("/usr/lib/x86_64-linux-gnu/libc.so", "libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6");
-        check_target("/usr/lib64/ld.so", "../lib/x86_64-linux-gnu/ld.so", "/usr/lib/x86_64-linux-gnu/ld.so");
-        check_target("/a", "../../b", "/b");
-        check_target("/a/b", "/c/./d//e", "/c/d/e");
     }
 
     #[test]

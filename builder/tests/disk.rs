@@ -3,9 +3,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use kscratch_formats::bytes::Window;
+use kscratch_formats::fat32::Volume;
 use kscratch_image::digest::DiskDigest;
 use kscratch_image::plan::{self, DiskPlan};
 use kscratch_image::stamp::{Texts, stamp};
@@ -13,6 +16,7 @@ use kscratch_image::store::{Digest, Stored};
 use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
 use kscratch_image::write::{self, Format};
 use kscratch_image::{filesystem, inspect, uki};
+use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
@@ -190,19 +194,69 @@ fn inspect_tells_what_is_in_it() {
 
 #[test]
 fn stamp_is_quick_and_leaves_a_clean_volume() {
-    let (folder, raw, _) = written(Format::Raw, "disk.img");
-    for (role, node) in [
-        ("version = 1\nrole = \"node\"\n[node]\nname = \"first\"\n", "first"),
-        ("version = 1\nrole = \"node\"\n[node]\nname = \"second\"\n", "second"),
-    ] {
-        let start = Instant::now();
-        stamp(&raw, &Texts { role, secrets: None, names: NAMES }, TIME).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
-        let report = inspect::report(&raw, false).unwrap().role.unwrap();
-        assert_eq!((report.node.as_deref(), report.problem), (Some(node), None));
-        let esp = folder.path().join("esp");
-        fs::write(&esp, &fs::read(&raw).unwrap()[MIB as usize..65 * MIB as usize]).unwrap();
-        run("fsck.fat", "dosfstools", &["-n", esp.to_str().unwrap()]);
+    for (format, name) in [(Format::Raw, "disk.img"), (Format::Qcow2, "disk.qcow2")] {
+        let (folder, image, _) = written(format, name);
+        for (role, node) in [
+            ("version = 1\nrole = \"node\"\n[node]\nname = \"first\"\n", "first"),
+            ("version = 1\nrole = \"node\"\n[node]\nname = \"second\"\n", "second"),
+        ] {
+            let start = Instant::now();
+            stamp(&image, &Texts { role, secrets: None, names: NAMES }, TIME).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+            let report = inspect::report(&image, false).unwrap().role.unwrap();
+            assert_eq!((report.node.as_deref(), report.problem), (Some(node), None));
+            let esp = folder.path().join("esp");
+            fs::write(&esp, &fs::read(raw(&image, format)).unwrap()[MIB as usize..65 * MIB as usize]).unwrap();
+            run("fsck.fat", "dosfstools", &["-n", esp.to_str().unwrap()]);
+        }
+    }
+}
+
+/// The image as a raw file, made by the reference tool, which first looks whether it is sound.
+fn raw(image: &Path, format: Format) -> std::path::PathBuf {
+    if format == Format::Raw {
+        return image.to_owned();
+    }
+    let raw = image.with_extension("raw");
+    let verdict = run("qemu-img", "qemu-utils", &["check", image.to_str().unwrap()]);
+    assert!(verdict.contains("No errors were found"), "{verdict}");
+    run("qemu-img", "qemu-utils", &["convert", "-O", "raw", image.to_str().unwrap(), raw.to_str().unwrap()]);
+    raw
+}
+
+/// A file of the ESP, through the reader of `inspect`.
+fn on_esp(image: &Path, name: &str) -> String {
+    let disk = inspect::Opened::open(image).unwrap();
+    let volume = Volume::open(Window { inner: &disk, start: MIB, len: 64 * MIB }).unwrap();
+    let found = volume.find(&format!("/kscratch/{name}")).unwrap().unwrap();
+    String::from_utf8(volume.read(&found, MIB).unwrap()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_text_that_is_stamped_is_the_text_that_is_read(
+        texts in prop::collection::vec(("(?s).{0,300}", 1usize..400), 1..4), secrets in prop::option::of("[a-z0-9]{16}"), which in 0..2usize,
+    ) {
+        static IMAGES: OnceLock<[(TempDir, std::path::PathBuf, write::Written); 2]> = OnceLock::new();
+        let images = IMAGES.get_or_init(|| [written(Format::Raw, "disk.img"), written(Format::Qcow2, "disk.qcow2")]);
+        // Stamped again and again: texts grow and shrink, and the cases before leave their traces.
+        let image = &images[which].1;
+        let secrets = secrets.map(|secret| format!("# {secret}\n"));
+        for (text, times) in texts {
+            // Comments may hold anything but control characters (TOML 1.0, Comment).
+            let comment: String = text.chars().filter(|c| !c.is_control()).collect();
+            let role = format!("version = 1\nrole = \"node\"\n{}", format!("#{comment}\n").repeat(times));
+            stamp(image, &Texts { role: &role, secrets: secrets.as_deref(), names: NAMES }, TIME).unwrap();
+            prop_assert_eq!(&on_esp(image, "role.toml"), &role);
+            if let Some(secrets) = &secrets {
+                prop_assert_eq!(&on_esp(image, "secrets.toml"), secrets);
+            }
+        }
+        if which == 1 {
+            let verdict = run("qemu-img", "qemu-utils", &["check", image.to_str().unwrap()]);
+            prop_assert!(verdict.contains("No errors were found"), "{}", verdict);
+        }
     }
 }
 
@@ -215,13 +269,49 @@ fn stamp_refuses_bad_metadata_and_other_forms() {
     assert!(format!("{error:#}").contains("my-role.toml:2:"), "{error:#}");
     assert!(fs::read(&raw).unwrap() == before, "nothing was written");
     let good = Texts { role: "version = 1\nrole = \"node\"\n", secrets: None, names: NAMES };
-    for (format, name, hint) in
-        [(Format::RawZst, "disk.img.zst", "zstd -d"), (Format::Qcow2, "disk.qcow2", "qemu-img convert")]
-    {
-        let (_folder, out, _) = written(format, name);
-        let error = stamp(&out, &good, TIME).unwrap_err();
-        assert!(format!("{error:#}").contains(hint), "{error:#}");
+    let (_packed_folder, packed, _) = written(Format::RawZst, "disk.img.zst");
+    let error = stamp(&packed, &good, TIME).unwrap_err();
+    assert!(format!("{error:#}").contains("zstd -d"), "{error:#}");
+}
+
+#[test]
+fn stamp_refuses_a_qcow2_file_that_it_cannot_keep_right_and_leaves_it() {
+    let (folder, plain, _) = written(Format::Qcow2, "disk.qcow2");
+    let good = Texts { role: "version = 1\nrole = \"node\"\n", secrets: None, names: NAMES };
+    let convert = |name: &str, options: &[&str]| {
+        let out = folder.path().join(name);
+        let ends = [plain.to_str().unwrap(), out.to_str().unwrap()];
+        run("qemu-img", "qemu-utils", &[&["convert", "-O", "qcow2"], options, &ends].concat());
+        out
+    };
+    let backed = folder.path().join("backed.qcow2");
+    let ends = ["-F", "qcow2", "-b", plain.to_str().unwrap(), backed.to_str().unwrap()];
+    run("qemu-img", "qemu-utils", &[&["create", "-q", "-f", "qcow2"], &ends[..]].concat());
+    let kept = convert("snapshot.qcow2", &[]);
+    run("qemu-img", "qemu-utils", &["snapshot", "-c", "one", kept.to_str().unwrap()]);
+    let bitmap = convert("bitmap.qcow2", &[]);
+    run("qemu-img", "qemu-utils", &["bitmap", "--add", bitmap.to_str().unwrap(), "one"]);
+    for (image, want) in [
+        (backed, "has a backing file"),
+        (kept, "has internal snapshots"),
+        (bitmap, "has dirty bitmaps"),
+        (convert("compressed.qcow2", &["-c"]), "has compressed clusters"),
+        (convert("old.qcow2", &["-o", "compat=0.10"]), "is of version 2"),
+        (convert("clusters.qcow2", &["-o", "cluster_size=128k"]), "has clusters of another size"),
+        (convert("refcounts.qcow2", &["-o", "refcount_bits=8"]), "has refcounts of another width"),
+        (convert("extended.qcow2", &["-o", "extended_l2=on,cluster_size=64k"]), "has extended L2 entries"),
+        (
+            convert("outside.qcow2", &["-o", &format!("data_file={}", folder.path().join("data").display())]),
+            "in another file",
+        ),
+    ] {
+        let before = fs::read(&image).unwrap();
+        let error = format!("{:#}", stamp(&image, &good, TIME).unwrap_err());
+        assert!(error.contains("stamping ") && error.contains(want) && error.contains("qemu-img convert"), "{error}");
+        assert!(fs::read(&image).unwrap() == before, "{want}: nothing was written");
     }
+    // What qemu-img makes of them bears a stamp.
+    stamp(&convert("plain.qcow2", &[]), &good, TIME).unwrap();
 }
 
 #[test]

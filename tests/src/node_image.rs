@@ -50,8 +50,6 @@ pub fn build(folder: &Path, output: &Path, config: Option<&Path>, more: &[&str])
         args.extend(["--config".as_ref(), config.as_os_str()]);
     }
     args.extend(more.iter().map(std::ffi::OsStr::new));
-    // Builds that share a cache refuse each other.
-    let _turn = turn("build");
     program::kscratch(folder, args, COLD)
 }
 

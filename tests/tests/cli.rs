@@ -1,9 +1,12 @@
 //! Snapshots of what `kscratch-image` says: its help, and its answer to every bad input; `UPDATE_EXPECT=1` writes them anew.
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect, expect_file};
-use kscratch_tests::program::{SHORT, Said, kscratch};
+use kscratch_qemu::child::Child;
+use kscratch_tests::program::{SHORT, Said, kscratch, kscratch_image};
 
 /// Runs in a fresh folder with these files, on a machine without a cache, and gives what was said with the folder's path taken out.
 fn said(files: &[(&str, &str)], args: &[&str]) -> Said {
@@ -185,6 +188,32 @@ fn bad_files_are_refused() {
 }
 
 #[test]
+fn a_second_one_in_a_cache_waits_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("cache/store");
+    fs::create_dir_all(&store).unwrap();
+    let held = fs::File::create(store.join("lock")).unwrap();
+    held.lock().unwrap();
+    let said = folder.path().join("said");
+    let mut command = Command::new(kscratch_image());
+    command.args(["build", "--role", "node", "--offline", "--cache", "cache"]).current_dir(folder.path());
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    let (child, _, _) = Child::start_with_stderr(command, fs::File::create(&said).unwrap().into()).unwrap();
+    let told = || fs::read_to_string(&said).unwrap();
+    let start = Instant::now();
+    let waiting = "waiting for another kscratch-image that works in cache; use --cache DIR for a folder of its own\n";
+    while told() != waiting {
+        assert!(start.elapsed() < SHORT, "it says {:?}", told());
+        assert_eq!(child.wait(Duration::from_millis(50)), None, "it did not wait: {}", told());
+    }
+    drop(held);
+    let status = child.wait(SHORT).expect("it goes on when the lock is free");
+    // What comes next is another story, and the same as with a cache of its own.
+    assert_eq!(status.code(), Some(1));
+    assert!(told().contains("error: choosing artifacts asks the Debian mirror"), "{}", told());
+}
+
+#[test]
 fn bad_images_are_refused() {
     let text = [("text.img", "this is no disk\n")];
     check_refusal(
@@ -213,6 +242,16 @@ fn bad_images_are_refused() {
         error: taking kernel and initramfs out of text.img
           because: reading the partition table
           because: reading the primary partition table: failed to fill whole buffer
+    "#]],
+    );
+    // The cache that is named is the one that is used: a file is none.
+    check_refusal(
+        &text,
+        &["run", "text.img", "--cache", "text.img"],
+        1,
+        &expect![[r#"
+        error: making the folder text.img/store/sha256
+          because: Not a directory (os error 20)
     "#]],
     );
     check_refusal(

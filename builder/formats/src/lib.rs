@@ -6,5 +6,6 @@ pub mod fat32;
 pub mod gpt;
 pub mod guid;
 pub mod image;
+pub mod patch;
 pub mod qcow2;
 pub mod uki;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use kscratch_formats::fat32::{self, Entry, Kind, Options, Volume};
 use kscratch_formats::image::Image;
+use kscratch_formats::patch::Patch;
 use proptest::prelude::*;
 use reference::{Disk, run, write};
 
@@ -28,10 +29,10 @@ fn open(path: &Path) -> Volume<Disk> {
 }
 
 #[allow(clippy::disallowed_types)]
-fn patch(path: &Path, patches: Vec<fat32::Patch>) {
+fn patch(path: &Path, patches: Vec<Patch>) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    for fat32::Patch(writes) in patches {
+    for Patch(writes) in patches {
         for (at, bytes) in writes {
             file.write_all_at(&bytes, at).unwrap();
         }

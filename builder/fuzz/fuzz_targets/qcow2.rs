@@ -1,4 +1,4 @@
-//! Turns any bytes into a disk or an error, never a panic.
+//! Turns any bytes into a disk or an error, never a panic; what may be written into it is what is read then.
 #![no_main]
 use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::qcow2::Disk;
@@ -9,5 +9,19 @@ fuzz_target!(|bytes: &[u8]| {
     let mut buf = [0; 4096];
     for at in [0, 65_000, disk.disk_len() / 2, disk.disk_len().saturating_sub(4096)] {
         drop(disk.read_at(at, &mut buf));
+    }
+    let writes = [(65_000, vec![5; 1000]), (disk.disk_len() / 2 + 70_000, vec![6; 10])];
+    let Ok(patches) = disk.patches(&writes, bytes.len() as u64) else { return };
+    let mut changed = bytes.to_vec();
+    for (at, data) in patches.into_iter().flat_map(|patch| patch.0) {
+        let end = at as usize + data.len();
+        changed.resize(changed.len().max(end), 0);
+        changed[at as usize..end].copy_from_slice(&data);
+    }
+    let disk = Disk::open(changed.as_slice()).expect("a file that opens still");
+    for (at, data) in writes {
+        let mut read = vec![0; data.len()];
+        disk.read_at(at, &mut read).expect("bytes that were written");
+        assert_eq!(read, data);
     }
 });

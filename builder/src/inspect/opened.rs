@@ -67,7 +67,8 @@ impl Opened {
         Self::of(file).with_context(|| format!("opening {}", path.display()))
     }
 
-    fn of(file: File) -> Result<Self> {
+    /// Finds out the form of an opened file.
+    pub(crate) fn of(file: File) -> Result<Self> {
         let len = file.metadata().context("looking at the file")?.len();
         let plain = Plain { file, len };
         ensure!(len >= 4096, "it is {len} bytes long, too short for a disk");

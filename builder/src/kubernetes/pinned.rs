@@ -122,7 +122,7 @@ fn find(modules: &[Module], what: &str, version: &str) -> Result<Module> {
         let error = anyhow!("{what} {version} cannot be compiled: the modules are pinned for {known}");
         error.context(Hint(match what {
             "Kubernetes" => "take one of those, or an official server tarball: --kubernetes FILE".into(),
-            _ => "take one of those: version in [cri_dockerd] of image.toml".into(),
+            _ => "take one of those, or a program of your own: version or source in [cri_dockerd] of image.toml".into(),
         }))
     })
 }

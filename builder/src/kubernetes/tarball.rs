@@ -101,7 +101,7 @@ fn local_digest(path: &Path) -> Result<(Digest, u64)> {
     Ok((Digest::of(listing.as_bytes()), size))
 }
 
-fn hash(reader: &mut dyn Read) -> io::Result<(Digest, u64)> {
+pub(super) fn hash(reader: &mut dyn Read) -> io::Result<(Digest, u64)> {
     let mut verify = crate::store::Verify::new(io::sink());
     io::copy(reader, &mut verify)?;
     let (_, digest, len) = verify.into_parts();
@@ -214,7 +214,7 @@ pub fn local(path: &Path, digest: &Digest, store: &Store) -> Result<Contents> {
     Ok(contents)
 }
 
-fn known(key: &Digest, store: &Store) -> Option<Contents> {
+pub(super) fn known(key: &Digest, store: &Store) -> Option<Contents> {
     derived::get::<Contents>(store, key).filter(|contents| contents.programs.values().all(|digest| store.has(digest)))
 }
 

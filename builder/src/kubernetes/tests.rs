@@ -1,6 +1,7 @@
 //! The three ways to a release, with a Go that is a script and an official server that is not there.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use super::*;
 use crate::debian::testarchive::{NOW, TestArchive};
@@ -35,6 +36,7 @@ fn lock_of(artifacts: Vec<Artifact>) -> Lock {
         kubernetes: String::new(),
         kubernetes_source: String::new(),
         cri_dockerd: String::new(),
+        cri_dockerd_source: String::new(),
     };
     Lock { version: 1, inputs, releases: Vec::new(), artifacts }
 }
@@ -74,6 +76,27 @@ fn what_cannot_be_reached_is_compiled_and_the_lock_says_so() {
         format!("{:#}", obtain_with(&lock_of(Vec::new()), &go126, &store, true, &console).unwrap_err())
             .contains("the lock names no kubernetes")
     );
+}
+
+#[test]
+fn a_cri_dockerd_of_the_machine_takes_the_place_of_the_compiled_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut spec = ImageSpec::defaults().unwrap();
+    // No program of this machine is surely static but our own.
+    let program = folder.path().join("cri-dockerd");
+    fs::write(&program, crate::overlay::programs::PAUSE).unwrap();
+    spec.cri_dockerd.source = CriDockerdSource::Path(program.clone());
+    // A version that nothing is pinned for: it is not compiled.
+    spec.cri_dockerd.version = "0.4.9".into();
+    let go126 = go(folder.path(), "1.26.8");
+    let artifacts = resolved(&spec, &go126, &store).unwrap();
+    assert_eq!(artifacts[0].sha256, Some(Digest::of(crate::overlay::programs::PAUSE)));
+    let release = obtain_with(&lock_of(artifacts), &go126, &store, true, &Console::silent()).unwrap();
+    assert_eq!(release.programs.keys().collect::<Vec<_>>(), ["cri-dockerd", "kube-proxy", "kubelet"]);
+    assert_eq!(release.programs["cri-dockerd"].artifact, "cri-dockerd 0.4.9 (local release)");
+    assert_eq!(release.programs["cri-dockerd"].file.sha256, Digest::of(crate::overlay::programs::PAUSE));
+    assert_eq!(release.cri_dockerd, "0.4.9");
 }
 
 #[test]

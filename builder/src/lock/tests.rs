@@ -63,6 +63,7 @@ fn the_text_is_stable_and_reads_back() {
         kubernetes = "1.37.2"
         kubernetes_source = "auto"
         cri_dockerd = "0.4.3"
+        cri_dockerd_source = "compile"
 
         [[release]]
         archive = "main"
@@ -96,6 +97,8 @@ fn the_text_is_stable_and_reads_back() {
     "#]]
     .assert_eq(&text);
     assert_eq!(Lock::parse(&text).unwrap(), lock());
+    let older = text.replace("cri_dockerd_source = \"compile\"\n", "");
+    assert_eq!(Lock::parse(&older).unwrap(), lock(), "a lock from before cri-dockerd's source was a choice");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kscratch.lock");
     lock().write(&file).unwrap();
@@ -128,6 +131,8 @@ fn differences_are_told() {
     lock.matches(&spec("")).unwrap();
     // Where things come from does not decide what they are.
     lock.matches(&spec("[debian]\nmirror='https://near.example/debian'\n[disk]\nroot='2GiB'")).unwrap();
+    expect![[r#"the lock was made for other settings: hint: kscratch-image lock makes it anew; build without --locked does so too: source of cri-dockerd: the lock has compile, the settings say ./c.tgz"#]]
+        .assert_eq(&format!("{:#}", lock.matches(&spec("[cri_dockerd]\nsource='./c.tgz'")).unwrap_err()));
     let other = spec("[debian]\nsuite='forky'\npackages=['strace']\nsecurity=false\n[kubernetes]\nversion='1.36.2'");
     expect![[r#"the lock was made for other settings: hint: kscratch-image lock makes it anew; build without --locked does so too: Debian suites: the lock has trixie, trixie-updates, trixie-security, the settings say forky, forky-updates; Kubernetes: the lock has 1.37.2, the settings say 1.36.2; the package strace is not in the lock"#]]
     .assert_eq(&format!("{:#}", lock.matches(&other).unwrap_err()));

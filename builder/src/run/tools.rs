@@ -32,8 +32,12 @@ pub fn find_or_unpack(store: &Store, console: &Console) -> Result<Toolset> {
     }
     let root = store.root().with_file_name("qemu");
     if !root.exists() {
-        console.say("QEMU or OVMF is not installed here: unpacking Debian's into the cache");
-        unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
+        let _alone = store.lock(console)?;
+        // Another one may have unpacked it while this one waited.
+        if !root.exists() {
+            console.say("QEMU or OVMF is not installed here: unpacking Debian's into the cache");
+            unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
+        }
     }
     Toolset::below(&root)
         .with_context(|| format!("looking for QEMU in {} (remove it to have it made anew)", root.display()))

@@ -24,7 +24,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("kernel", &["flavour", "console", "cmdline", "modules", "initramfs", "load"]),
     ("boot", &["stub_package", "stub"]),
     ("kubernetes", &["version", "source"]),
-    ("cri_dockerd", &["version"]),
+    ("cri_dockerd", &["version", "source"]),
     ("disk", &["esp", "root", "state"]),
     ("images", &["load"]),
     ("manifests", &["files"]),

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use expect_test::{Expect, expect};
 
-use super::{ByteSize, DEFAULT, ImageSpec, KubernetesSource, keys};
+use super::{ByteSize, CriDockerdSource, DEFAULT, ImageSpec, KubernetesSource, keys};
 
 fn parse(text: &str) -> anyhow::Result<ImageSpec> {
     ImageSpec::parse(text, Path::new("image.toml"))
@@ -72,11 +72,13 @@ fn what_the_user_says_wins() {
 
 #[test]
 fn paths_are_relative_to_the_file() {
-    let text = "[images]\nload=['app.tar']\n[manifests]\nfiles=['/etc/pod.yaml']\n[debian]\nkeyring='keys.gpg'";
+    let text = "[images]\nload=['app.tar']\n[manifests]\nfiles=['/etc/pod.yaml']\n[debian]\nkeyring='keys.gpg'\n\
+                [cri_dockerd]\nsource='cri-dockerd.tgz'";
     let spec = ImageSpec::parse(text, Path::new("config/image.toml")).unwrap();
     assert_eq!(spec.images.load, [Path::new("config/app.tar")]);
     assert_eq!(spec.manifests.files, [Path::new("/etc/pod.yaml")]);
     assert_eq!(spec.debian.keyring.as_deref(), Some(Path::new("config/keys.gpg")));
+    assert_eq!(spec.cri_dockerd.source, CriDockerdSource::Path("config/cri-dockerd.tgz".into()));
 }
 
 #[test]
@@ -104,6 +106,10 @@ fn refusals_name_line_and_fix() {
         expect![
             "image.toml:2:10: the source `mirror` is none of `auto`, `tarball`, `compile` and no path (write `./mirror` for a path)"
         ],
+    );
+    refused(
+        "[cri_dockerd]\nsource = 'tarball'",
+        expect!["image.toml:2:10: the source `tarball` is not `compile` and no path (write `./tarball` for a path)"],
     );
     refused(
         "[[program]]\npackage='x11-apps'\npath='usr/bin/xeyes'",

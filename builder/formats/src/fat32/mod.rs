@@ -8,7 +8,6 @@ mod replace;
 
 pub use plan::plan;
 pub use read::{Found, Volume};
-pub use replace::Patch;
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;

@@ -5,10 +5,7 @@ use super::plan::slot;
 use super::read::Volume;
 use super::{ATTR_ARCHIVE, ATTR_LONG_NAME, END_OF_CHAIN, ENTRY_MASK, Error, SECTOR, SLOT, dos_time, name};
 use crate::bytes::{ReadAt, put_u16, put_u32, u32_at};
-
-/// Writes (offset in the volume, bytes) that may reach the disk in any order; the next patch must wait until they have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Patch(pub Vec<(u64, Vec<u8>)>);
+use crate::patch::Patch;
 
 impl<R: ReadAt> Volume<R> {
     /// How to put `contents` at the absolute path `path`, whose directory exists. The volume must be opened again after it is patched.
