@@ -7,7 +7,9 @@ use clap_complete::Shell;
 /// Build, look into, stamp and run bootable Kubernetes node images.
 #[derive(Debug, Parser)]
 #[command(name = "kscratch-image", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Start with:\n  kscratch-image build --role node\n  kscratch-image run kscratch-node.img")]
+#[command(
+    after_help = "Start with:\n  kscratch-image run\nwhich builds a node's image, kscratch-node.img, where there is none, and boots it."
+)]
 pub struct Cli {
     /// What is told, and how.
     #[command(flatten)]
@@ -120,7 +122,7 @@ impl Format {
 }
 
 /// Where the settings come from.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct SpecArgs {
     /// Settings that differ from the defaults (see `kscratch-image config`)
     #[arg(long, value_name = "FILE")]
@@ -165,6 +167,20 @@ pub struct BuildArgs {
     pub metadata: Option<PathBuf>,
 }
 
+impl BuildArgs {
+    /// `build --role node` with no other option than the cache.
+    pub fn node(cache: Option<PathBuf>) -> BuildArgs {
+        BuildArgs {
+            role: Role::Node,
+            spec: SpecArgs { cache, ..SpecArgs::default() },
+            output: None,
+            format: Format::Raw,
+            locked: false,
+            metadata: None,
+        }
+    }
+}
+
 /// `lock`.
 #[derive(Debug, Args)]
 pub struct LockArgs {
@@ -207,9 +223,9 @@ pub struct StampArgs {
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The image: raw or qcow2
+    /// The image: raw or qcow2 [default: kscratch-node.img, which is built where there is none]
     #[arg(value_name = "FILE")]
-    pub image: PathBuf,
+    pub image: Option<PathBuf>,
     /// Boot kernel and initramfs directly, without firmware
     #[arg(long)]
     pub direct: bool,

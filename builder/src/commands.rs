@@ -77,8 +77,7 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
         crate::cli::Format::RawZst => write::Format::RawZst,
         crate::cli::Format::Qcow2 => write::Format::Qcow2,
     };
-    let default = || PathBuf::from(format!("kscratch-{}.{}", args.role.as_str(), args.format.extension()));
-    let output = args.output.clone().unwrap_or_else(default);
+    let output = args.output.clone().unwrap_or_else(|| default_output(args.role, args.format));
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let lock = choose(&spec, args, &workshop)?;
@@ -86,6 +85,10 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let built = image::build(&request, &workshop)?;
     summary(&request.output, &built, console);
     Ok(())
+}
+
+fn default_output(role: Role, format: crate::cli::Format) -> PathBuf {
+    PathBuf::from(format!("kscratch-{}.{}", role.as_str(), format.extension()))
 }
 
 /// The lock to build from: the one there is if it fits, otherwise a new one.
@@ -184,8 +187,9 @@ fn stamp(args: &StampArgs, console: &Console) -> Result<()> {
 
 fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
     let forwards = args.forward.iter().map(|text| text.parse().map_err(|error: String| anyhow!(error)));
+    let image = args.image.clone().unwrap_or_else(|| default_output(Role::Node, crate::cli::Format::Raw));
     let options = run::Options {
-        image: args.image.clone(),
+        image,
         direct: args.direct,
         memory: args.memory,
         cpus: args.cpus,
@@ -195,6 +199,11 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         timeout: args.timeout.map(Duration::from_secs),
         overlay: args.overlay.clone(),
     };
+    if args.image.is_none() && !options.image.exists() {
+        console.say(format_args!("there is no {} here yet: building it", options.image.display()));
+        build(&BuildArgs::node(args.cache.clone()), console)?;
+    }
+    run::check(&options)?;
     let tools = run::tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
     Ok(run::run(&options, &tools, console)?.exit_code().into())
 }

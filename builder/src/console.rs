@@ -100,8 +100,7 @@ impl Console {
     pub fn bytes(&self, label: &str, total: u64) -> Progress {
         let bar = self.inner.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total));
-            let template =
-                "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {rate:>11} {left:>8}";
+            let template = "{prefix:32!} {bar:24} {binary_bytes:>11} of {binary_total_bytes:<11} {rate:>11} {left:>8}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 // Means since the start: what comes in whole files makes every momentary rate absurd.
                 let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
@@ -111,7 +110,8 @@ impl Console {
                 };
                 let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
                     let rate = mean_rate(state.pos(), state.elapsed());
-                    if let Some(seconds) = state.len().and_then(|len| len.saturating_sub(state.pos()).checked_div(rate)) {
+                    if let Some(seconds) = state.len().and_then(|len| len.saturating_sub(state.pos()).checked_div(rate))
+                    {
                         let _ = write!(out, "{seconds} s left");
                     }
                 };

@@ -231,6 +231,19 @@ impl Inputs {
         }
     }
 
+    /// Whether an artifact of this name was chosen by the same settings in both.
+    pub(crate) fn same_settings(&self, other: &Inputs, name: &str) -> bool {
+        match name {
+            "kubernetes" => {
+                (&self.kubernetes, &self.kubernetes_source) == (&other.kubernetes, &other.kubernetes_source)
+            }
+            "cri-dockerd" => {
+                (&self.cri_dockerd, &self.cri_dockerd_source) == (&other.cri_dockerd, &other.cri_dockerd_source)
+            }
+            _ => self.suites == other.suites,
+        }
+    }
+
     fn differences(&self, spec: &Inputs) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |what: &str, locked: &str, wanted: &str| {

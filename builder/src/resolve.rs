@@ -60,8 +60,8 @@ pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &C
     Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
 }
 
-/// A lock that differs from `old` only in the artifacts named, and in what is new or no longer needed.
-pub fn update(spec: &ImageSpec, old: &Lock, fresh: Lock, names: &[String]) -> Result<Lock> {
+/// A lock that differs from `old` only in the artifacts named, in those whose settings have changed, and in what is new or no longer needed.
+pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -> Result<Lock> {
     let kernel = spec.kernel.flavour.package();
     // The kernel's package has its version in its name; its flavour's package stands for it.
     let kernel_named = names.iter().any(|name| name == kernel || name == "kernel" || is_kernel(name));
@@ -74,10 +74,12 @@ pub fn update(spec: &ImageSpec, old: &Lock, fresh: Lock, names: &[String]) -> Re
     }
     let keeps = |name: &str| if is_kernel(name) { !kernel_named } else { !names.iter().any(|named| named == name) };
     let mut artifacts: Vec<Artifact> = Vec::new();
-    for artifact in fresh.artifacts {
+    for artifact in std::mem::take(&mut fresh.artifacts) {
         let locked = if is_kernel(&artifact.name) { old.kernel().ok() } else { old.get(&artifact.name) };
         artifacts.push(match locked {
-            Some(locked) if keeps(&artifact.name) => locked.clone(),
+            Some(locked) if keeps(&artifact.name) && old.inputs.same_settings(&fresh.inputs, &artifact.name) => {
+                locked.clone()
+            }
             _ => artifact,
         });
     }

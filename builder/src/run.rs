@@ -90,15 +90,20 @@ impl Outcome {
     }
 }
 
-/// Boots the image with its serial line on the terminal and returns when the machine has ended. [`tools::find_or_unpack`] gives `tools`.
+/// Refuses what cannot be booted, before QEMU is fetched for it.
 ///
 /// # Errors
-/// The image is none that QEMU can boot, the metadata is wrong, a port is taken.
-pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
+/// There is no such image, it is compressed, or the metadata is wrong.
+pub fn check(options: &Options) -> Result<()> {
     refuse_compressed(&options.image)?;
-    if let Some(metadata) = &options.metadata {
-        check_metadata(metadata)?;
-    }
+    options.metadata.as_deref().map_or(Ok(()), check_metadata)
+}
+
+/// Boots a [`check`]ed image with its serial line on the terminal and returns when the machine has ended. [`tools::find_or_unpack`] gives `tools`.
+///
+/// # Errors
+/// The image is none that QEMU can boot, a port is taken.
+pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
     let (overlay, size) = (options.overlay.as_deref(), Some(options.disk_size.0));
     let overlay = match overlay {
         Some(path) => Overlay::kept(tools, &options.image, size, path),

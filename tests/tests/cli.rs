@@ -214,6 +214,19 @@ fn a_second_one_in_a_cache_waits_and_goes_on() {
 }
 
 #[test]
+fn run_without_an_image_builds_one_first() {
+    let folder = tempfile::tempdir().unwrap();
+    // A cache that cannot be made ends the build at once; that it began is what counts.
+    let said = kscratch(folder.path(), ["run", "--cache", "/dev/null/cache"], SHORT);
+    assert_eq!(said.code, 1);
+    assert!(said.stderr.starts_with("there is no kscratch-node.img here yet: building it\nerror: "), "{}", said.stderr);
+    // Where there is one, it is taken.
+    fs::write(folder.path().join("kscratch-node.img"), [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    let said = kscratch(folder.path(), ["run", "--cache", "/dev/null/cache"], SHORT);
+    assert!(said.stderr.starts_with("error: booting kscratch-node.img\n"), "{}", said.stderr);
+}
+
+#[test]
 fn bad_images_are_refused() {
     let text = [("text.img", "this is no disk\n")];
     check_refusal(

@@ -239,5 +239,10 @@ fn one_artifact_is_brought_up_to_date() {
     let updated = update(&spec(""), &old, fresh.clone(), &["kernel".into()]).unwrap();
     assert_eq!(updated.kernel().unwrap().version, "6.12-2");
     assert_eq!(updated.get("mount").unwrap().version, "2.41-1");
+    // What was chosen by other settings would not be what the lock says it is.
+    let mut other = old.clone();
+    other.inputs.suites.push("trixie-updates".into());
+    let updated = update(&spec(""), &other, fresh.clone(), &["mount".into()]).unwrap();
+    assert_eq!(versions(&updated), versions(&fresh));
     refused(update(&spec(""), &old, fresh, &["nothing".into()]), &["there is no artifact `nothing`"]);
 }
