@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         return spawn::exec_service(args.into_iter().skip(2));
     }
     if std::process::id() == 1 {
-        pid1(words.iter().find_map(|word| initramfs::begun(word)));
+        pid1();
     }
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--version"] => say(format_args!("kscratch-init {}\n", env!("CARGO_PKG_VERSION"))),
@@ -72,10 +72,13 @@ fn modprobe(words: &[String]) -> ExitCode {
 }
 
 /// The boot. Whatever happens in it ends here: PID 1 must not exit, for the kernel panics then.
-fn pid1(begun: Option<Duration>) -> ! {
+fn pid1() -> ! {
     std::panic::set_hook(Box::new(|info| log::line(format_args!("internal error: {info}"))));
     let in_initramfs = Path::new("/etc/initrd-release").exists();
-    let stage = || if in_initramfs { initramfs::boot(&LINUX) } else { root::boot(&LINUX, begun) };
+    let stage = || {
+        let early = if in_initramfs { Some(initramfs::boot(&LINUX)?) } else { None };
+        root::boot(&LINUX, early)
+    };
     let error = match catch_unwind(AssertUnwindSafe(stage)) {
         Ok(Ok(never)) => match never {},
         Ok(Err(error)) => error,

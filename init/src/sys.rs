@@ -48,8 +48,11 @@ pub trait Sys: Send + Sync {
     /// What the kernel says (`ENOEXEC` for one of another kernel).
     fn load_module(&self, file: &Path, parameters: &str) -> io::Result<()>;
 
-    /// Makes `new_root` the root (`chdir`, `MS_MOVE` onto `/`, `chroot`) and executes `program` there. Returns only on failure.
-    fn switch_root(&self, new_root: &Path, program: &Path, args: &[&str]) -> io::Error;
+    /// Makes `new_root` the root (`chdir`, `MS_MOVE` onto `/`, `chroot`).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn enter_root(&self, new_root: &Path) -> io::Result<()>;
 
     /// Sets the kernel's host name.
     ///

@@ -1,4 +1,4 @@
-//! Turns the disk's state partition into a mounted `/var`: grown to the disk's end, checked where it is not clean, made where it is blank.
+//! Turns the disk's state partition into a mounted `/var`: checked where it is not clean, made where it is blank; and grows it to the disk's end.
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -63,10 +63,6 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
     let volume = File::open(&device).and_then(|mut file| look(&mut file));
     let volume = volume.with_context(|| format!("reading {}", device.display()))?;
     let wanted = usable(&volume, &found)?;
-    // Not being able to grow is no reason not to use what there is.
-    if let Err(error) = grow_partition(sys, &found) {
-        log::line(format_args!("{error:#}; state keeps its size"));
-    }
     let made = match wanted {
         Use::Make => {
             make(sys, &device)?;
@@ -164,11 +160,29 @@ fn write_growth(disk: &Path, growth: &Growth) -> io::Result<()> {
     Ok(())
 }
 
-/// Grows the mounted state filesystem to the end of its partition. This may take long on a large disk, and state is of use meanwhile.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn grow_filesystem(sys: &dyn Sys, device: &Path, mountpoint: &Path) -> Result<()> {
+/// A mounted state that may be smaller than its disk has room for. Growing may take long on a large disk, and state is of use meanwhile.
+#[derive(Debug)]
+pub struct Growing {
+    /// The partition's device file.
+    pub device: PathBuf,
+    /// The machine's disks.
+    pub devices: Devices,
+    /// GUID of the root partition, which is on the same disk.
+    pub root: Option<Guid>,
+}
+
+impl Growing {
+    /// Grows the partition to the end of its disk, and the filesystem to the end of the partition.
+    ///
+    /// # Errors
+    /// The table cannot be written, or the kernel refuses.
+    pub fn grow(&self, sys: &dyn Sys, mountpoint: &Path) -> Result<()> {
+        grow_partition(sys, &find(&self.devices, self.root)?)?;
+        grow_filesystem(sys, &self.device, mountpoint)
+    }
+}
+
+fn grow_filesystem(sys: &dyn Sys, device: &Path, mountpoint: &Path) -> Result<()> {
     use std::io::{Seek, SeekFrom};
     let mut file = File::open(device).with_context(|| format!("opening {}", device.display()))?;
     let Kind::Ext4 { blocks, block_size, .. } = look(&mut file).context("reading the state filesystem's size")?.kind

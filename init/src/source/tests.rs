@@ -91,8 +91,8 @@ impl Sys for Volumes<'_> {
     fn load_module(&self, file: &Path, parameters: &str) -> std::io::Result<()> {
         self.calls.load_module(file, parameters)
     }
-    fn switch_root(&self, new_root: &Path, program: &Path, args: &[&str]) -> std::io::Error {
-        self.calls.switch_root(new_root, program, args)
+    fn enter_root(&self, new_root: &Path) -> std::io::Result<()> {
+        self.calls.enter_root(new_root)
     }
     fn set_host_name(&self, name: &str) -> std::io::Result<()> {
         self.calls.set_host_name(name)

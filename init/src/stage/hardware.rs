@@ -12,7 +12,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
-use super::beside;
 use crate::kmod::{Found, Modules};
 use crate::log;
 use crate::sys::Sys;
@@ -61,17 +60,21 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// The kernel refuses a module.
     pub fn load(&self, wanted: &str) -> Result<bool> {
+        self.load_with(wanted, "")
+    }
+
+    fn load_with(&self, wanted: &str, parameters: &str) -> Result<bool> {
         let files = match self.modules.find(wanted) {
             Found::Files(files) => files,
             Found::Builtin => return Ok(true),
             Found::Unknown => return Ok(false),
         };
-        files.iter().try_for_each(|file| self.file(file, wanted))?;
+        files.iter().try_for_each(|file| self.file(file, wanted, parameters))?;
         Ok(true)
     }
 
     /// Loads one file, or waits for the thread that is at it: what comes next needs its symbols.
-    fn file(&self, file: &str, wanted: &str) -> Result<()> {
+    fn file(&self, file: &str, wanted: &str, parameters: &str) -> Result<()> {
         {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             while files.get(file) == Some(&File::UnderWay) {
@@ -83,7 +86,8 @@ impl<'a> Loader<'a> {
             }
         }
         let path = self.folder.join(file);
-        let loaded = if self.is_live(&path) { Ok(false) } else { self.sys.load_module(&path, "").map(|()| true) };
+        let live = self.is_live(&path);
+        let loaded = if live { Ok(false) } else { self.sys.load_module(&path, parameters).map(|()| true) };
         self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), File::Done);
         self.done.notify_all();
         if loaded.with_context(|| format!("loading the module {file}"))? {
@@ -104,36 +108,36 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Loads drivers for the hardware that is there already: every `modalias` of every bus; and what `names` say. Controllers of disks
-    /// sleep while their links come up, so that the others are loaded meanwhile.
-    pub fn coldplug(&self, names: &[&str]) {
-        let (controllers, others): (Vec<String>, Vec<String>) =
-            self.aliases().into_iter().partition(|alias| is_controller(alias));
-        let plug_all = |aliases: &[String]| aliases.iter().for_each(|alias| self.plug(alias));
-        std::thread::scope(|scope| {
-            let beside = std::thread::Builder::new().name("controllers".to_owned());
-            let started = beside.spawn_scoped(scope, || {
-                beside::leave_signals();
-                plug_all(&controllers);
-            });
-            plug_all(&others);
-            names.iter().for_each(|name| self.plug(name));
-            if started.is_err() {
-                plug_all(&controllers);
-            }
-        });
+    /// Loads drivers for the hardware that is there already, every `modalias` of every bus, but for controllers of disks.
+    pub fn coldplug(&self) {
+        self.aliases().iter().filter(|alias| !is_controller(alias)).for_each(|alias| self.plug(alias));
     }
 
-    /// Loads drivers until `found` gives something; it is asked after each. What is left then can wait: an emulated controller without
-    /// a disk takes half a second to say so.
+    /// Loads drivers for the controllers of disks that are there already. They sleep while their links come up.
+    pub fn coldplug_controllers(&self) {
+        self.aliases().iter().filter(|alias| is_controller(alias)).for_each(|alias| self.plug(alias));
+    }
+
+    /// Loads drivers until `found` gives something; it is asked after each. Controllers come last: an emulated one without a disk takes
+    /// half a second to say so.
     pub fn coldplug_until<T>(&self, mut found: impl FnMut() -> Option<T>) -> Option<T> {
         let mut aliases = self.aliases();
         // A virtual machine's disk is a virtio one wherever it has such devices at all.
-        aliases.sort_by_key(|alias| !alias.starts_with("virtio:"));
+        aliases.sort_by_key(|alias| (is_controller(alias), !alias.starts_with("virtio:")));
         aliases.iter().find_map(|alias| {
             self.plug(alias);
             found()
         })
+    }
+
+    /// Loads modules that drive no hardware, without the wait for other drivers that the kernel ends every loading with
+    /// (`async_synchronize_full` in kernel/module/main.c).
+    pub fn load_beside(&self, names: &[&str]) {
+        for name in names {
+            if let Err(error) = self.load_with(name, "async_probe") {
+                log::debug(format_args!("{error:#}"));
+            }
+        }
     }
 
     fn aliases(&self) -> Vec<String> {
@@ -337,8 +341,8 @@ mod tests {
         let root = root();
         let sys = Recording::new();
         let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
-        loader.coldplug(&[]);
-        loader.coldplug(&[]);
+        loader.coldplug();
+        loader.coldplug();
         assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko", "load R/m/kernel/virtio_blk.ko"]);
     }
 
@@ -358,7 +362,11 @@ mod tests {
         let alias: String = (2..40).map(|number| format!("alias pci:v{number}bc* driver_{number}\n")).collect();
         fs::write(root.path().join("m/modules.alias"), alias).unwrap();
         let sys = Recording::new();
-        Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().coldplug(&[]);
+        let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| loader.coldplug_controllers());
+            loader.coldplug();
+        });
         let calls = calls(&sys, root.path());
         assert_eq!(calls[..2], ["load R/m/one.ko", "load R/m/two.ko"]);
         assert_eq!(calls.len(), 2 + names.len(), "{calls:?}");

@@ -1,11 +1,14 @@
 //! The first stage: turns a started kernel into a machine whose root is the disk's root partition.
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
+use super::beside;
 use super::block::{Devices, Found};
 use super::hardware::{Heard, Listener, Loader};
 use super::mounts;
@@ -17,14 +20,33 @@ use crate::sys::{Flag, Mount, Sys};
 /// How long the root partition may take to appear: slow controllers spin up in 10 to 20 s.
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 const NEW_ROOT: &str = "/sysroot";
-const INIT: &str = "/usr/lib/kscratch/init";
-const BEGUN: &str = "--begun=";
 
-/// Runs the stage. Returns only on failure.
+/// What goes on beside the boot when the root is entered.
+#[derive(Debug)]
+pub struct Early {
+    /// When the kernel started init.
+    pub begun: Duration,
+    /// Ends when the controllers that were there have their drivers.
+    controllers: Receiver<()>,
+    /// The root of the initramfs.
+    initramfs: OwnedFd,
+}
+
+impl Early {
+    /// Waits for the controllers' drivers and gives the initramfs' memory back: its files are of no use from then on.
+    pub fn finish(self) {
+        // It ends by the sender's end, however that comes.
+        let _ = self.controllers.recv();
+        free_initramfs(&self.initramfs);
+    }
+}
+
+/// Runs the stage: afterwards the disk's root partition is the root, and the same program goes on there. That is the one which stands
+/// on the root too: the command line names the root by its contents.
 ///
 /// # Errors
-/// Always: what failed.
-pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
+/// There is no root partition, or it cannot be mounted.
+pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let begun = log::monotonic();
     let root = Path::new("/");
     mounts::early(sys, root)?;
@@ -42,30 +64,24 @@ pub fn boot(sys: &dyn Sys) -> Result<std::convert::Infallible> {
     let devices = Devices::of_machine();
     let found = wait_for(&devices, wanted, &listener, &loader)?;
     let device = found.device().context("naming the root partition's device")?;
+    let initramfs = File::open(root).context("opening the initramfs")?.into();
+    // Role metadata may be on a disk of theirs, and their links take their time.
+    let (sender, controllers) = mpsc::channel();
+    beside::start("controllers", move || {
+        loader.coldplug_controllers();
+        drop(sender);
+    })?;
 
-    mount_root(sys, &device, Path::new(NEW_ROOT))?;
+    let new_root = Path::new(NEW_ROOT);
+    mount_root(sys, &device, new_root)?;
     log::line(format_args!(
         "root {} ({}, PARTUUID={wanted}) mounted read-only",
         device.display(),
         found.partition.name
     ));
-    mounts::hand_over(sys, root, Path::new(NEW_ROOT))?;
-    free_initramfs(root);
-    log::debug("the initramfs is empty");
-    let begun = begun_argument(begun);
-    Err(anyhow!(sys.switch_root(Path::new(NEW_ROOT), Path::new(INIT), &[&begun]))
-        .context(format!("executing {INIT} of the root partition")))
-}
-
-/// Tells the second stage when the first one began.
-fn begun_argument(begun: Duration) -> String {
-    format!("{BEGUN}{}", begun.as_micros())
-}
-
-/// What [`begun_argument`] told, if this is such an argument.
-#[must_use]
-pub fn begun(argument: &str) -> Option<Duration> {
-    argument.strip_prefix(BEGUN)?.parse().ok().map(Duration::from_micros)
+    mounts::hand_over(sys, root, new_root)?;
+    sys.enter_root(new_root).with_context(|| format!("making {NEW_ROOT} the root"))?;
+    Ok(Early { begun, controllers, initramfs })
 }
 
 fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
@@ -98,7 +114,8 @@ fn wait_for(devices: &Devices, wanted: Guid, listener: &Listener, loader: &Loade
                     }
                 }
                 Heard::Lost => {
-                    loader.coldplug(&[]);
+                    loader.coldplug();
+                    loader.coldplug_controllers();
                     break;
                 }
                 Heard::Nothing => bail!(
@@ -126,15 +143,16 @@ fn mount_root(sys: &dyn Sys, device: &Path, new_root: &Path) -> Result<()> {
     sys.mount(&mount).with_context(|| format!("mounting the root partition {source} read-only"))
 }
 
-/// Gives the initramfs' memory back: its files are of no use once the root is there. Only on the memory filesystem that the kernel
-/// unpacks an initramfs into, and never across a mount.
-fn free_initramfs(root: &Path) {
+/// Only on the memory filesystem that the kernel unpacks an initramfs into, and never across a mount. It has no name any more.
+fn free_initramfs(root: &OwnedFd) {
     const RAMFS: u64 = 0x8584_58F6;
     const TMPFS: u64 = 0x0102_1994;
-    let kind = rustix::fs::statfs(root).map(|found| u64::try_from(found.f_type).unwrap_or(0));
-    let device = fs::metadata(root).map(|found| found.dev());
+    let kind = rustix::fs::fstatfs(root).map(|found| u64::try_from(found.f_type).unwrap_or(0));
+    let device = rustix::fs::fstat(root).map(|found| found.st_dev);
     match (kind, device) {
-        (Ok(RAMFS | TMPFS), Ok(device)) => remove_below(root, device),
+        (Ok(RAMFS | TMPFS), Ok(device)) => {
+            remove_below(&Path::new("/proc/self/fd").join(root.as_raw_fd().to_string()), device)
+        }
         _ => log::debug("the root of the initramfs is no memory filesystem; its files stay"),
     }
 }

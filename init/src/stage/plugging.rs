@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::beside;
 use super::hardware::{Heard, Listener, Loader};
+use super::initramfs::Early;
 use crate::log;
 use crate::sys::Sys;
 
@@ -24,12 +25,12 @@ pub struct Plugging {
 }
 
 impl Plugging {
-    /// Starts the thread for the modules below `root`. It goes on loading drivers for hardware that comes, for as long as the machine
+    /// Starts the thread for the modules below `root`, which takes over what the initramfs began. It goes on loading drivers for hardware that comes, for as long as the machine
     /// runs.
-    pub fn start(sys: &'static dyn Sys, root: PathBuf) -> Self {
+    pub fn start(sys: &'static dyn Sys, root: PathBuf, before: Option<Early>) -> Self {
         let (sender, news) = mpsc::channel();
         let told = sender.clone();
-        if let Err(error) = beside::start("hardware", move || work(sys, &root, &sender)) {
+        if let Err(error) = beside::start("hardware", move || work(sys, &root, before, &sender)) {
             // Whoever waits is told.
             let _ = told.send(Err(error));
         }
@@ -65,7 +66,7 @@ impl Plugging {
     }
 }
 
-fn work(sys: &'static dyn Sys, root: &Path, news: &Sender<Result<Arc<Loader<'static>>>>) {
+fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender<Result<Arc<Loader<'static>>>>) {
     // Open before the first driver is loaded: what a driver brings up is heard.
     let opened = Listener::open()
         .context("listening to the kernel's uevents")
@@ -77,7 +78,12 @@ fn work(sys: &'static dyn Sys, root: &Path, news: &Sender<Result<Arc<Loader<'sta
             return;
         }
     };
-    loader.coldplug(&VOLUMES);
+    loader.load_beside(&VOLUMES);
+    loader.coldplug();
+    if let Some(before) = before {
+        before.finish();
+    }
+    loader.coldplug_controllers();
     // That nobody waits any more is no reason to stop.
     let _ = news.send(Ok(Arc::clone(&loader)));
     keep_plugging(&listener, &loader);
@@ -92,7 +98,10 @@ fn keep_plugging(listener: &Listener, loader: &Loader<'_>) {
                 }
             }
             Ok(Heard::Event(_) | Heard::Nothing) => {}
-            Ok(Heard::Lost) => loader.coldplug(&[]),
+            Ok(Heard::Lost) => {
+                loader.coldplug();
+                loader.coldplug_controllers();
+            }
             Err(error) => {
                 log::line(format_args!("hardware that comes later gets no driver: {error}"));
                 return;
@@ -141,18 +150,18 @@ mod tests {
         let sys: &'static Recording = Box::leak(Box::new(Recording::new()));
         let calls =
             || -> Vec<String> { sys.calls().iter().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect() };
-        let mut plugging = Plugging::start(sys, root.to_owned());
+        let mut plugging = Plugging::start(sys, root.to_owned(), None);
         plugging.wait_for_hardware().unwrap();
-        assert_eq!(calls(), ["virtio_net.ko", "vfat.ko"]);
+        assert_eq!(calls(), ["vfat.ko async_probe", "virtio_net.ko"]);
         plugging.load_list().unwrap();
-        assert_eq!(calls(), ["virtio_net.ko", "vfat.ko", "overlay.ko"]);
+        assert_eq!(calls(), ["vfat.ko async_probe", "virtio_net.ko", "overlay.ko"]);
     }
 
     #[test]
     fn a_kernel_without_modules_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let sys: &'static Recording = Box::leak(Box::new(Recording::new()));
-        let error = Plugging::start(sys, folder.path().to_owned()).wait_for_hardware().unwrap_err();
+        let error = Plugging::start(sys, folder.path().to_owned(), None).wait_for_hardware().unwrap_err();
         assert!(format!("{error:#}").contains("modules.dep: No such file"), "{error:#}");
     }
 }

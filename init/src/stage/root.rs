@@ -12,6 +12,7 @@ use kscratch_metadata::RoleMetadata;
 use super::beside;
 use super::block::Devices;
 use super::gather;
+use super::initramfs::Early;
 use super::mounts;
 use super::phases::Phases;
 use super::plugging::Plugging;
@@ -37,12 +38,12 @@ const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log
 /// How long the phases may take to notice that the machine stops: what they are at is ended with it.
 const PHASES_END_WITHIN: Duration = Duration::from_secs(3);
 
-/// Runs the stage: the boot in order. `begun` is when the kernel started init, where the initramfs told. Returns only on failure.
+/// Runs the stage: the boot in order, from where the initramfs left off, if there was one. Returns only on failure.
 ///
 /// # Errors
 /// Something without which there is no machine: the early mounts, the event loop.
-pub fn boot(sys: &'static dyn Sys, begun: Option<Duration>) -> Result<std::convert::Infallible> {
-    let begun = begun.unwrap_or_else(log::monotonic);
+pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert::Infallible> {
+    let begun = early.as_ref().map_or_else(log::monotonic, |early| early.begun);
     let root = Path::new("/");
     mounts::early(sys, root)?;
     log::open();
@@ -57,7 +58,7 @@ pub fn boot(sys: &'static dyn Sys, begun: Option<Duration>) -> Result<std::conve
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mut phases = Phases::new(boot.trim().to_owned());
     let devices = Devices::of_machine().led_by_disk_of(root);
-    let mut plugging = Plugging::start(sys, root.to_owned());
+    let mut plugging = Plugging::start(sys, root.to_owned(), early);
 
     phases.run("mounts", "report this: the image and its kernel do not fit together", || mounts::late(sys, root));
     let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline));
@@ -76,6 +77,7 @@ pub fn boot(sys: &'static dyn Sys, begun: Option<Duration>) -> Result<std::conve
         &id,
     );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
+    let state = state.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
     let rest = Rest { sys, phases, machine, plugging, state, root, id, sender, stop: Arc::default() };
     let stop = Arc::clone(&rest.stop);
     let (done, ended) = mpsc::channel::<()>();
@@ -240,8 +242,8 @@ struct Rest {
     phases: Phases,
     machine: Machine<'static>,
     plugging: Plugging,
-    /// The state partition's device, unless state is in memory.
-    state: Option<PathBuf>,
+    /// The state partition, unless state is in memory.
+    state: Option<disk::Growing>,
     root: &'static Path,
     id: String,
     sender: Sender,
@@ -255,8 +257,8 @@ impl Rest {
         self.phases.finish();
         self.sender.send(Message::Booted);
         // A large disk takes its time, and there is room enough to start in.
-        if let Some(device) = &self.state
-            && let Err(error) = disk::grow_filesystem(self.sys, device, &self.root.join("var"))
+        if let Some(state) = &self.state
+            && let Err(error) = state.grow(self.sys, &self.root.join("var"))
         {
             log::line(format_args!("{error:#}; state keeps its size"));
         }

@@ -3,7 +3,6 @@
 use std::ffi::{CString, c_int, c_void};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -95,15 +94,11 @@ impl Sys for Linux {
         }
     }
 
-    fn switch_root(&self, new_root: &Path, program: &Path, args: &[&str]) -> io::Error {
-        let moved = std::env::set_current_dir(new_root)
-            .and_then(|()| self.move_mount(Path::new("."), Path::new("/")))
-            .and_then(|()| Ok(rustix::process::chroot(".")?))
-            .and_then(|()| std::env::set_current_dir("/"));
-        match moved {
-            Ok(()) => Command::new(program).args(args).exec(),
-            Err(error) => error,
-        }
+    fn enter_root(&self, new_root: &Path) -> io::Result<()> {
+        std::env::set_current_dir(new_root)?;
+        self.move_mount(Path::new("."), Path::new("/"))?;
+        rustix::process::chroot(".")?;
+        std::env::set_current_dir("/")
     }
 
     fn set_host_name(&self, name: &str) -> io::Result<()> {
