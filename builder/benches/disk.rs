@@ -3,65 +3,52 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kscratch_image::filesystem;
 use kscratch_image::store::{Digest, Stored};
 use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
 use kscratch_image::write::{self, Format};
 
+use crate::measure::Bar;
+use crate::measure::program::{self, BOUND};
+
+mod measure;
+
 const TIME: i64 = 1_760_000_000;
 const ROUNDS: usize = 5;
 
 fn main() -> Result<()> {
-    // Beside the build's own output: the benchmark must run on the disk that images are written to, not on a tmpfs.
-    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let zstd = program::tool("zstd", "zstd")?;
+    let base = measure::folder()?;
     let folder = tempfile::tempdir_in(&base).with_context(|| format!("making a folder in {}", base.display()))?;
     let tree = tree(folder.path())?;
-    let bytes = fs::metadata(folder.path().join("data"))?.len();
+    let data = folder.path().join("data");
+    measure::title("disk: a root filesystem written from the store, planned, hashed and synced");
+    let bytes = fs::metadata(&data)?.len();
     println!("{} files, {} MB of contents; least of {ROUNDS} rounds", tree.nodes.len(), bytes / 1_000_000);
-    let floor = least(|| dd(folder.path()))?;
-    println!("dd conv=fsync              {:>7.3} s", floor.as_secs_f64());
-    let planned = least(|| {
-        filesystem::root(&tree, 1 << 30, TIME)?;
-        Ok(())
-    })?;
-    println!("plan of the root           {:>7.3} s   {:.2}x", planned.as_secs_f64(), ratio(planned, floor));
-    for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2), ("raw.zst", Format::RawZst)] {
-        let took = least(|| {
+    let floor = measure::least(ROUNDS, || program::dd(&data, &folder.path().join("copy")))?;
+    measure::time("dd conv=fsync", floor);
+    let planned = measure::least(ROUNDS, || filesystem::root(&tree, 1 << 30, TIME).map(drop))?;
+    measure::ratio("  of the root: the plan", planned, floor, Bar::Open);
+    let write = |format| {
+        measure::least(ROUNDS, || {
             let root = filesystem::root(&tree, 1 << 30, TIME)?;
-            write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ())?;
-            Ok(())
-        })?;
-        println!("plan, write, hash, fsync: {name:<8} {:.3} s   {:.2}x", took.as_secs_f64(), ratio(took, floor));
-    }
-    println!("peak memory                {} MB", peak_memory()? / 1000);
-    Ok(())
-}
-
-fn ratio(took: Duration, floor: Duration) -> f64 {
-    took.as_secs_f64() / floor.as_secs_f64()
-}
-
-fn least(mut run: impl FnMut() -> Result<()>) -> Result<Duration> {
-    let mut least = Duration::MAX;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        run()?;
-        least = least.min(start.elapsed());
-    }
-    Ok(least)
-}
-
-fn dd(folder: &Path) -> Result<()> {
-    let (from, to) = (folder.join("data"), folder.join("copy"));
-    drop(fs::remove_file(&to));
-    let operands = [format!("if={}", from.display()), format!("of={}", to.display())];
-    let status = Command::new("dd").args(operands).args(["bs=1M", "conv=fsync", "status=none"]).status();
-    ensure!(status.context("starting dd")?.success(), "dd failed");
+            write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ()).map(drop)
+        })
+    };
+    measure::ratio("root as raw", write(Format::Raw)?, floor, Bar::AtMost(1.5));
+    measure::ratio("root as qcow2", write(Format::Qcow2)?, floor, Bar::Open);
+    let compressed = measure::least(ROUNDS, || {
+        let mut command = Command::new(&zstd);
+        command.args(["-3", "-T2", "--quiet", "--force"]).arg(&data).arg("-o").arg(folder.path().join("data.zst"));
+        program::run(command, BOUND)
+    })?;
+    measure::time("zstd -3 -T2", compressed);
+    measure::ratio("root as raw.zst", write(Format::RawZst)?, compressed, Bar::Open);
+    println!("peak memory of all this {:>36} {} MB", "", peak_memory()? / 1000);
     Ok(())
 }
 
