@@ -29,25 +29,26 @@ fn main() -> Result<()> {
     measure::title("disk: a root filesystem written from the store, planned, hashed and synced");
     let bytes = fs::metadata(&data)?.len();
     println!("{} files, {} MB of contents; least of {ROUNDS} rounds", tree.nodes.len(), bytes / 1_000_000);
-    let floor = measure::least(ROUNDS, || program::dd(&data, &folder.path().join("copy")))?;
-    measure::time("dd conv=fsync", floor);
-    let planned = measure::least(ROUNDS, || filesystem::root(&tree, 1 << 30, TIME).map(drop))?;
-    measure::ratio("  of the root: the plan", planned, floor, Bar::Open);
-    let write = |format| {
-        measure::least(ROUNDS, || {
-            let root = filesystem::root(&tree, 1 << 30, TIME)?;
-            write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ()).map(drop)
-        })
+    let dd = || program::dd(&data, &folder.path().join("copy"));
+    let planned = || filesystem::root(&tree, 1 << 30, TIME).map(drop);
+    let written = &|format| {
+        let root = filesystem::root(&tree, 1 << 30, TIME)?;
+        write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ()).map(drop)
     };
-    measure::ratio("root as raw", write(Format::Raw)?, floor, Bar::AtMost(1.5));
-    measure::ratio("root as qcow2", write(Format::Qcow2)?, floor, Bar::Open);
-    let compressed = measure::least(ROUNDS, || {
+    let compressed = || {
         let mut command = Command::new(&zstd);
         command.args(["-3", "-T2", "--quiet", "--force"]).arg(&data).arg("-o").arg(folder.path().join("data.zst"));
         program::run(command, BOUND)
-    })?;
+    };
+    let [raw, qcow2, raw_zst] = [Format::Raw, Format::Qcow2, Format::RawZst].map(|format| move || written(format));
+    let [floor, planned, raw, qcow2, compressed, raw_zst] =
+        measure::least(ROUNDS, [&dd, &planned, &raw, &qcow2, &compressed, &raw_zst])?;
+    measure::time("dd conv=fsync", floor);
+    measure::ratio("  of the root: the plan", planned, floor, Bar::Open);
+    measure::ratio("root as raw", raw, floor, Bar::AtMost(1.5));
+    measure::ratio("root as qcow2", qcow2, floor, Bar::Open);
     measure::time("zstd -3 -T2", compressed);
-    measure::ratio("root as raw.zst", write(Format::RawZst)?, compressed, Bar::Open);
+    measure::ratio("root as raw.zst", raw_zst, compressed, Bar::Open);
     println!("peak memory of all this {:>36} {} MB", "", peak_memory()? / 1000);
     Ok(())
 }

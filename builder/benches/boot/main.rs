@@ -48,7 +48,8 @@ fn main() -> Result<()> {
         print!("{}", Timeline::of(&vm.lines(), pod));
         vm.power_button()?;
         let pressed = vm.age();
-        vm.wait_for_exit(SHUTDOWN)?;
+        let status = vm.wait_for_exit(SHUTDOWN)?;
+        ensure!(status.success(), "QEMU ended with {status}; the console:\n{}", console(&vm));
         measure::time("from the power button to the end", vm.age().saturating_sub(pressed));
     }
     Ok(())

@@ -136,7 +136,7 @@ impl Forms {
         Forms {
             stamp: form(r"^\[ *(\d+\.\d+)\] (.*)$"),
             phase: form(r"^phase (\d+) ([a-z0-9-]+): (start|ok|failed)"),
-            service: form(r"^service ([a-z0-9-]+): (started|ready)"),
+            service: form(r"^service ([a-z0-9-]+): (started|ready)(?: (\(.*\)))?"),
             own_share: form(r"^init's own share: (\d+\.\d+) s(.*)$"),
             stage: form(r"^kscratch \S+ (in the initramfs|on the root)$"),
         }
@@ -160,8 +160,9 @@ impl Forms {
             });
         }
         if let Some(found) = self.service.captures(text) {
-            let more = if &found[1] == "kubelet" && &found[2] == "ready" { " (healthy)" } else { "" };
-            return Some(News::Other(format!("    service {}: {}{more}", &found[1], &found[2])));
+            let took = found.get(3).map(|took| format!(" {}", took.as_str())).unwrap_or_default();
+            let healthy = if &found[1] == "kubelet" && &found[2] == "ready" { ": kubelet is healthy" } else { "" };
+            return Some(News::Other(format!("    service {}: {}{took}{healthy}", &found[1], &found[2])));
         }
         if let Some(found) = self.own_share.captures(text) {
             return Some(News::OwnShare(found[1].parse().ok()?, found[2].to_owned()));

@@ -60,15 +60,18 @@ pub fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// The least time of `rounds` runs: what the work costs where nothing comes in between.
+/// The least time of each work in `rounds` rounds: what it costs where nothing comes in between. They take turns, so that a machine
+/// that is busy for a while is so for all of them.
 ///
 /// # Errors
-/// The work's.
-pub fn least(rounds: usize, mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
-    let mut least = Duration::MAX;
+/// A work's.
+pub fn least<const N: usize>(rounds: usize, works: [&dyn Fn() -> Result<()>; N]) -> Result<[Duration; N]> {
+    let mut least = [Duration::MAX; N];
     for _ in 0..rounds {
-        settle();
-        least = least.min(timed(&mut work)?);
+        for (least, work) in least.iter_mut().zip(works) {
+            settle();
+            *least = timed(work)?.min(*least);
+        }
     }
     Ok(least)
 }
