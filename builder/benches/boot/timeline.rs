@@ -137,7 +137,7 @@ impl Forms {
             stamp: form(r"^\[ *(\d+\.\d+)\] (.*)$"),
             phase: form(r"^phase (\d+) ([a-z0-9-]+): (start|ok|failed)"),
             service: form(r"^service ([a-z0-9-]+): (started|ready)(?: (\(.*\)))?"),
-            own_share: form(r"^init's own share: (\d+\.\d+) s(.*)$"),
+            own_share: form(r"init's own share: (\d+\.\d+) s(.*)$"),
             stage: form(r"^kscratch \S+ (in the initramfs|on the root)$"),
         }
     }

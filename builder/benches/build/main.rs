@@ -1,6 +1,7 @@
 //! Prints how long whole builds of a node take, warm and cold, as ratios to the least that any builder must do and to mmdebstrap.
 #![allow(clippy::print_stdout)]
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,11 +22,13 @@ const MEMORY: f64 = 200.0;
 
 fn main() -> Result<()> {
     program::measure_if_asked()?;
+    // A tool that is missing is told at once, not after minutes.
     let tools = mmdebstrap::Tools::find()?;
+    let xz = program::tool("xz", "xz-utils")?;
     measure::title("build: whole runs of kscratch-image build --locked --offline");
     let node = Node::built()?;
     warm(&node)?;
-    let cold = cold(&node)?;
+    let cold = cold(&node, &xz)?;
     let (usual, what) = mmdebstrap::build(&node, &tools)?;
     println!("{what}");
     measure::time("mmdebstrap and mke2fs -d, packages cached, one round", usual);
@@ -63,19 +66,18 @@ fn memory(what: &str, bytes: u64) {
 }
 
 /// Packages are there as they were fetched, and Kubernetes' programs as compiled; nothing else is.
-fn cold(node: &Node) -> Result<Duration> {
+fn cold(node: &Node, xz: &Path) -> Result<Duration> {
     let members = packages::data_members(node)?;
     println!(
         "cold: {} packages of {} MB fetched and Kubernetes' programs there, nothing unpacked; all in the page cache; least of {ROUNDS} rounds",
         members.count,
         members.bytes / 1_000_000
     );
-    let xz = program::tool("xz", "xz-utils")?;
     let output = node.folder.join("cold.img");
     let (mut floor, mut least) = (Duration::MAX, Ran { wall: Duration::MAX, peak: 0 });
     for _ in 0..ROUNDS {
         settle();
-        floor = floor.min(timed(|| program::run_together(members.commands(&xz), BOUND))?);
+        floor = floor.min(timed(|| program::run_together(members.commands(xz), BOUND))?);
         let cache = packages::cold_cache(node)?;
         let args = node.build(cache.path(), &output, &["--locked", "--offline"]);
         settle();
