@@ -33,8 +33,12 @@ fn main() -> Result<()> {
     let dd = || program::dd(&data, &folder.path().join("copy"));
     let planned = || filesystem::root(&tree, 1 << 30, TIME).map(drop);
     let written = &|format| {
+        // Each over a file of its own that is gone before, as for dd: memory that was just freed is there at once, and a virtual machine
+        // waits for any other.
+        let out = folder.path().join(format!("{format:?}"));
+        drop(fs::remove_file(&out));
         let root = filesystem::root(&tree, 1 << 30, TIME)?;
-        write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ()).map(drop)
+        write::image(&root.image, folder.path(), format, &out, &|_| ()).map(drop)
     };
     let compressed = || {
         let mut command = Command::new(&zstd);
