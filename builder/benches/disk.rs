@@ -3,65 +3,58 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kscratch_image::filesystem;
 use kscratch_image::store::{Digest, Stored};
 use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
 use kscratch_image::write::{self, Format};
 
+use crate::measure::Bar;
+use crate::measure::program::{self, BOUND};
+
+mod measure;
+
 const TIME: i64 = 1_760_000_000;
-const ROUNDS: usize = 5;
+/// Many: a write takes a quarter of a second, and a neighbour's burst as long.
+const ROUNDS: usize = 9;
 
 fn main() -> Result<()> {
-    // Beside the build's own output: the benchmark must run on the disk that images are written to, not on a tmpfs.
-    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let zstd = program::tool("zstd", "zstd")?;
+    let base = measure::folder()?;
     let folder = tempfile::tempdir_in(&base).with_context(|| format!("making a folder in {}", base.display()))?;
     let tree = tree(folder.path())?;
-    let bytes = fs::metadata(folder.path().join("data"))?.len();
+    let data = folder.path().join("data");
+    measure::title("disk: a root filesystem written from the store, planned, hashed and synced");
+    let bytes = fs::metadata(&data)?.len();
     println!("{} files, {} MB of contents; least of {ROUNDS} rounds", tree.nodes.len(), bytes / 1_000_000);
-    let floor = least(|| dd(folder.path()))?;
-    println!("dd conv=fsync              {:>7.3} s", floor.as_secs_f64());
-    let planned = least(|| {
-        filesystem::root(&tree, 1 << 30, TIME)?;
-        Ok(())
-    })?;
-    println!("plan of the root           {:>7.3} s   {:.2}x", planned.as_secs_f64(), ratio(planned, floor));
-    for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2), ("raw.zst", Format::RawZst)] {
-        let took = least(|| {
-            let root = filesystem::root(&tree, 1 << 30, TIME)?;
-            write::image(&root.image, folder.path(), format, &folder.path().join("out"), &|_| ())?;
-            Ok(())
-        })?;
-        println!("plan, write, hash, fsync: {name:<8} {:.3} s   {:.2}x", took.as_secs_f64(), ratio(took, floor));
-    }
-    println!("peak memory                {} MB", peak_memory()? / 1000);
-    Ok(())
-}
-
-fn ratio(took: Duration, floor: Duration) -> f64 {
-    took.as_secs_f64() / floor.as_secs_f64()
-}
-
-fn least(mut run: impl FnMut() -> Result<()>) -> Result<Duration> {
-    let mut least = Duration::MAX;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        run()?;
-        least = least.min(start.elapsed());
-    }
-    Ok(least)
-}
-
-fn dd(folder: &Path) -> Result<()> {
-    let (from, to) = (folder.join("data"), folder.join("copy"));
-    drop(fs::remove_file(&to));
-    let operands = [format!("if={}", from.display()), format!("of={}", to.display())];
-    let status = Command::new("dd").args(operands).args(["bs=1M", "conv=fsync", "status=none"]).status();
-    ensure!(status.context("starting dd")?.success(), "dd failed");
+    let dd = || program::dd(&data, &folder.path().join("copy"));
+    let planned = || filesystem::root(&tree, 1 << 30, TIME).map(drop);
+    let written = &|format| {
+        // Each over a file of its own that is gone before, as for dd: memory that was just freed is there at once, and a virtual machine
+        // waits for any other.
+        let out = folder.path().join(format!("{format:?}"));
+        drop(fs::remove_file(&out));
+        let root = filesystem::root(&tree, 1 << 30, TIME)?;
+        write::image(&root.image, folder.path(), format, &out, &|_| ()).map(drop)
+    };
+    let compressed = || {
+        let mut command = Command::new(&zstd);
+        command.args(["-3", "-T2", "--quiet", "--force"]).arg(&data).arg("-o").arg(folder.path().join("data.zst"));
+        program::run(command, BOUND)
+    };
+    let [raw, qcow2, raw_zst] = [Format::Raw, Format::Qcow2, Format::RawZst].map(|format| move || written(format));
+    let [floor, planned, raw, qcow2, compressed, raw_zst] =
+        measure::least(ROUNDS, [&dd, &planned, &raw, &qcow2, &compressed, &raw_zst])?;
+    measure::time("dd conv=fsync", floor);
+    measure::ratio("  of the root: the plan", planned, floor, Bar::Open);
+    measure::ratio("root as raw", raw, floor, Bar::AtMost(1.5));
+    measure::ratio("root as qcow2", qcow2, floor, Bar::Open);
+    measure::time("zstd -3 -T2", compressed);
+    measure::ratio("root as raw.zst", raw_zst, compressed, Bar::Open);
+    println!("peak memory of all this {:>36} {} MB", "", peak_memory()? / 1000);
     Ok(())
 }
 

@@ -261,7 +261,10 @@ fn store(cache: Option<&Path>) -> Result<Store> {
 }
 
 /// The user's cache folder (XDG Base Directory Specification).
-fn default_cache() -> Result<PathBuf> {
+///
+/// # Errors
+/// The environment names no folder of the user's.
+pub fn default_cache() -> Result<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     let base = base.context("finding a cache folder: neither XDG_CACHE_HOME nor HOME is set")?;

@@ -42,8 +42,8 @@ pub fn put<T: Serialize>(store: &Store, key: &Digest, record: &T) -> Result<()> 
     let write = || -> Result<()> {
         fs::create_dir_all(&folder)?;
         let mut file = NamedTempFile::new_in(&folder)?;
-        serde_json::to_writer(&mut file, record)?;
-        file.flush()?;
+        // In one piece: printed into a file, every word would be a system call.
+        file.write_all(&serde_json::to_vec(record)?)?;
         file.persist(&path)?;
         Ok(())
     };

@@ -42,8 +42,10 @@ pub(crate) fn write_json(file: &Path, value: &Value) -> Result<()> {
     let write = || -> Result<()> {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         let mut part = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-        serde_json::to_writer_pretty(&mut part, value)?;
-        std::io::Write::write_all(&mut part, b"\n")?;
+        // In one piece: printed into a file, every word would be a system call.
+        let mut text = serde_json::to_vec_pretty(value)?;
+        text.push(b'\n');
+        std::io::Write::write_all(&mut part, &text)?;
         part.persist(file)?;
         Ok(())
     };

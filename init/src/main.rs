@@ -1,4 +1,4 @@
-//! Starts the part of kscratch-init that the kernel, the switch of roots or a `modprobe` call asks for.
+//! Starts the part of kscratch-init that the kernel, a service's start or a `modprobe` call asks for.
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;

@@ -1,0 +1,62 @@
+//! The node image that benchmarks look at: built by the released program from the defaults, out of the user's cache.
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kscratch_image::commands;
+
+use super::{folder, program, timed};
+
+/// A first build fetches some 200 MB and may compile Kubernetes.
+const FIRST: Duration = Duration::from_secs(50 * 60);
+
+/// An image that is there, and what it was built from.
+#[derive(Debug)]
+pub struct Node {
+    /// A folder for more files, on the disk that has the image.
+    pub folder: PathBuf,
+    /// The image, raw.
+    pub image: PathBuf,
+    /// Its lock.
+    pub lock: PathBuf,
+    /// The user's cache.
+    pub cache: PathBuf,
+}
+
+impl Node {
+    /// Builds it. Whatever it needs is in the cache afterwards.
+    ///
+    /// # Errors
+    /// What the build says.
+    #[allow(clippy::print_stdout)] // A benchmark tells what it is waiting for.
+    pub fn built() -> Result<Node> {
+        let cache = match env::var_os("KSCRATCH_CACHE") {
+            Some(folder) => folder.into(),
+            None => commands::default_cache()?,
+        };
+        let folder = folder()?;
+        let (image, lock) = (folder.join("kscratch-node.img"), folder.join("kscratch.lock"));
+        let node = Node { folder, image, lock, cache };
+        let mut command = Command::new(kscratch_image());
+        command.args(node.build(&node.cache, &node.image, &[]));
+        let took = timed(|| program::run(command, FIRST)).context("building the image that is measured")?;
+        println!("the image was built, and whatever the cache lacked was fetched, in {:.1} s", took.as_secs_f64());
+        Ok(node)
+    }
+
+    /// The arguments of a build from this image's lock.
+    pub fn build(&self, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
+        let mut args: Vec<OsString> = ["build", "--quiet", "--role", "node", "--cache"].map(OsString::from).into();
+        args.extend([cache.into(), "--lock".into(), self.lock.clone().into(), "--output".into(), output.into()]);
+        args.extend(more.iter().map(OsString::from));
+        args
+    }
+}
+
+/// The released program.
+pub fn kscratch_image() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_kscratch-image"))
+}

@@ -1,0 +1,111 @@
+//! Prints how large a node image is, whole and by component: bytes, files and programs.
+#![allow(clippy::print_stdout)]
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use kscratch_image::inspect;
+use serde_json::Value;
+
+use crate::measure::node::{Node, kscratch_image};
+use crate::measure::program::{self, BOUND};
+
+mod measure;
+
+/// Files of one component.
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    bytes: u64,
+    files: u64,
+    programs: u64,
+}
+
+impl Share {
+    fn add(&mut self, other: Share) {
+        self.bytes += other.bytes;
+        self.files += other.files;
+        self.programs += other.programs;
+    }
+}
+
+fn main() -> Result<()> {
+    measure::title("size: the node image of the defaults");
+    let node = Node::built()?;
+    let compressed = node.folder.join("kscratch-size.img.zst");
+    let mut build = Command::new(kscratch_image());
+    build.args(node.build(&node.cache, &compressed, &["--locked", "--offline", "--format", "raw.zst"]));
+    program::run(build, BOUND)?;
+    let raw = fs::metadata(&node.image).context("looking at the image")?;
+    println!("{:<36} {:>9}", "", "MB");
+    row("as raw.zst, to be passed on", fs::metadata(&compressed)?.len());
+    row("raw, allocated on the disk", raw.blocks() * 512);
+    row("raw, as the machine sees it", raw.len());
+    let report = inspect::report(&node.image, false)?;
+    for partition in &report.partitions {
+        if let Some(filesystem) = &partition.filesystem {
+            row(&format!("{} ({}), in use", partition.name, filesystem.kind), filesystem.used);
+        }
+    }
+    if let Some(boot) = &report.boot {
+        row("  of the boot file: kernel", boot.linux_bytes);
+        row("  of the boot file: initramfs", boot.initrd_bytes);
+    }
+    components(&node.image.with_file_name("kscratch-node.manifest.json"))?;
+    fs::remove_file(compressed)?;
+    Ok(())
+}
+
+fn row(what: &str, bytes: u64) {
+    println!("{what:<36} {:>9.1}", bytes as f64 / 1e6);
+}
+
+/// The root's files, as the manifest lists them.
+fn components(manifest: &Path) -> Result<()> {
+    let text = fs::read(manifest).with_context(|| format!("reading {}", manifest.display()))?;
+    let manifest: Value = serde_json::from_slice(&text).context("reading the manifest")?;
+    let (mut shares, mut whole) = (BTreeMap::<&str, Share>::new(), Share::default());
+    for file in manifest["files"].as_array().context("the manifest lists no files")? {
+        if file["kind"] != "file" {
+            continue;
+        }
+        let path = file["path"].as_str().unwrap_or_default();
+        let mode = u32::from_str_radix(file["mode"].as_str().unwrap_or_default(), 8).unwrap_or_default();
+        let executable = mode & 0o111 != 0 && !is_library(path);
+        let share = Share { bytes: file["size"].as_u64().unwrap_or_default(), files: 1, programs: executable.into() };
+        shares.entry(component(path, file["artifact"].as_str().unwrap_or_default())).or_default().add(share);
+        whole.add(share);
+    }
+    let mut shares: Vec<(&str, Share)> = shares.into_iter().collect();
+    shares.sort_by_key(|(_, share)| std::cmp::Reverse(share.bytes));
+    println!("{:<36} {:>9} {:>7} {:>9}", "the root by component", "MB", "files", "programs");
+    for (name, share) in shares.into_iter().chain([("together", whole)]) {
+        println!("{name:<36} {:>9.1} {:>7} {:>9}", share.bytes as f64 / 1e6, share.files, share.programs);
+    }
+    Ok(())
+}
+
+fn is_library(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.ends_with(".so") || name.contains(".so."))
+}
+
+/// Which part of a node a file belongs to.
+fn component(path: &str, artifact: &str) -> &'static str {
+    // An artifact is told as `name version (whence)`.
+    let package = artifact.split(' ').next().unwrap_or_default();
+    match package {
+        _ if path.starts_with("/usr/lib/modules/") => "kernel modules",
+        _ if path.starts_with("/usr/share/kscratch/images/") => "container images",
+        _ if path == "/usr/lib/kscratch/init" => "init",
+        "docker.io" | "tini" => "docker",
+        "containerd" => "containerd",
+        "runc" => "runc",
+        "kubernetes" => "kubernetes",
+        "cri-dockerd" => "cri-dockerd",
+        "containernetworking-plugins" => "CNI plugins",
+        _ if is_library(path) => "libraries",
+        _ => "other",
+    }
+}
