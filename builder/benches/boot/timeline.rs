@@ -20,20 +20,11 @@ struct Event {
     what: String,
 }
 
-/// A phase of init, which may run beside others.
-#[derive(Debug, Clone, PartialEq)]
-struct Phase {
-    name: String,
-    start: f64,
-    end: f64,
-}
-
 /// The boot in the order in which it happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeline {
     events: Vec<Event>,
-    phases: Vec<Phase>,
-    /// What init told of its own share, if it did: seconds, and its words.
+    /// What init told of its own share: seconds, and its words; none where a service never got ready.
     own_share: Option<(f64, String)>,
 }
 
@@ -41,7 +32,7 @@ impl Timeline {
     /// Reads a console; `pod` is when the pod answered.
     pub fn of(lines: &[Line], pod: Duration) -> Timeline {
         let forms = Forms::new();
-        let mut timeline = Timeline { events: Vec::new(), phases: Vec::new(), own_share: None };
+        let mut timeline = Timeline { events: Vec::new(), own_share: None };
         let mut open: Vec<(String, f64)> = Vec::new();
         for line in lines {
             let Some(told) = forms.read(&line.text) else { continue };
@@ -55,7 +46,6 @@ impl Timeline {
                     let end = guest.unwrap_or_default();
                     let start = open.iter().position(|(begun, _)| *begun == name).map(|at| open.swap_remove(at).1);
                     let start = start.unwrap_or(end);
-                    timeline.phases.push(Phase { name: name.clone(), start, end });
                     let what = format!("  phase {name}: {how}, took {:.3} s", end - start);
                     timeline.events.push(Event { host: line.at, guest, what });
                 }
@@ -71,18 +61,6 @@ impl Timeline {
         timeline.events.sort_by_key(|event| event.host);
         timeline
     }
-
-    /// How long at least one phase was running: they may run beside each other.
-    fn in_phases(&self) -> f64 {
-        let mut phases: Vec<&Phase> = self.phases.iter().collect();
-        phases.sort_by(|a, b| a.start.total_cmp(&b.start));
-        let (mut total, mut until) = (0.0, f64::MIN);
-        for phase in phases {
-            total += (phase.end - phase.start.max(until)).max(0.0);
-            until = until.max(phase.end);
-        }
-        total
-    }
 }
 
 impl fmt::Display for Timeline {
@@ -96,11 +74,7 @@ impl fmt::Display for Timeline {
             Some((seconds, words)) => {
                 writeln!(f, "init's own share, as it says: {}{words}", Bar::AtMost(OWN_SHARE).judge(*seconds, " s"))
             }
-            None => writeln!(
-                f,
-                "init does not tell its own share; its phases took {:.3} s, waits for hardware and network included",
-                self.in_phases()
-            ),
+            None => writeln!(f, "init does not tell its own share: not every service got ready"),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -25,6 +25,7 @@ use crate::apply::netlink::LinkNews;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::plan::Service;
+use crate::stage::mounts::SERVICES;
 use crate::supervise::{Ended, Ending, Event, Reason, Share, Supervisor};
 
 mod act;
@@ -64,7 +65,7 @@ impl Options {
         Self {
             spawner: Spawner {
                 trampoline: PathBuf::from("/proc/self/exe"),
-                cgroups: Some(PathBuf::from("/sys/fs/cgroup/kscratch")),
+                cgroups: Some(Path::new("/").join(SERVICES)),
             },
             logs: PathBuf::from("/var/log/kscratch"),
             rotation: Rotation::default(),

@@ -141,6 +141,7 @@ fn number(file: &Path) -> Option<u64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::process::Command;
 
@@ -188,6 +189,30 @@ pub(crate) mod tests {
         assert_eq!(found[0].device().unwrap(), devices.dev.join("vda2"));
         assert_eq!(found[0].disk.size, 40 << 20);
         assert!(devices.find("00000000-0000-0000-0000-000000000001".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn of_two_disks_with_the_same_image_the_one_that_runs_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = machine(folder.path(), 40);
+        let twin = |name: &str| {
+            fs::copy(devices.dev.join("vda"), devices.dev.join(name)).unwrap();
+            fs::create_dir_all(devices.sysfs.join(name)).unwrap();
+            fs::copy(devices.sysfs.join("vda/size"), devices.sysfs.join(name).join("size")).unwrap();
+        };
+        twin("sda");
+        let names = |devices: &Devices| -> Vec<String> {
+            devices.find(ROOT.parse().unwrap()).into_iter().map(|found| found.disk.name).collect()
+        };
+        assert_eq!(names(&devices), ["sda", "vda"]);
+        // The folder stands for the root: what it is on is partition 2 of vda, as sysfs tells it.
+        let number = fs::metadata(folder.path()).unwrap().dev();
+        let links = folder.path().join("sys/dev/block");
+        fs::create_dir_all(&links).unwrap();
+        let link = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+        std::os::unix::fs::symlink("../../block/vda/vda2", links.join(link)).unwrap();
+        let led = devices.led_by_disk_of(folder.path());
+        assert_eq!((led.first.as_deref(), names(&led)), (Some("vda"), vec!["vda".into(), "sda".into()]));
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let cmdline = CommandLine::parse(&text);
     log::set_debug(cmdline.debug);
     log::line(format_args!("kscratch {} in the initramfs", env!("CARGO_PKG_VERSION")));
+    if let Err(error) = mounts::cgroups(sys, root) {
+        // The root's stage tries again, and tells what to do.
+        log::debug(format_args!("{error:#}"));
+    }
     let wanted = wanted_root(&cmdline)?;
 
     // Open before the first driver is loaded: no disk can appear unheard.

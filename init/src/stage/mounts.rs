@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::log;
+use crate::run::cgroup;
 use crate::sys::{Flag, Mount, Sys};
 
 const SAFE: &[Flag] = &[Flag::NoSuid, Flag::NoDev, Flag::NoExec];
@@ -28,9 +29,12 @@ const LATE: &[Row] = &[
     ("tmpfs", "dev/shm", &[Flag::NoSuid, Flag::NoDev], "mode=1777"),
     ("mqueue", "dev/mqueue", SAFE, ""),
     ("tmpfs", "tmp", &[Flag::NoSuid, Flag::NoDev], "mode=1777"),
-    // R16: kubelet refuses cgroup v1.
-    ("cgroup2", "sys/fs/cgroup", SAFE, "nsdelegate,memory_recursiveprot"),
 ];
+
+/// R16: kubelet refuses cgroup v1.
+const CGROUPS: Row = ("cgroup2", "sys/fs/cgroup", SAFE, "nsdelegate,memory_recursiveprot");
+/// The cgroup of all services.
+pub const SERVICES: &str = "sys/fs/cgroup/kscratch";
 
 /// What docker, runc and kubelet use where the kernel has it; a kernel without is no error.
 const OPTIONAL: &[Row] = &[("securityfs", "sys/kernel/security", SAFE, ""), ("bpf", "sys/fs/bpf", SAFE, "mode=0700")];
@@ -70,8 +74,23 @@ pub fn late(sys: &dyn Sys, root: &Path) -> Result<()> {
             _ => {}
         }
     }
-    sys.share(root).context("making the mounts below / shared")?;
-    controllers(&root.join("sys/fs/cgroup"))
+    cgroups(sys, root)?;
+    sys.share(root).context("making the mounts below / shared")
+}
+
+/// Mounts cgroup2, gives all controllers to child groups and makes the group of all services.
+///
+/// To be done before anything else is going on: with the first memory cgroup the kernel patches its own running code (the static key
+/// `memcg_kmem_online_key`), and QEMU's emulation of several processors has been seen to run such code half patched (7.2: `Oops: int3` in
+/// `kmem_cache_alloc`).
+///
+/// # Errors
+/// The mount fails.
+pub fn cgroups(sys: &dyn Sys, root: &Path) -> Result<()> {
+    one(sys, root, &CGROUPS)?;
+    controllers(&root.join("sys/fs/cgroup"))?;
+    // The event loop asks again, and tells what is missing.
+    cgroup::prepare(&root.join(SERVICES)).map(drop)
 }
 
 /// Moves the early mounts below a new root.

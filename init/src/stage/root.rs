@@ -257,7 +257,7 @@ impl Rest {
         self.phases.finish();
         self.sender.send(Message::Booted);
         // A large disk takes its time, and there is room enough to start in.
-        if let Some(state) = &self.state
+        if let Some(state) = self.state.as_ref().filter(|_| !self.stop.load(Ordering::Relaxed))
             && let Err(error) = state.grow(self.sys, &self.root.join("var"))
         {
             log::line(format_args!("{error:#}; state keeps its size"));
@@ -284,6 +284,7 @@ impl Rest {
         });
         let leases = std::mem::take(&mut machine.leases);
         let Some((facts, plan)) = facts_and_plan else {
+            log::line("no service but containerd is started, and nothing runs in that");
             return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
         };
         let changed = move |link: &str, change: &Change| lease_changed(root, &metadata, &facts, link, change);
