@@ -16,19 +16,19 @@ use rustix::time::Timespec;
 
 use super::buttons::Buttons;
 use super::cgroup;
-use super::inbox::{Inbox, Message};
+use super::inbox::Inbox;
 use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
 use super::spawn::{Process, Spawner};
 use crate::apply::dhcp::{Change, Keeper};
 use crate::apply::netlink::LinkNews;
-use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::plan::Service;
 use crate::stage::mounts::SERVICES;
 use crate::supervise::{Ended, Ending, Event, Reason, Share, Supervisor};
 
 mod act;
+mod handed;
 
 /// How much of one service's output is read before the others get their turn, in bytes.
 const TURN: usize = 64 << 10;
@@ -389,51 +389,6 @@ impl Loop {
         if !self.options.containers.iter().any(|folder| cgroup::populated(folder)) {
             self.watches.clear();
             self.handle(Event::ContainersGone);
-        }
-    }
-
-    fn read_links(&mut self) {
-        let Some(news) = &self.links else { return };
-        let messages = match news.read() {
-            Ok(messages) => messages.unwrap_or_default(),
-            Err(error) => {
-                self.say(&format!("{error:#}"));
-                self.links = None;
-                return;
-            }
-        };
-        for link in messages.iter().filter_map(read_link) {
-            for index in 0..self.leases.len() {
-                let changes = self.leases[index].link_changed(&link, monotonic());
-                self.tell_lease(index, &changes);
-            }
-        }
-    }
-
-    fn read_inbox(&mut self) {
-        for message in self.options.inbox.as_ref().map(Inbox::take).unwrap_or_default() {
-            match message {
-                Message::Service(service) => self.handle(Event::AddService(service)),
-                Message::Leases { leases, changed } => {
-                    if !leases.is_empty() {
-                        let say = &mut self.options.say;
-                        self.links = LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok();
-                    }
-                    (self.leases, self.lease_changed) = (leases, changed);
-                }
-                Message::Booted => {
-                    self.booted = true;
-                    self.handle(Event::Timer);
-                }
-            }
-        }
-    }
-
-    fn tell_lease(&mut self, index: usize, changes: &[Change]) {
-        for change in changes {
-            let link = self.leases[index].link().to_owned();
-            (self.options.say)(&format!("link {link}: {change}"));
-            (self.lease_changed)(&link, change);
         }
     }
 

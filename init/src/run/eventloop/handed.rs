@@ -1,0 +1,58 @@
+//! Turns what the boot hands over, and news of links, into services and leases that the loop keeps.
+use super::Loop;
+use crate::apply::dhcp::Change;
+use crate::apply::netlink::LinkNews;
+use crate::apply::network::read_link;
+use crate::log::monotonic;
+use crate::run::inbox::{Inbox, Message};
+use crate::supervise::Event;
+
+impl Loop {
+    /// Takes what the boot's phases hand over.
+    pub(super) fn read_inbox(&mut self) {
+        for message in self.options.inbox.as_ref().map(Inbox::take).unwrap_or_default() {
+            match message {
+                Message::Service(service) => self.handle(Event::AddService(service)),
+                Message::Leases { leases, changed } => {
+                    if !leases.is_empty() {
+                        let say = &mut self.options.say;
+                        self.links = LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok();
+                    }
+                    (self.leases, self.lease_changed) = (leases, changed);
+                }
+                Message::Booted => {
+                    self.booted = true;
+                    self.handle(Event::Timer);
+                }
+            }
+        }
+    }
+
+    /// Tells the leases what became of their links.
+    pub(super) fn read_links(&mut self) {
+        let Some(news) = &self.links else { return };
+        let messages = match news.read() {
+            Ok(messages) => messages.unwrap_or_default(),
+            Err(error) => {
+                self.say(&format!("{error:#}"));
+                self.links = None;
+                return;
+            }
+        };
+        for link in messages.iter().filter_map(read_link) {
+            for index in 0..self.leases.len() {
+                let changes = self.leases[index].link_changed(&link, monotonic());
+                self.tell_lease(index, &changes);
+            }
+        }
+    }
+
+    /// Tells of a lease what changed.
+    pub(super) fn tell_lease(&mut self, index: usize, changes: &[Change]) {
+        for change in changes {
+            let link = self.leases[index].link().to_owned();
+            (self.options.say)(&format!("link {link}: {change}"));
+            (self.lease_changed)(&link, change);
+        }
+    }
+}
