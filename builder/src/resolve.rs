@@ -60,7 +60,8 @@ pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &C
     Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
 }
 
-/// A lock that differs from `old` only in the artifacts named, in those whose settings have changed, and in what is new or no longer needed.
+/// A lock that differs from `old` only in the artifacts named, in those whose settings have changed, and in what is new or no longer
+/// needed.
 pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -> Result<Lock> {
     let kernel = spec.kernel.flavour.package();
     // The kernel's package has its version in its name; its flavour's package stands for it.

@@ -79,7 +79,8 @@ impl Options {
     }
 }
 
-/// Runs the services, and those that come through the inbox, until the machine is to stop, and stops them. Without services it waits for the power button, ctrl-alt-del or a signal.
+/// Runs the services, and those that come through the inbox, until the machine is to stop, and stops them. Without services it waits
+/// for the power button, ctrl-alt-del or a signal.
 ///
 /// # Errors
 /// The kernel refuses the means of waiting (a signalfd, `poll`). Nothing that a service does is an error here.

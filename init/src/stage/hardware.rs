@@ -80,10 +80,10 @@ impl<'a> Loader<'a> {
             while files.get(file) == Some(&File::UnderWay) {
                 files = self.done.wait(files).unwrap_or_else(PoisonError::into_inner);
             }
-            if files.insert(file.to_owned(), File::UnderWay).is_some() {
-                files.insert(file.to_owned(), File::Done);
+            if files.contains_key(file) {
                 return Ok(());
             }
+            files.insert(file.to_owned(), File::UnderWay);
         }
         let path = self.folder.join(file);
         let live = self.is_live(&path);

@@ -25,8 +25,8 @@ pub struct Plugging {
 }
 
 impl Plugging {
-    /// Starts the thread for the modules below `root`, which takes over what the initramfs began. It goes on loading drivers for hardware that comes, for as long as the machine
-    /// runs.
+    /// Starts the thread for the modules below `root`, which takes over what the initramfs began. It goes on loading drivers for hardware
+    /// that comes, for as long as the machine runs.
     pub fn start(sys: &'static dyn Sys, root: PathBuf, before: Option<Early>) -> Self {
         let (sender, news) = mpsc::channel();
         let told = sender.clone();
