@@ -7,4 +7,5 @@ pub mod initramfs;
 pub mod mounts;
 pub mod phases;
 pub mod plugging;
+pub mod podnetwork;
 pub mod root;

@@ -16,6 +16,7 @@ use super::initramfs::Early;
 use super::mounts;
 use super::phases::Phases;
 use super::plugging::Plugging;
+use super::podnetwork;
 use crate::apply::dhcp::Change;
 use crate::apply::disk::{self, State};
 use crate::apply::files;
@@ -139,7 +140,7 @@ fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
     for folder in VAR {
-        files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 })?;
+        files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 }, 0)?;
     }
     match state {
         State::Partition { device, made } => {
@@ -287,6 +288,9 @@ impl Rest {
             log::line("no service but containerd is started, and nothing runs in that");
             return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
         };
+        if metadata.cluster.is_some() {
+            podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
+        }
         let changed = move |link: &str, change: &Change| lease_changed(root, &metadata, &facts, link, change);
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let plugging = &mut self.plugging;
@@ -308,7 +312,7 @@ impl Rest {
             }
             let machine = &mut self.machine;
             let done = self.phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
-            configured &= done || phase.name != "config";
+            configured &= done || !["config", "certificates"].contains(&phase.name);
             self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(service)));
         }
     }
@@ -320,6 +324,7 @@ fn hint(phase: &str) -> &'static str {
         "runtime" => "nothing runs on this machine without containerd; look at the state partition",
         "system" => "the image's kernel lacks something; build the image again",
         "bridge" => "look at the lines above; docker and pods have no network until this works",
+        "certificates" => "look at the keys in the metadata (kscratch-image cluster check), and at the state partition",
         "images" => "kubelet will try to pull what the image should have brought; build the image again",
         _ => "look at the lines above and at the state partition",
     }
@@ -332,7 +337,7 @@ fn lease_changed(root: &Path, metadata: &RoleMetadata, facts: &Facts, link: &str
     let Ok(plan) = plan::node(metadata, &facts) else { return };
     let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
     let file = steps.filter_map(|step| match step {
-        Step::File { path, contents, mode } if path == RESOLV_CONF => Some((contents, *mode)),
+        Step::File { path, contents, mode, .. } if path == RESOLV_CONF => Some((contents, *mode)),
         _ => None,
     });
     for (contents, mode) in file {
