@@ -5,6 +5,7 @@ pub mod gather;
 pub mod hardware;
 pub mod initramfs;
 pub mod mounts;
+pub mod owncluster;
 pub mod phases;
 pub mod plugging;
 pub mod podnetwork;

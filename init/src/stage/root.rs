@@ -7,13 +7,14 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kscratch_metadata::RoleMetadata;
+use kscratch_metadata::{Role, RoleMetadata};
 
 use super::beside;
 use super::block::Devices;
 use super::gather;
 use super::initramfs::Early;
 use super::mounts;
+use super::owncluster;
 use super::phases::Phases;
 use super::plugging::Plugging;
 use super::podnetwork;
@@ -206,26 +207,42 @@ fn find_metadata(
             (None, None) => None,
         };
         let facts = gather::facts(around.root, id, &machine.leases)?;
-        check(text, &facts)
+        check(around, text, &facts)
     })
 }
 
 /// Parses metadata and makes the whole plan once without applying it: what does not fit shows before anything is changed.
-fn check(text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
-    let Some(text) = text else {
-        log::line("role metadata: none; this machine runs docker and kubelet on its own, with the image's pods");
-        log::hint(
-            "to give it a cluster: kscratch-image stamp FILE --metadata role.toml, or /kscratch/role.toml on its ESP, or a volume labelled KSCRATCH with role.toml",
-        );
-        return Ok(RoleMetadata::standalone());
+fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
+    let metadata = match text {
+        Some(text) => parsed(&text)?,
+        None => without_metadata(facts),
     };
+    let metadata = owncluster::complete(around.sys, around.root, metadata)?;
+    plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)).map_err(with_hint)?;
+    Ok(metadata)
+}
+
+fn parsed(text: &Text) -> Result<RoleMetadata> {
     let parsed = match &text.secrets {
         Some(secrets) => kscratch_metadata::parse_with_secrets(&text.role, secrets),
         None => kscratch_metadata::parse(&text.role),
     };
-    let metadata = parsed.map_err(|errors| errors.named(text.place.clone(), text.place.replace("role", "secrets")))?;
-    plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)).map_err(with_hint)?;
-    Ok(metadata)
+    Ok(parsed.map_err(|errors| errors.named(text.place.clone(), text.place.replace("role", "secrets")))?)
+}
+
+/// What a machine is that nobody told anything: what its image was built for.
+fn without_metadata(facts: &Facts) -> RoleMetadata {
+    let mut metadata = RoleMetadata::standalone();
+    if facts.release.role == "master" {
+        log::line("role metadata: none; this machine is the master of a cluster of its own");
+        metadata.role = Role::Master;
+    } else {
+        log::line("role metadata: none; this machine runs docker and kubelet on its own, with the image's pods");
+    }
+    log::hint(
+        "to give it a cluster: kscratch-image stamp FILE --metadata role.toml, or /kscratch/role.toml on its ESP, or a volume labelled KSCRATCH with role.toml",
+    );
+    metadata
 }
 
 /// A plan's error with what helps against it, in one text.
