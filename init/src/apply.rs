@@ -1,5 +1,6 @@
 //! Performs the steps of a plan; decides nothing.
 pub mod bridge;
+pub mod certificates;
 pub mod dhcp;
 pub mod disk;
 pub mod files;

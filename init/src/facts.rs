@@ -24,8 +24,10 @@ pub struct Facts {
     pub dhcp_hostname: Option<String>,
     /// Total memory in bytes.
     pub memory: u64,
-    /// Whether an earlier boot joined the cluster: `/var/lib/kubernetes/kubelet.conf` is there.
+    /// Whether an earlier boot joined the cluster: the kubelet has a client certificate of its own.
     pub joined: bool,
+    /// This machine's pods as the cluster gave them at an earlier boot.
+    pub pod_range: Option<Ipv4Net>,
 }
 
 /// One link.
@@ -58,4 +60,7 @@ pub struct Release {
     pub role: String,
     /// Reference of the pause image in the docker store seed.
     pub pause_image: String,
+    /// References of the control plane's images by component; a node's image has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
 }

@@ -118,6 +118,7 @@ fn print_plan(file: &Path) -> Result<String> {
                     kscratch_metadata::Role::Master => "master".to_owned(),
                 },
                 pause_image: unknown(),
+                images: plan::control_plane_images().map(|component| (component.to_owned(), unknown())).collect(),
             },
             manifests: std::collections::BTreeMap::new(),
             machine_id: "0".repeat(32),
@@ -126,6 +127,7 @@ fn print_plan(file: &Path) -> Result<String> {
             dhcp_hostname: None,
             memory: 0,
             joined: false,
+            pod_range: None,
         })
     })?;
     let network = plan::network(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;

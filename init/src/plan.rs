@@ -1,5 +1,7 @@
 //! A [`Plan`] is what a machine will do, as data: named phases of steps, made from metadata and facts, compared in tests.
+pub mod cluster;
 mod cni;
+mod controlplane;
 mod display;
 mod docker;
 mod error;
@@ -20,7 +22,12 @@ use ipnet::Ipv4Net;
 
 pub use error::PlanError;
 pub use links::network;
-pub use phases::{node, runtime};
+pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, runtime};
+
+/// Components of the control plane whose images a master's image must bring, as its release file names them.
+pub fn control_plane_images() -> impl Iterator<Item = &'static str> {
+    controlplane::Master::needed_images()
+}
 
 /// Phases in the order in which they are applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +65,8 @@ pub enum Step {
         path: String,
         /// Permission bits of the last one.
         mode: u32,
+        /// User and group of the last one.
+        owner: u32,
     },
     /// Write a whole file (temporary file, rename).
     File {
@@ -67,6 +76,8 @@ pub enum Step {
         contents: Vec<u8>,
         /// Permission bits.
         mode: u32,
+        /// User and group.
+        owner: u32,
     },
     /// Remove every file below a directory that no `File` step of this plan writes (stale manifests).
     Prune {
@@ -118,6 +129,11 @@ pub enum Step {
         /// The ruleset's text.
         ruleset: String,
     },
+    /// Make certificates as a file (JSON) wants them: what is sound is kept (`kscratch-agent certificates`).
+    Certificates {
+        /// Absolute path of the file.
+        wanted: String,
+    },
     /// Make docker's store know the images that the root brings.
     SeedImages,
     /// Hand a service to the supervisor.
@@ -164,6 +180,8 @@ pub enum Ready {
         /// Path of the request.
         path: String,
     },
+    /// A file is there: the service writes it, and a start of the service removes the one of the start before.
+    File(String),
     /// An HTTP GET on the loopback address answers 200.
     Http {
         /// TCP port.

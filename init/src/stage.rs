@@ -5,6 +5,8 @@ pub mod gather;
 pub mod hardware;
 pub mod initramfs;
 pub mod mounts;
+pub mod owncluster;
 pub mod phases;
 pub mod plugging;
+pub mod podnetwork;
 pub mod root;

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,13 +26,15 @@ pub fn sysctl(root: &Path, key: &str, value: &str) -> Result<()> {
         .with_context(|| format!("setting the sysctl {key} to {value}"))
 }
 
-/// Makes a directory and its parents, and gives the last one its permission bits.
+/// Makes a directory and its parents, and gives the last one its permission bits and its owner (user and group).
 ///
 /// # Errors
 /// What the kernel says.
-pub fn directory(root: &Path, path: &str, mode: u32) -> Result<()> {
+pub fn directory(root: &Path, path: &str, mode: u32, owner: u32) -> Result<()> {
     let folder = below(root, path);
-    let made = fs::create_dir_all(&folder).and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(mode)));
+    let made = fs::create_dir_all(&folder)
+        .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(mode)))
+        .and_then(|()| chown(&folder, Some(owner), Some(owner)));
     made.with_context(|| format!("making the directory {path}"))
 }
 
@@ -41,7 +43,15 @@ pub fn directory(root: &Path, path: &str, mode: u32) -> Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn file(root: &Path, path: &str, contents: &[u8], mode: u32) -> Result<()> {
-    put(&below(root, path), contents, mode, Sync::Now).with_context(|| format!("writing {path}"))
+    file_of(root, path, contents, mode, 0)
+}
+
+/// [`file`] of an owner (user and group).
+///
+/// # Errors
+/// What the kernel says.
+pub fn file_of(root: &Path, path: &str, contents: &[u8], mode: u32, owner: u32) -> Result<()> {
+    put_of(&below(root, path), contents, mode, owner, Sync::Now).with_context(|| format!("writing {path}"))
 }
 
 /// When a file's bytes must be on the disk.
@@ -58,6 +68,10 @@ pub enum Sync {
 /// # Errors
 /// What the kernel says.
 pub fn put(path: &Path, contents: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
+    put_of(path, contents, mode, 0, sync)
+}
+
+fn put_of(path: &Path, contents: &[u8], mode: u32, owner: u32, sync: Sync) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
@@ -66,7 +80,7 @@ pub fn put(path: &Path, contents: &[u8], mode: u32, sync: Sync) -> io::Result<()
     hidden.push(name);
     hidden.push(".new");
     let fresh = folder.join(hidden);
-    let written = write_new(&fresh, contents, mode, sync).and_then(|()| fs::rename(&fresh, path));
+    let written = write_new(&fresh, contents, mode, owner, sync).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
         // The error of the write is the one to tell.
         let _ = fs::remove_file(&fresh);
@@ -75,13 +89,17 @@ pub fn put(path: &Path, contents: &[u8], mode: u32, sync: Sync) -> io::Result<()
 }
 
 /// The mode is set before there is anything to read: secrets never stand open for a moment.
-fn write_new(path: &Path, contents: &[u8], mode: u32, sync: Sync) -> io::Result<()> {
+fn write_new(path: &Path, contents: &[u8], mode: u32, owner: u32, sync: Sync) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = File::options().write(true).create_new(true).open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
+    // Whoever is not root (a test) may not give files away, and has nobody to give them to.
+    if owner != 0 {
+        fchown(&file, Some(owner), Some(owner))?;
+    }
     file.write_all(contents)?;
     match sync {
         Sync::Now => file.sync_all(),
@@ -140,9 +158,9 @@ mod tests {
     #[test]
     fn directories_and_sysctls() {
         let root = tempfile::tempdir().unwrap();
-        directory(root.path(), "/var/lib/kubelet", 0o750).unwrap();
+        directory(root.path(), "/var/lib/kubelet", 0o750, 0).unwrap();
         assert_eq!(fs::metadata(root.path().join("var/lib/kubelet")).unwrap().permissions().mode() & 0o7777, 0o750);
-        directory(root.path(), "/proc/sys/net/ipv4", 0o755).unwrap();
+        directory(root.path(), "/proc/sys/net/ipv4", 0o755, 0).unwrap();
         let error = sysctl(root.path(), "net/ipv4/ip_forward", "1").unwrap_err();
         assert!(
             format!("{error:#}").starts_with("setting the sysctl net/ipv4/ip_forward to 1: No such file"),

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::dhcp::{Change, Keeper};
 use super::netlink::Netlink;
 use super::network::{self, Route};
-use super::{bridge, files, firewall, imageseed};
+use super::{bridge, certificates, files, firewall, imageseed};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
@@ -103,8 +103,8 @@ impl<'a> Machine<'a> {
             Step::Hostname(name) => {
                 self.sys.set_host_name(name).with_context(|| format!("setting the host name {name}"))
             }
-            Step::Directory { path, mode } => files::directory(&self.root, path, *mode),
-            Step::File { path, contents, mode } => files::file(&self.root, path, contents, *mode),
+            Step::Directory { path, mode, owner } => files::directory(&self.root, path, *mode, *owner),
+            Step::File { path, contents, mode, owner } => files::file_of(&self.root, path, contents, *mode, *owner),
             Step::Prune { path } => files::prune(&self.root, path, kept),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),
             Step::Dhcp { link } => self.dhcp(link),
@@ -116,6 +116,7 @@ impl<'a> Machine<'a> {
             Step::RemoveLink { link } => network::remove_link(&mut Netlink::open()?, link).map(drop),
             Step::Bridge { link, address, mtu } => bridge::ensure(&mut Netlink::open()?, link, *address, *mtu),
             Step::Firewall { ruleset } => firewall::load(self.sys, ruleset),
+            Step::Certificates { wanted } => certificates::make(self.sys, wanted),
             Step::SeedImages => {
                 let images = imageseed::seed(&self.root)?;
                 log::line(format_args!(
@@ -206,7 +207,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let sys = Recording::new().failing("hostname", std::io::ErrorKind::PermissionDenied);
         let mut machine = Machine::new(&sys, root.path(), "0123456789abcdef0123456789abcdef");
-        let file = |path: &str| Step::File { path: path.into(), contents: b"x".to_vec(), mode: 0o600 };
+        let file = |path: &str| Step::File { path: path.into(), contents: b"x".to_vec(), mode: 0o600, owner: 0 };
         fs::create_dir_all(root.path().join("run/kscratch/manifests")).unwrap();
         fs::write(root.path().join("run/kscratch/manifests/stale.yaml"), "").unwrap();
         let steps = vec![
@@ -214,7 +215,7 @@ mod tests {
             Step::Hostname("node".into()),
             file("/run/kscratch/manifests/pod.yaml"),
             Step::Prune { path: "/run/kscratch/manifests".into() },
-            Step::Directory { path: "/var/lib/kubelet".into(), mode: 0o750 },
+            Step::Directory { path: "/var/lib/kubelet".into(), mode: 0o750, owner: 0 },
         ];
         let error = machine.phase(&Phase { name: "system", steps }).unwrap_err().to_string();
         let lines: Vec<&str> = error.lines().collect();

@@ -34,9 +34,13 @@ impl fmt::Display for Step {
             Self::Note(text) => write!(f, "note {text}"),
             Self::Sysctl { key, value } => write!(f, "sysctl {key} = {value}"),
             Self::Hostname(name) => write!(f, "hostname {name}"),
-            Self::Directory { path, mode } => write!(f, "directory {path} {mode:04o}"),
-            Self::File { path, contents, mode } => {
+            Self::Directory { path, mode, owner } => {
+                write!(f, "directory {path} {mode:04o}")?;
+                owned(f, *owner)
+            }
+            Self::File { path, contents, mode, owner } => {
                 write!(f, "file {path} {mode:04o}")?;
+                owned(f, *owner)?;
                 // Others may not read it, so the console may not either: tokens stand in such files.
                 if mode & 0o077 == 0 {
                     return write!(f, " ({} bytes, private)", contents.len());
@@ -59,6 +63,7 @@ impl fmt::Display for Step {
                 f.write_str("firewall")?;
                 block(f, ruleset)
             }
+            Self::Certificates { wanted } => write!(f, "certificates as {wanted} wants them"),
             Self::SeedImages => f.write_str("seed docker's store with the image's own images"),
             Self::Service(service) => service.fmt(f),
         }
@@ -92,12 +97,18 @@ impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnixSocket(path) => write!(f, "when {path} accepts"),
+            Self::File(path) => write!(f, "when {path} is there"),
             Self::UnixHttp { socket, path } => write!(f, "when GET {path} on {socket} answers"),
             Self::Http { port, path } => {
                 write!(f, "when GET http://127.0.0.1:{port}{path} answers")
             }
         }
     }
+}
+
+/// Root is not worth a word.
+fn owned(f: &mut fmt::Formatter<'_>, owner: u32) -> fmt::Result {
+    if owner == 0 { Ok(()) } else { write!(f, " of {owner}") }
 }
 
 fn block(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {

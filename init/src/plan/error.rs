@@ -40,9 +40,25 @@ pub enum PlanError {
         /// Role in the image's release file.
         image: String,
     },
-    /// The control plane is not part of this version.
-    #[error("the role master cannot be set up by this version of kscratch")]
-    MasterComesNext,
+    /// The image lacks a part of the control plane.
+    #[error("this image brings no image of {component}")]
+    NoImage {
+        /// Name of the component.
+        component: &'static str,
+    },
+    /// A master without the secrets of a cluster; the boot makes them before it plans.
+    #[error("this master has no cluster: the metadata lacks cluster.ca or control_plane.secrets")]
+    NoIdentity,
+    /// The metadata gives this master another address than it gives etcd's member of the same name.
+    #[error("control_plane.etcd.members gives {name} the address {listed}, but this machine has {own}")]
+    OtherMember {
+        /// Name of the node.
+        name: String,
+        /// Address in the list.
+        listed: std::net::Ipv4Addr,
+        /// The machine's own.
+        own: std::net::Ipv4Addr,
+    },
     /// A cluster to join for the first time, and nothing to prove that the machine may.
     #[error("there is no join.token, and this machine has not joined the cluster before")]
     NoToken,
@@ -64,9 +80,11 @@ impl PlanError {
             Self::WhichLink { .. } => "set network.interface to one of these, by name or hardware address",
             Self::Overlap { .. } => "choose other ranges for the cluster, or another network for its machines",
             Self::WrongRole { .. } => "correct `role` in the metadata, or build an image for that role",
-            Self::MasterComesNext => "use role = \"node\"",
+            Self::NoImage { .. } => "build the image again: kscratch-image build --role master",
+            Self::NoIdentity => "let `kscratch-image cluster metadata` write the metadata of this machine",
+            Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",
             Self::NoToken => {
-                "make a token with `kubeadm token create` on a master and put it into secrets.toml as join.token"
+                "make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"
             }
             Self::TwoManifests { .. } => "give the manifest in the metadata another name",
         }

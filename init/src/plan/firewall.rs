@@ -1,12 +1,12 @@
 //! Renders the node's own nftables table: which pod traffic is masqueraded, and what the machine forwards at all.
 use ipnet::Ipv4Net;
 
-/// The ruleset for `nft -f -` (R14). `node` is this machine's range, `pods` that of all pods.
+/// The ruleset for `nft -f -` (R14). `node` is this machine's range, once it has one, `pods` that of all pods.
 ///
 /// It makes the table, deletes it and makes it anew in one transaction: `add` keeps `delete` from failing the first time, and no
 /// packet ever meets half a table.
-pub(super) fn ruleset(node: Ipv4Net, pods: Ipv4Net, masquerade: bool) -> String {
-    let nat = if masquerade {
+pub(super) fn ruleset(node: Option<Ipv4Net>, pods: Ipv4Net, masquerade: bool) -> String {
+    let nat = if let Some(node) = node.filter(|_| masquerade) {
         format!(
             "\tchain postrouting {{
 \t\ttype nat hook postrouting priority srcnat; policy accept;

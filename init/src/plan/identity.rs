@@ -21,26 +21,33 @@ pub(super) fn name(metadata: &RoleMetadata, facts: &Facts) -> String {
     format!("kscratch-{id}")
 }
 
-/// The address under which others reach the node: the fixed one, else that of the link with the default route, else any.
-pub(super) fn address(metadata: &RoleMetadata, facts: &Facts) -> Option<Ipv4Net> {
-    if let Some(fixed) = &metadata.network.fixed {
-        return Some(fixed.address);
-    }
+/// The address under which others reach the node, and its link: the fixed one, else that of the link with the default route, else any.
+pub(super) fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, Ipv4Net)> {
     let chosen = links::chosen(metadata, facts).unwrap_or_default();
-    let mut links: Vec<_> = chosen.iter().filter_map(|name| facts.links.get(name)).collect();
+    if let Some(fixed) = &metadata.network.fixed {
+        return chosen.into_iter().next().map(|link| (link, fixed.address));
+    }
+    let mut links: Vec<_> =
+        chosen.into_iter().filter_map(|name| facts.links.get(&name).map(|link| (name, link))).collect();
     // A stable sort: among equals the order of names decides.
-    links.sort_by_key(|link| !link.default_route);
-    links.iter().find_map(|link| link.addresses.first().copied())
+    links.sort_by_key(|(_, link)| !link.default_route);
+    links.into_iter().find_map(|(name, link)| Some((name, *link.addresses.first()?)))
+}
+
+/// The name servers that the machine asks: as the metadata says, else as DHCP does.
+pub(super) fn name_servers<'a>(metadata: &'a RoleMetadata, facts: &'a Facts) -> impl Iterator<Item = &'a Ipv4Addr> {
+    let named = &metadata.network.dns_servers;
+    let servers = if named.is_empty() { &facts.dns_servers } else { named };
+    // MAXNS of resolv.conf(5): further ones are not read, and kubelet warns about each pod.
+    servers.iter().filter(|server| !server.is_loopback()).take(3)
 }
 
 /// resolv.conf(5). kubelet hands it to pods, so no loopback address may stand in it.
 pub(super) fn resolv_conf(metadata: &RoleMetadata, facts: &Facts) -> String {
     let network = &metadata.network;
-    let servers = if network.dns_servers.is_empty() { &facts.dns_servers } else { &network.dns_servers };
     let search = if network.search.is_empty() { &facts.dns_search } else { &network.search };
     let mut text = String::new();
-    // MAXNS of resolv.conf(5): further ones are not read, and kubelet warns about each pod.
-    for server in servers.iter().filter(|server| !server.is_loopback()).take(3) {
+    for server in name_servers(metadata, facts) {
         let _ = writeln!(text, "nameserver {server}");
     }
     if !search.is_empty() {

@@ -1,11 +1,13 @@
 //! Renders the configuration of the kubelet (R12, R9) and the credentials with which it joins a cluster (R8).
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kscratch_metadata::{Cluster, Endpoint, RoleMetadata, Secret};
+use kscratch_metadata::{Cluster, Effect, Role, RoleMetadata, Secret, Taint};
 use serde_json::{Value, json};
 
 /// Where the kubelet keeps the kubeconfig it got by joining. On state: it is the machine's identity.
 pub(super) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// Certificate and key of the kubelet as a client, which it keeps and renews itself (client-go `certificate_store.go`).
+pub(super) const CLIENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The kubeconfig for the first contact, where there is a token.
 pub(super) const BOOTSTRAP: &str = "/run/kscratch/bootstrap-kubelet.conf";
 /// The cluster's CA, by which the kubelet knows the API server as its client.
@@ -36,9 +38,7 @@ pub(super) fn config(metadata: &RoleMetadata) -> Value {
         Some(cluster) => clustered(cluster),
         None => standalone(),
     };
-    let taints: Vec<Value> = metadata
-        .node
-        .taints
+    let taints: Vec<Value> = taints(metadata)
         .iter()
         .map(|taint| json!({ "key": taint.key, "value": taint.value, "effect": taint.effect.to_string() }))
         .collect();
@@ -53,6 +53,20 @@ pub(super) fn config(metadata: &RoleMetadata) -> Value {
     config
 }
 
+/// The metadata's taints; on a master that is not for ordinary pods, one more (R25).
+fn taints(metadata: &RoleMetadata) -> Vec<Taint> {
+    let mut taints = metadata.node.taints.clone();
+    let schedule_pods = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.schedule_pods);
+    if metadata.role == Role::Master && schedule_pods != Some(true) {
+        let key = "node-role.kubernetes.io/control-plane".to_owned();
+        let taint = Taint { key, value: String::new(), effect: Effect::NoSchedule };
+        if !taints.contains(&taint) {
+            taints.push(taint);
+        }
+    }
+    taints
+}
+
 /// With a cluster: clients prove themselves by certificate or token, and the API server says what they may do.
 fn clustered(cluster: &Cluster) -> Value {
     json!({
@@ -65,6 +79,8 @@ fn clustered(cluster: &Cluster) -> Value {
         "clusterDNS": [cluster.dns_address.to_string()],
         "clusterDomain": cluster.dns_domain,
         "rotateCertificates": true,
+        // Its serving certificate too is signed by the cluster, so that whoever asks it for logs knows whom they have before them.
+        "serverTLSBootstrap": true,
     })
 }
 
@@ -82,21 +98,21 @@ fn standalone() -> Value {
 }
 
 /// The kubeconfig of the first contact: the token proves the machine to the cluster, the CA the cluster to the machine.
-pub(super) fn bootstrap(cluster: &Cluster, endpoint: &Endpoint, ca: &str, token: &Secret) -> Value {
+pub(super) fn bootstrap(cluster: &str, server: &str, ca: &str, token: &Secret) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
-            "name": cluster.name,
+            "name": cluster,
             "cluster": {
-                "server": format!("https://{endpoint}"),
+                "server": server,
                 "certificate-authority-data": STANDARD.encode(ca),
             },
         }],
         "users": [{ "name": "kubelet-bootstrap", "user": { "token": token.expose() } }],
         "contexts": [{
             "name": "bootstrap",
-            "context": { "cluster": cluster.name, "user": "kubelet-bootstrap" },
+            "context": { "cluster": cluster, "user": "kubelet-bootstrap" },
         }],
         "current-context": "bootstrap",
     })

@@ -2,15 +2,17 @@
 use kscratch_metadata::Cluster;
 use serde_json::{Value, json};
 
-use super::kubelet;
+/// kube-proxy's configuration.
+pub(super) const CONFIG: &str = "/run/kscratch/kube-proxy.json";
+/// Who it is to the API server.
+pub(super) const KUBECONFIG: &str = "/run/kscratch/kube-proxy.kubeconfig";
 
-/// A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1). It speaks to the API server as the node does, so the cluster has to
-/// bind the group `system:nodes` to the role `system:node-proxier`.
+/// A KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1).
 pub(super) fn config(cluster: &Cluster, name: &str) -> Value {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "clientConnection": { "kubeconfig": kubelet::KUBECONFIG },
+        "clientConnection": { "kubeconfig": KUBECONFIG },
         "clusterCIDR": cluster.pod_range.to_string(),
         "healthzBindAddress": "127.0.0.1:10256",
         "hostnameOverride": name,

@@ -1,11 +1,14 @@
 //! Plans a node: the container runtime as soon as there is metadata (`runtime`), and once addresses are known the phases `system`, `bridge`, `images`, `config` and `services`.
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use kscratch_metadata::{Mode, Role, RoleMetadata};
 use serde_json::Value;
 
-use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, kubeproxy, links, services};
+use super::cluster::{self, Place};
+use super::controlplane::{self, Master};
+use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, services};
 use crate::facts::Facts;
 
 /// Sysctls that the kubelet checks with `protectKernelDefaults` (R17), forwarding (R3), and what lets bridged pod traffic meet
@@ -45,6 +48,11 @@ const VXLAN: u32 = 50;
 /// Ethernet's MTU, for a machine without any link.
 const ETHERNET_MTU: u32 = 1500;
 
+/// The pods' network, as cri-dockerd finds it.
+const CNI_NETWORK: &str = "/run/kscratch/cni/net.d/10-kscratch.conflist";
+/// The pod range that the cluster gave, for the next boot. On state.
+pub const REMEMBERED_POD_RANGE: &str = "/var/lib/kscratch/pod-range";
+
 /// Plans what needs no network: containerd, which takes longer to start than everything else here takes.
 #[must_use]
 pub fn runtime(metadata: &RoleMetadata) -> Plan {
@@ -61,26 +69,78 @@ pub fn runtime(metadata: &RoleMetadata) -> Plan {
 pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     fitting_role(metadata, facts)?;
     no_overlap(metadata, facts)?;
-    if metadata.cluster.is_some() && metadata.join.token.is_none() && !facts.joined {
+    if metadata.role == Role::Node && metadata.cluster.is_some() && metadata.join.token.is_none() && !facts.joined {
         return Err(PlanError::NoToken);
     }
     let name = identity::name(metadata, facts);
-    let address = identity::address(metadata, facts);
-    let bridge = metadata.node_pod_range().map(|range| (range, bridge_mtu(metadata, facts)));
-    let phases = vec![
+    let uplink = identity::uplink(metadata, facts);
+    let address = uplink.as_ref().map(|(_, address)| address.addr());
+    let (range, mtu) = (known_range(metadata, facts), bridge_mtu(metadata, facts));
+    let master = master(metadata, facts, &name, address)?;
+    let place =
+        Place { name: &name, uplink: uplink.as_ref().map(|(link, address)| (link.as_str(), address.addr())), mtu };
+    let mut phases = vec![
         phase("system", system(&name)),
-        phase("bridge", bridge_steps(metadata, bridge)),
+        phase("bridge", bridge_steps(metadata, range, mtu)),
         phase("images", vec![Step::SeedImages]),
-        phase("config", config(metadata, facts, &name, address, bridge)?),
-        phase(
-            "services",
-            services::list(metadata, facts, &name, address.map(|address| address.addr()))
-                .into_iter()
-                .map(Step::Service)
-                .collect(),
-        ),
     ];
+    let mut config =
+        config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
+    config.extend(cluster::files(metadata, facts, &place));
+    config.extend(master.iter().flat_map(controlplane::files));
+    config.extend(manifests(metadata, facts, master.as_ref())?);
+    phases.push(phase("config", config));
+    if master.is_some() {
+        let wanted = controlplane::CERTIFICATES.to_owned();
+        phases.push(phase("certificates", vec![Step::Certificates { wanted }]));
+    }
+    let services = services::list(metadata, facts, &name, address);
+    phases.push(phase("services", services.into_iter().map(Step::Service).collect()));
     Ok(Plan { phases })
+}
+
+/// Plans the pods' network of a machine whose range the cluster gave, beside services that run already: the bridge, the rules, the CNI
+/// network that makes the node ready, and the range to be known at the next boot. Docker's own containers get it then too.
+#[must_use]
+pub fn pod_network(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Plan {
+    let mtu = bridge_mtu(metadata, facts);
+    let mut steps = bridge_of(metadata, range, mtu);
+    steps.push(text(REMEMBERED_POD_RANGE, 0o644, format!("{range}\n")));
+    // Last: kubelet begins to start pods with it.
+    steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
+    Plan { phases: vec![phase("pod-network", steps)] }
+}
+
+/// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot.
+#[must_use]
+pub fn known_range(metadata: &RoleMetadata, facts: &Facts) -> Option<Ipv4Net> {
+    let remembered = facts.pod_range.filter(|range| metadata.pod_range().contains(range));
+    metadata.node_pod_range().or(remembered)
+}
+
+/// What the control plane is planned from. A master without an address has none; it is told by the network's phase.
+fn master<'a>(
+    metadata: &'a RoleMetadata,
+    facts: &'a Facts,
+    name: &'a str,
+    address: Option<Ipv4Addr>,
+) -> Result<Option<Master<'a>>, PlanError> {
+    if metadata.role == Role::Node {
+        return Ok(None);
+    }
+    let images = &facts.release.images;
+    if let Some(component) = Master::needed_images().find(|name| !images.contains_key(*name)) {
+        return Err(PlanError::NoImage { component });
+    }
+    let upstream = identity::name_servers(metadata, facts).next().is_some();
+    let own = address.unwrap_or(Ipv4Addr::LOCALHOST);
+    let master = Master::of(metadata, images, name, own, upstream).ok_or(PlanError::NoIdentity)?;
+    match (master.control_plane.etcd.members.get(name), address) {
+        (Some(listed), Some(own)) if *listed != own => {
+            Err(PlanError::OtherMember { name: name.to_owned(), listed: *listed, own })
+        }
+        (_, address) => Ok(address.map(|_| master)),
+    }
 }
 
 fn phase(name: &'static str, steps: Vec<Step>) -> Phase {
@@ -95,10 +155,7 @@ fn fitting_role(metadata: &RoleMetadata, facts: &Facts) -> Result<(), PlanError>
     if facts.release.role != role {
         return Err(PlanError::WrongRole { metadata: role, image: facts.release.role.clone() });
     }
-    match metadata.role {
-        Role::Node => Ok(()),
-        Role::Master => Err(PlanError::MasterComesNext),
-    }
+    Ok(())
 }
 
 /// R1: the parser has compared the ranges that the metadata names; what DHCP gave is known only here.
@@ -150,21 +207,30 @@ fn system(name: &str) -> Vec<Step> {
 }
 
 fn directory((path, mode): (&str, u32)) -> Step {
-    Step::Directory { path: path.to_owned(), mode }
+    Step::Directory { path: path.to_owned(), mode, owner: 0 }
 }
 
-fn bridge_steps(metadata: &RoleMetadata, bridge: Option<(Ipv4Net, u32)>) -> Vec<Step> {
+fn bridge_steps(metadata: &RoleMetadata, range: Option<Ipv4Net>, mtu: u32) -> Vec<Step> {
     // R10: an earlier docker's bridge would take addresses of its own.
     let mut steps = vec![Step::RemoveLink { link: "docker0".to_owned() }];
-    let Some((range, mtu)) = bridge else {
-        let text = "no cbr0: pods get no network until this node has a pod range; set node.pod_range to give it one (waiting \
-                    for the control plane's is not in this version)";
-        steps.push(Step::Note(text.to_owned()));
-        return steps;
-    };
-    steps.push(Step::Bridge { link: "cbr0".to_owned(), address: cni::shares(range).bridge, mtu });
-    steps.push(Step::Firewall { ruleset: firewall::ruleset(range, metadata.pod_range(), metadata.network.masquerade) });
+    match range {
+        Some(range) => steps.extend(bridge_of(metadata, range, mtu)),
+        None => {
+            let text = "no cbr0 yet: the control plane will give this node its pod range";
+            steps.push(Step::Note(text.to_owned()));
+            steps.push(firewall_of(metadata, None));
+        }
+    }
     steps
+}
+
+fn bridge_of(metadata: &RoleMetadata, range: Ipv4Net, mtu: u32) -> Vec<Step> {
+    let bridge = Step::Bridge { link: "cbr0".to_owned(), address: cni::shares(range).bridge, mtu };
+    vec![bridge, firewall_of(metadata, Some(range))]
+}
+
+fn firewall_of(metadata: &RoleMetadata, range: Option<Ipv4Net>) -> Step {
+    Step::Firewall { ruleset: firewall::ruleset(range, metadata.pod_range(), metadata.network.masquerade) }
 }
 
 fn config(
@@ -173,7 +239,7 @@ fn config(
     name: &str,
     address: Option<Ipv4Net>,
     bridge: Option<(Ipv4Net, u32)>,
-) -> Result<Vec<Step>, PlanError> {
+) -> Vec<Step> {
     let mut steps = vec![
         text("/run/kscratch/hostname", 0o644, format!("{name}\n")),
         text("/run/kscratch/hosts", 0o644, identity::hosts(name, address)),
@@ -182,35 +248,24 @@ fn config(
         json("/run/kscratch/daemon.json", 0o644, &docker::daemon(&metadata.docker, bridge)),
     ];
     if let Some((range, mtu)) = bridge {
-        let path = "/run/kscratch/cni/net.d/10-kscratch.conflist";
-        steps.push(json(path, 0o644, &cni::conflist(range, mtu)));
+        steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
     }
     steps.push(json(kubelet::CONFIG, 0o644, &kubelet::config(metadata)));
-    steps.extend(cluster_files(metadata, name));
-    steps.extend(manifests(metadata, facts)?);
-    Ok(steps)
-}
-
-fn cluster_files(metadata: &RoleMetadata, name: &str) -> Vec<Step> {
-    let Some(cluster) = &metadata.cluster else {
-        return Vec::new();
-    };
-    let mut steps = vec![json("/run/kscratch/kube-proxy.json", 0o644, &kubeproxy::config(cluster, name))];
-    let Some(ca) = &cluster.ca else { return steps };
-    steps.push(text(kubelet::CA, 0o644, ca.clone()));
-    if let (Some(endpoint), Some(token)) = (&cluster.endpoint, &metadata.join.token) {
-        steps.push(json(kubelet::BOOTSTRAP, 0o600, &kubelet::bootstrap(cluster, endpoint, ca, token)));
-    }
     steps
 }
 
 /// The static pods of image and metadata, and the removal of all others. Private (R23): a pod's environment may hold secrets.
-fn manifests(metadata: &RoleMetadata, facts: &Facts) -> Result<Vec<Step>, PlanError> {
+fn manifests(metadata: &RoleMetadata, facts: &Facts, master: Option<&Master<'_>>) -> Result<Vec<Step>, PlanError> {
     let directory = "/run/kscratch/manifests";
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = master.map(|master| controlplane::manifests(master, directory)).unwrap_or_default();
     let names: BTreeSet<&String> = facts.manifests.keys().collect();
     for (name, contents) in &facts.manifests {
-        steps.push(Step::File { path: format!("{directory}/{name}"), contents: contents.clone(), mode: 0o600 });
+        steps.push(Step::File {
+            path: format!("{directory}/{name}"),
+            contents: contents.clone(),
+            mode: 0o600,
+            owner: 0,
+        });
     }
     for manifest in &metadata.manifests {
         // JSON is YAML too; the kubelet looks into the file, not at its ending.
@@ -225,7 +280,7 @@ fn manifests(metadata: &RoleMetadata, facts: &Facts) -> Result<Vec<Step>, PlanEr
 }
 
 fn text(path: &str, mode: u32, contents: String) -> Step {
-    Step::File { path: path.to_owned(), contents: contents.into_bytes(), mode }
+    Step::File { path: path.to_owned(), contents: contents.into_bytes(), mode, owner: 0 }
 }
 
 fn json(path: &str, mode: u32, value: &Value) -> Step {

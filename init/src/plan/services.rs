@@ -2,9 +2,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use kscratch_metadata::RoleMetadata;
+use kscratch_metadata::{Role, RoleMetadata};
 
-use super::{Ready, Service, kubelet};
+use super::{Ready, Service, cluster, kubelet, kubeproxy};
+use crate::apply::certificates::AGENT;
 use crate::facts::Facts;
 
 /// The kernel spares these processes until nothing else is left (kubelet's own choice for itself, `qos.KubeletOOMScoreAdj`).
@@ -12,7 +13,18 @@ const SPARED: i32 = -999;
 /// kubelet's `maxOpenFiles`; enough for everything else here.
 const OPEN_FILES: u64 = 1_000_000;
 
-/// The services of a node called `name` but [`containerd`]; kube-proxy only where there is a cluster.
+/// What the agents read.
+pub(super) const IDENTITIES: &str = "/run/kscratch/identities.json";
+pub(super) const ROUTES: &str = "/run/kscratch/routes.json";
+const STEWARD: &str = "/run/kscratch/steward.json";
+/// What they write once they have done their work the first time.
+pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
+pub(super) const STEWARD_READY: &str = "/run/kscratch/ready/steward";
+
+/// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
+const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
+
+/// The services of a node called `name` but [`containerd`]; agents and kube-proxy only where there is a cluster.
 pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: Option<Ipv4Addr>) -> Vec<Service> {
     let mut services = vec![
         dockerd(metadata.docker.open_files),
@@ -20,7 +32,19 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
         kubelet_service(metadata, name, address),
     ];
     if metadata.cluster.is_some() {
-        services.push(kube_proxy());
+        // By then the API server answers, and both have their certificates.
+        let first = match metadata.role {
+            Role::Master => agent("steward", STEWARD, STEWARD_READY, "kubelet"),
+            Role::Node => agent("identities", IDENTITIES, IDENTITIES_READY, "kubelet"),
+        };
+        let after = first.name;
+        services.push(first);
+        if address.is_some() {
+            // A master's certificate for it is there already, and old routes must not wait for an API server.
+            let after = if metadata.role == Role::Master { "kubelet" } else { after };
+            services.push(agent("routes", ROUTES, cluster::POD_RANGE, after));
+        }
+        services.push(kube_proxy(after));
     }
     services
 }
@@ -97,7 +121,7 @@ fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr
     // Without a kubeconfig the kubelet stands alone (`standaloneMode` in cmd/kubelet/app/server.go).
     if metadata.cluster.is_some() {
         args.push(format!("--kubeconfig={}", kubelet::KUBECONFIG));
-        if metadata.join.token.is_some() {
+        if metadata.role == Role::Node && metadata.join.token.is_some() {
             args.push(format!("--bootstrap-kubeconfig={}", kubelet::BOOTSTRAP));
         }
         let labels = &metadata.node.labels;
@@ -114,11 +138,19 @@ fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr
     }
 }
 
-/// After the kubelet: it answers only once it has joined, and then the credentials that both use are there.
-fn kube_proxy() -> Service {
+/// One of the agent's verbs as a service.
+fn agent(name: &'static str, file: &str, ready: &str, after: &'static str) -> Service {
+    Service {
+        args: vec![name.to_owned(), file.to_owned()],
+        ready_within: CLUSTER_READY_WITHIN,
+        ..service(name, AGENT, Ready::File(ready.to_owned()), &[after])
+    }
+}
+
+fn kube_proxy(after: &'static str) -> Service {
     let ready = Ready::Http { port: 10256, path: "/healthz".to_owned() };
     Service {
-        args: vec!["--config=/run/kscratch/kube-proxy.json".to_owned()],
-        ..service("kube-proxy", "/usr/bin/kube-proxy", ready, &["kubelet"])
+        args: vec![format!("--config={}", kubeproxy::CONFIG)],
+        ..service("kube-proxy", "/usr/bin/kube-proxy", ready, &[after])
     }
 }

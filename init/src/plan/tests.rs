@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use kscratch_metadata::{RoleMetadata, parse};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{Step, cni, firewall, network, node, runtime};
+use super::{Step, cni, firewall, network, node, pod_network, runtime};
 use crate::facts::{Facts, Link, Release};
 
 const CA: &str = include_str!("../../metadata/tests/ca.pem");
@@ -30,6 +30,7 @@ fn facts() -> Facts {
             kscratch: "0.1.0".to_owned(),
             role: "node".to_owned(),
             pause_image: "kscratch.local/pause:1".to_owned(),
+            images: BTreeMap::new(),
         },
         manifests: BTreeMap::from([("hello.yaml".to_owned(), b"kind: Pod\n".to_vec())]),
         machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
@@ -38,6 +39,7 @@ fn facts() -> Facts {
         dhcp_hostname: None,
         memory: 1 << 30,
         joined: false,
+        pod_range: None,
     }
 }
 
@@ -163,8 +165,79 @@ fn a_node_whose_range_the_control_plane_gives() {
     expect![[r#"
         phase bridge
           remove link docker0
-          note no cbr0: pods get no network until this node has a pod range; set node.pod_range to give it one (waiting for the control plane's is not in this version)
-    "#]].assert_eq(&steps(&metadata, &facts(), "bridge"));
+          note no cbr0 yet: the control plane will give this node its pod range
+          firewall
+            | add table ip kscratch
+            | delete table ip kscratch
+            | table ip kscratch {
+            | 	chain forward {
+            | 		type filter hook forward priority filter; policy drop;
+            | 		ct state established,related accept
+            | 		ct status dnat accept
+            | 		ip saddr 10.244.0.0/16 accept
+            | 		ip daddr 10.244.0.0/16 accept
+            | 	}
+            | }
+    "#]]
+    .assert_eq(&steps(&metadata, &facts(), "bridge"));
+    expect![[r#"
+        phase pod-network
+          bridge cbr0 10.244.7.1/24 mtu 1500
+          firewall
+            | add table ip kscratch
+            | delete table ip kscratch
+            | table ip kscratch {
+            | 	chain postrouting {
+            | 		type nat hook postrouting priority srcnat; policy accept;
+            | 		ip saddr 10.244.7.0/24 ip daddr != 10.244.0.0/16 fib daddr type != local masquerade
+            | 	}
+            | 	chain forward {
+            | 		type filter hook forward priority filter; policy drop;
+            | 		ct state established,related accept
+            | 		ct status dnat accept
+            | 		ip saddr 10.244.0.0/16 accept
+            | 		ip daddr 10.244.0.0/16 accept
+            | 	}
+            | }
+          file /var/lib/kscratch/pod-range 0644
+            | 10.244.7.0/24
+          file /run/kscratch/cni/net.d/10-kscratch.conflist 0644
+            | {
+            |   "cniVersion": "1.0.0",
+            |   "name": "kscratch",
+            |   "plugins": [
+            |     {
+            |       "bridge": "cbr0",
+            |       "hairpinMode": true,
+            |       "ipMasq": false,
+            |       "ipam": {
+            |         "dataDir": "/var/lib/cni/networks",
+            |         "ranges": [
+            |           [
+            |             {
+            |               "gateway": "10.244.7.1",
+            |               "rangeEnd": "10.244.7.191",
+            |               "rangeStart": "10.244.7.2",
+            |               "subnet": "10.244.7.0/24"
+            |             }
+            |           ]
+            |         ],
+            |         "type": "host-local"
+            |       },
+            |       "isDefaultGateway": true,
+            |       "mtu": 1500,
+            |       "type": "bridge"
+            |     },
+            |     {
+            |       "capabilities": {
+            |         "portMappings": true
+            |       },
+            |       "type": "portmap"
+            |     }
+            |   ]
+            | }
+    "#]]
+    .assert_eq(&pod_network(&metadata, &facts(), "10.244.7.0/24".parse().unwrap()).to_string());
     let config = steps(&metadata, &facts(), "config");
     assert!(config.contains(r#""bridge": "none""#), "{config}");
     assert!(!config.contains("cbr0"), "{config}");
@@ -266,8 +339,8 @@ fn reasons_for_no_plan() {
         &parse("version = 1\nrole = \"master\"\n").unwrap(),
         &master,
         expect![[r#"
-        the role master cannot be set up by this version of kscratch
-        hint: use role = "node""#]],
+            this image brings no image of etcd
+            hint: build the image again: kscratch-image build --role master"#]],
     );
     let mut tokenless = cluster("");
     tokenless.join.token = None;
@@ -275,8 +348,8 @@ fn reasons_for_no_plan() {
         &tokenless,
         &facts(),
         expect![[r#"
-        there is no join.token, and this machine has not joined the cluster before
-        hint: make a token with `kubeadm token create` on a master and put it into secrets.toml as join.token"#]],
+            there is no join.token, and this machine has not joined the cluster before
+            hint: make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"#]],
     );
     refuse(
         &role("[[manifests]]\nname = \"hello\"\ncontent = \"x\"\n"),
@@ -330,7 +403,7 @@ fn no_output_shows_the_token() {
 fn nft_takes_the_ruleset_again_and_again() {
     let node = "10.244.3.0/24".parse().unwrap();
     let pods = "10.244.0.0/16".parse().unwrap();
-    let rulesets = [true, true, false].map(|masquerade| firewall::ruleset(node, pods, masquerade));
+    let rulesets = [true, true, false].map(|masquerade| firewall::ruleset(Some(node), pods, masquerade));
     let script = "for rules; do printf %s \"$rules\" | nft -f -; done; nft list ruleset";
     for loaded in [&rulesets[..2], &rulesets[..]] {
         let output = Command::new("unshare")

@@ -126,6 +126,8 @@ struct Loop {
     links: Option<LinkNews>,
     leases: Vec<Keeper>,
     lease_changed: LeaseChanged,
+    /// Who is told when a service gets ready.
+    watchers: BTreeMap<&'static str, Box<dyn FnMut() + Send>>,
     /// Until the boot is over and told.
     share: Option<Share>,
     booted: bool,
@@ -169,6 +171,7 @@ impl Loop {
             links: None,
             leases: Vec::new(),
             lease_changed: Box::new(|_, _| {}),
+            watchers: BTreeMap::new(),
             processes: BTreeMap::new(),
             outputs: Vec::new(),
             opened: 0,

@@ -9,6 +9,7 @@ use rustix::event::EventfdFlags;
 use super::eventloop::LeaseChanged;
 use crate::apply::dhcp::Keeper;
 use crate::plan::Service;
+use crate::supervise::Reason;
 
 /// What is handed over.
 pub enum Message {
@@ -21,8 +22,17 @@ pub enum Message {
         /// Told when one of them was renewed with other contents, replaced or lost.
         changed: LeaseChanged,
     },
+    /// Somebody wants to know each time that a service gets ready.
+    Watch {
+        /// The service.
+        name: &'static str,
+        /// Told, in the loop: it must not take long.
+        told: Box<dyn FnMut() + Send>,
+    },
     /// All phases are done; no further service comes.
     Booted,
+    /// The machine is to stop.
+    Stop(Reason),
 }
 
 /// The loop's end: readable when there is a message.

@@ -1,6 +1,7 @@
 //! Turns the question whether a service is ready into one attempt that never blocks: connect, ask, read the status line.
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -41,17 +42,19 @@ pub enum Outcome {
 }
 
 impl Attempt {
-    /// Begins an attempt.
+    /// Begins an attempt; none where a look is enough, and the service is ready.
     ///
     /// # Errors
-    /// The service refuses the connection, or has made no socket yet.
-    pub fn begin(ready: &Ready) -> Result<Self> {
+    /// The service refuses the connection, or has made no socket or file yet.
+    pub fn begin(ready: &Ready) -> Result<Option<Self>> {
         let (socket, request) = match ready {
             Ready::UnixSocket(path) => (connect_unix(path)?, None),
             Ready::UnixHttp { socket, path } => (connect_unix(socket)?, Some(request(path))),
             Ready::Http { port, path } => (connect_loopback(*port)?, Some(request(path))),
+            Ready::File(path) if Path::new(path).exists() => return Ok(None),
+            Ready::File(path) => bail!("there is no {path} yet"),
         };
-        Ok(Self { socket, request, stage: Stage::Connecting, answer: Vec::new() })
+        Ok(Some(Self { socket, request, stage: Stage::Connecting, answer: Vec::new() }))
     }
 
     /// What to wait for.
@@ -165,7 +168,8 @@ mod tests {
     /// Makes an attempt as the loop does; gives "ready" or the words of the failure.
     fn ask(ready: &Ready) -> String {
         let mut attempt = match Attempt::begin(ready) {
-            Ok(attempt) => attempt,
+            Ok(Some(attempt)) => attempt,
+            Ok(None) => return String::from("ready"),
             Err(error) => return format!("{error:#}"),
         };
         loop {
@@ -233,6 +237,16 @@ mod tests {
         assert_eq!(ask(&ready), "ready");
         drop(server);
         assert!(ask(&ready).ends_with("Connection refused (os error 111)"));
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready").to_str().unwrap().to_owned();
+        let ready = Ready::File(path.clone());
+        assert_eq!(ask(&ready), format!("there is no {path} yet"));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(ask(&ready), "ready");
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ipnet::Ipv4Net;
 
 use crate::apply::dhcp::Keeper;
 use crate::apply::files;
 use crate::apply::netlink::Netlink;
 use crate::apply::network;
 use crate::facts::{Facts, Link, Release};
+use crate::plan;
 
 /// Where the machine's identity is kept.
 const MACHINE_ID: &str = "/var/lib/kscratch/machine-id";
@@ -41,8 +43,14 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         dns_search: leases.first().map(|lease| lease.search.clone()).unwrap_or_default(),
         dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
         memory: memory(root)?,
-        joined: root.join("var/lib/kubernetes/kubelet.conf").exists(),
+        joined: root.join("var/lib/kubelet/pki/kubelet-client-current.pem").exists(),
+        pod_range: remembered_pod_range(root),
     })
+}
+
+/// What the cluster gave at an earlier boot. A file that is damaged is as good as none: the cluster says it again.
+fn remembered_pod_range(root: &Path) -> Option<Ipv4Net> {
+    fs::read_to_string(files::below(root, plan::REMEMBERED_POD_RANGE)).ok()?.trim().parse().ok()
 }
 
 /// Reads the image's release file.
@@ -152,8 +160,10 @@ mod tests {
         );
         write(root.path(), "usr/share/kscratch/manifests/web.yaml", "kind: Pod");
         write(root.path(), "usr/share/kscratch/manifests/README", "no manifest");
-        write(root.path(), "var/lib/kubernetes/kubelet.conf", "");
+        write(root.path(), "var/lib/kubelet/pki/kubelet-client-current.pem", "");
+        write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24\n");
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
+        assert_eq!(facts.pod_range, "10.244.3.0/24".parse().ok());
         assert_eq!((facts.memory, facts.joined, facts.release.role.as_str()), (1_024_000, true, "node"));
         assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["web.yaml"]);
     }

@@ -7,15 +7,17 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kscratch_metadata::RoleMetadata;
+use kscratch_metadata::{Role, RoleMetadata};
 
 use super::beside;
 use super::block::Devices;
 use super::gather;
 use super::initramfs::Early;
 use super::mounts;
+use super::owncluster;
 use super::phases::Phases;
 use super::plugging::Plugging;
+use super::podnetwork;
 use crate::apply::dhcp::Change;
 use crate::apply::disk::{self, State};
 use crate::apply::files;
@@ -139,7 +141,7 @@ fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
     for folder in VAR {
-        files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 })?;
+        files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 }, 0)?;
     }
     match state {
         State::Partition { device, made } => {
@@ -205,26 +207,42 @@ fn find_metadata(
             (None, None) => None,
         };
         let facts = gather::facts(around.root, id, &machine.leases)?;
-        check(text, &facts)
+        check(around, text, &facts)
     })
 }
 
 /// Parses metadata and makes the whole plan once without applying it: what does not fit shows before anything is changed.
-fn check(text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
-    let Some(text) = text else {
-        log::line("role metadata: none; this machine runs docker and kubelet on its own, with the image's pods");
-        log::hint(
-            "to give it a cluster: kscratch-image stamp FILE --metadata role.toml, or /kscratch/role.toml on its ESP, or a volume labelled KSCRATCH with role.toml",
-        );
-        return Ok(RoleMetadata::standalone());
+fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
+    let metadata = match text {
+        Some(text) => parsed(&text)?,
+        None => without_metadata(facts),
     };
+    let metadata = owncluster::complete(around.sys, around.root, metadata)?;
+    plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)).map_err(with_hint)?;
+    Ok(metadata)
+}
+
+fn parsed(text: &Text) -> Result<RoleMetadata> {
     let parsed = match &text.secrets {
         Some(secrets) => kscratch_metadata::parse_with_secrets(&text.role, secrets),
         None => kscratch_metadata::parse(&text.role),
     };
-    let metadata = parsed.map_err(|errors| errors.named(text.place.clone(), text.place.replace("role", "secrets")))?;
-    plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)).map_err(with_hint)?;
-    Ok(metadata)
+    Ok(parsed.map_err(|errors| errors.named(text.place.clone(), text.place.replace("role", "secrets")))?)
+}
+
+/// What a machine is that nobody told anything: what its image was built for.
+fn without_metadata(facts: &Facts) -> RoleMetadata {
+    let mut metadata = RoleMetadata::standalone();
+    if facts.release.role == "master" {
+        log::line("role metadata: none; this machine is the master of a cluster of its own");
+        metadata.role = Role::Master;
+    } else {
+        log::line("role metadata: none; this machine runs docker and kubelet on its own, with the image's pods");
+    }
+    log::hint(
+        "to give it a cluster: kscratch-image stamp FILE --metadata role.toml, or /kscratch/role.toml on its ESP, or a volume labelled KSCRATCH with role.toml",
+    );
+    metadata
 }
 
 /// A plan's error with what helps against it, in one text.
@@ -287,6 +305,9 @@ impl Rest {
             log::line("no service but containerd is started, and nothing runs in that");
             return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
         };
+        if metadata.cluster.is_some() {
+            podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
+        }
         let changed = move |link: &str, change: &Change| lease_changed(root, &metadata, &facts, link, change);
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let plugging = &mut self.plugging;
@@ -308,7 +329,7 @@ impl Rest {
             }
             let machine = &mut self.machine;
             let done = self.phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
-            configured &= done || phase.name != "config";
+            configured &= done || !["config", "certificates"].contains(&phase.name);
             self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(service)));
         }
     }
@@ -320,6 +341,7 @@ fn hint(phase: &str) -> &'static str {
         "runtime" => "nothing runs on this machine without containerd; look at the state partition",
         "system" => "the image's kernel lacks something; build the image again",
         "bridge" => "look at the lines above; docker and pods have no network until this works",
+        "certificates" => "look at the keys in the metadata (kscratch-image cluster check), and at the state partition",
         "images" => "kubelet will try to pull what the image should have brought; build the image again",
         _ => "look at the lines above and at the state partition",
     }
@@ -332,7 +354,7 @@ fn lease_changed(root: &Path, metadata: &RoleMetadata, facts: &Facts, link: &str
     let Ok(plan) = plan::node(metadata, &facts) else { return };
     let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
     let file = steps.filter_map(|step| match step {
-        Step::File { path, contents, mode } if path == RESOLV_CONF => Some((contents, *mode)),
+        Step::File { path, contents, mode, .. } if path == RESOLV_CONF => Some((contents, *mode)),
         _ => None,
     });
     for (contents, mode) in file {

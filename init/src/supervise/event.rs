@@ -113,6 +113,8 @@ pub enum Reason {
     Terminate,
     /// SIGPWR: a power supply on its battery.
     PowerFailure,
+    /// The cluster gave the node another pod range than its pods have addresses of.
+    PodRange,
 }
 
 impl Reason {
@@ -120,7 +122,7 @@ impl Reason {
     #[must_use]
     pub fn ending(self) -> Ending {
         match self {
-            Self::CtrlAltDel => Ending::Reboot,
+            Self::CtrlAltDel | Self::PodRange => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
         }
     }
@@ -133,6 +135,7 @@ impl fmt::Display for Reason {
             Self::CtrlAltDel => "ctrl-alt-del",
             Self::Terminate => "SIGTERM",
             Self::PowerFailure => "power failure",
+            Self::PodRange => "the node has another pod range now",
         })
     }
 }

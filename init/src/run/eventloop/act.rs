@@ -1,10 +1,13 @@
 //! Turns the supervisor's actions into calls, and what they give at once into its next events.
 use std::collections::VecDeque;
+use std::fs;
+use std::io;
 
 use rustix::process::pidfd_send_signal;
 
 use super::{Loop, Output};
 use crate::log::monotonic;
+use crate::plan::Ready;
 use crate::run::cgroup;
 use crate::run::logs::Log;
 use crate::run::ready::{ATTEMPT_WITHIN, Attempt};
@@ -16,6 +19,11 @@ impl Loop {
     pub(super) fn handle(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            if let Event::Ready { name } = &event
+                && let Some(told) = self.watchers.get_mut(name)
+            {
+                told();
+            }
             for action in self.supervisor.handle(event, monotonic()) {
                 events.extend(self.perform(action));
             }
@@ -83,6 +91,12 @@ impl Loop {
         let Some(service) = self.supervisor.service(name) else {
             return Event::NotStarted { name, reason: String::from("nobody knows it") };
         };
+        if let Ready::File(path) = &service.ready
+            && let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Event::NotStarted { name, reason: format!("removing {path}: {error}") };
+        }
         match self.options.spawner.spawn(service) {
             Ok(Spawned { process, output }) => {
                 let pid = process.pid.as_raw_pid().unsigned_abs();
@@ -97,7 +111,8 @@ impl Loop {
 
     fn probe(&mut self, name: &'static str) -> Option<Event> {
         match Attempt::begin(&self.supervisor.service(name)?.ready) {
-            Ok(attempt) => {
+            Ok(None) => Some(Event::Ready { name }),
+            Ok(Some(attempt)) => {
                 self.attempts.insert(name, (attempt, monotonic() + ATTEMPT_WITHIN));
                 None
             }

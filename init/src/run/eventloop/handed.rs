@@ -20,6 +20,8 @@ impl Loop {
                     }
                     (self.leases, self.lease_changed) = (leases, changed);
                 }
+                Message::Watch { name, told } => _ = self.watchers.insert(name, told),
+                Message::Stop(reason) => self.handle(Event::StopAll(reason)),
                 Message::Booted => {
                     self.booted = true;
                     self.handle(Event::Timer);

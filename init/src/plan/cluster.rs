@@ -1,0 +1,195 @@
+//! Plans what every machine of a cluster has: the files by which its kubelet, its kube-proxy and its agents know the API server and themselves.
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use kscratch_metadata::{Cluster, Mode, Role, RoleMetadata};
+use serde_json::{Value, json};
+
+use super::{Step, controlplane, kubelet, kubeproxy, services};
+use crate::facts::Facts;
+
+/// Group whose members may read the nodes, and nothing else.
+pub(super) const ROUTES_GROUP: &str = "kscratch:routes";
+/// Where the agent writes this machine's pod range once the cluster has given it.
+pub const POD_RANGE: &str = "/run/kscratch/pod-range";
+
+/// Who a program of the machine is to the API server, besides the kubelet: each its own, with no more rights than it needs.
+pub(super) struct Identity {
+    /// Names its directory below `/var/lib/kubernetes`.
+    pub name: &'static str,
+    pub common_name: &'static str,
+    pub organizations: &'static [&'static str],
+}
+
+impl Identity {
+    /// A file of it.
+    fn file(&self, name: &str) -> String {
+        format!("/var/lib/kubernetes/{}/{name}", self.name)
+    }
+}
+
+const KUBE_PROXY: Identity =
+    // Kubernetes itself binds this user to the role `system:node-proxier`.
+    Identity { name: "kube-proxy", common_name: "system:kube-proxy", organizations: &[] };
+const ROUTES: Identity = Identity { name: "routes", common_name: ROUTES_GROUP, organizations: &[ROUTES_GROUP] };
+
+/// On a master they are issued on the spot, on a node the cluster signs them.
+pub(super) const IDENTITIES: [Identity; 2] = [KUBE_PROXY, ROUTES];
+
+/// A machine and its place, for the files here.
+pub(super) struct Place<'a> {
+    /// Name of the node.
+    pub name: &'a str,
+    /// Link to the other machines, and this machine's address on it.
+    pub uplink: Option<(&'a str, Ipv4Addr)>,
+    /// MTU of pods, and of the overlay that carries them.
+    pub mtu: u32,
+}
+
+/// Where programs of this machine find the API server: on a master its own, so that it needs nobody else.
+fn server(metadata: &RoleMetadata, cluster: &Cluster) -> Option<String> {
+    match metadata.role {
+        Role::Master => Some(controlplane::LOCAL_SERVER.to_owned()),
+        Role::Node => cluster.endpoint.as_ref().map(|endpoint| format!("https://{endpoint}")),
+    }
+}
+
+/// All files but the control plane's.
+pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -> Vec<Step> {
+    let Some(cluster) = &metadata.cluster else {
+        return Vec::new();
+    };
+    let (Some(ca), Some(server)) = (&cluster.ca, server(metadata, cluster)) else {
+        return Vec::new();
+    };
+    let mut steps =
+        vec![Step::File { path: kubelet::CA.to_owned(), contents: ca.clone().into_bytes(), mode: 0o644, owner: 0 }];
+    let directory = |path: String| Step::Directory { path, mode: 0o700, owner: 0 };
+    steps.push(directory("/run/kscratch/ready".into()));
+    steps.push(directory("/var/lib/kscratch/routes".into()));
+    steps.extend(IDENTITIES.map(|identity| directory(format!("/var/lib/kubernetes/{}", identity.name))));
+    steps.push(json_file(kubeproxy::CONFIG, &kubeproxy::config(cluster, place.name)));
+    let proxy =
+        kubeconfig(&server, kubelet::CA, "kube-proxy", &KUBE_PROXY.file("client.crt"), &KUBE_PROXY.file("client.key"));
+    steps.push(json_file(kubeproxy::KUBECONFIG, &proxy));
+    steps.extend(kubelet_files(metadata, cluster, facts, &server, ca));
+    if metadata.role == Role::Node {
+        steps.push(json_file(services::IDENTITIES, &identities(&server, place.name)));
+    }
+    if let Some((link, address)) = place.uplink {
+        let routes = routes(metadata, cluster, &server, place, link, address);
+        steps.push(json_file(services::ROUTES, &routes));
+    }
+    steps
+}
+
+/// The kubelet's kubeconfigs: the one for the first contact, and the one that it joined with. That names the kubelet's own file of
+/// certificate and key, and is written anew at every boot: an endpoint that was changed in the metadata is taken up.
+fn kubelet_files(metadata: &RoleMetadata, cluster: &Cluster, facts: &Facts, server: &str, ca: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let own = |certificate: &str, key: &str| {
+        json_file(kubelet::KUBECONFIG, &kubeconfig(server, kubelet::CA, "kubelet", certificate, key))
+    };
+    match metadata.role {
+        Role::Master => {
+            let file = |ending: &str| format!("/var/lib/kubernetes/kubelet/client.{ending}");
+            steps.push(own(&file("crt"), &file("key")));
+        }
+        Role::Node => {
+            if facts.joined {
+                steps.push(own(kubelet::CLIENT, kubelet::CLIENT));
+            }
+            if let Some(token) = &metadata.join.token {
+                let bootstrap = kubelet::bootstrap(&cluster.name, server, ca, token);
+                steps.push(private_json_file(kubelet::BOOTSTRAP, &bootstrap));
+            }
+        }
+    }
+    steps
+}
+
+/// A kubeconfig (client-go `clientcmd/api/v1`) that holds no secret, only the paths of files that do.
+pub(super) fn kubeconfig(server: &str, ca: &str, user: &str, certificate: &str, key: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "cluster", "cluster": { "server": server, "certificate-authority": ca } }],
+        "users": [{ "name": user, "user": { "client-certificate": certificate, "client-key": key } }],
+        "contexts": [{ "name": "context", "context": { "cluster": "cluster", "user": user } }],
+        "current-context": "context",
+    })
+}
+
+fn identities(server: &str, name: &str) -> Value {
+    let wanted = IDENTITIES.map(|identity| {
+        json!({
+            "name": identity.name,
+            "common_name": identity.common_name,
+            "organizations": identity.organizations,
+            "certificate": identity.file("client.crt"),
+            "key": identity.file("client.key"),
+            "owner": 0,
+        })
+    });
+    json!({
+        "server": server,
+        "authority": kubelet::CA,
+        "kubelet": kubelet::CLIENT,
+        "node": name,
+        "identities": wanted,
+        "ready": services::IDENTITIES_READY,
+    })
+}
+
+fn routes(
+    metadata: &RoleMetadata,
+    cluster: &Cluster,
+    server: &str,
+    place: &Place<'_>,
+    link: &str,
+    address: Ipv4Addr,
+) -> Value {
+    json!({
+        "server": server,
+        "authority": kubelet::CA,
+        "certificate": ROUTES.file("client.crt"),
+        "key": ROUTES.file("client.key"),
+        "node": place.name,
+        "mode": match metadata.network.mode {
+            Mode::Routed => "routed",
+            Mode::Overlay => "overlay",
+        },
+        "cluster_pod_range": cluster.pod_range.to_string(),
+        "link": link,
+        "address": address.to_string(),
+        "pod_range_file": POD_RANGE,
+        "state": "/var/lib/kscratch/routes/nodes.json",
+        "mtu": place.mtu,
+    })
+}
+
+/// The pod range that the cluster gave this machine, out of the agent's file.
+///
+/// # Errors
+/// It is no range, or one that is not the cluster's to give.
+pub fn read_pod_range(text: &str, cluster: &Cluster) -> Result<Ipv4Net, String> {
+    let text = text.trim();
+    let range: Ipv4Net = text.parse().map_err(|_| format!("{text:?} is no range of addresses"))?;
+    if !cluster.pod_range.contains(&range) {
+        return Err(format!("{range} lies outside the cluster's pods, {}", cluster.pod_range));
+    }
+    // Docker's quarter of a smaller one would have no address left.
+    if range.prefix_len() > 28 || range != range.trunc() {
+        return Err(format!("{range} cannot be a node's range; it takes a whole one of at most /28"));
+    }
+    Ok(range)
+}
+
+/// Paths and names alone: no secret.
+fn json_file(path: &str, value: &Value) -> Step {
+    Step::File { path: path.to_owned(), contents: format!("{value:#}\n").into_bytes(), mode: 0o644, owner: 0 }
+}
+
+fn private_json_file(path: &str, value: &Value) -> Step {
+    Step::File { path: path.to_owned(), contents: format!("{value:#}\n").into_bytes(), mode: 0o600, owner: 0 }
+}

@@ -1,0 +1,247 @@
+//! Plans a master: the files, certificates, static pods and cluster objects that make the control plane on it.
+//!
+//! Every component has a user and a directory of its own with exactly the files it needs; nothing of another's can be read by it.
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use kscratch_metadata::{Cluster, ControlPlane, ControlPlaneSecrets, RoleMetadata};
+use serde_json::Value;
+
+use super::Step;
+
+mod addons;
+mod certificates;
+mod coredns;
+mod pods;
+mod policies;
+#[cfg(test)]
+mod tests;
+
+/// Port of the API server on its master. An endpoint may name another one: that of a load balancer before it.
+pub(super) const API_PORT: u16 = 6443;
+/// Where the API server is for programs of the same machine.
+pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
+/// What the agent makes true, at boot and then every hour.
+pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
+/// Objects that the steward keeps in the cluster.
+const ADDONS: &str = "/run/kscratch/addons";
+
+/// A part of the control plane that runs in a static pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Component {
+    Etcd,
+    ApiServer,
+    ControllerManager,
+    Scheduler,
+}
+
+impl Component {
+    const ALL: [Self; 4] = [Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Scheduler];
+
+    /// Name of its program, its pod and, in the release file, its image.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+        }
+    }
+
+    /// User and group that it runs as.
+    fn user(self) -> u32 {
+        match self {
+            Self::ApiServer => 901,
+            Self::ControllerManager => 902,
+            Self::Scheduler => 903,
+            Self::Etcd => 904,
+        }
+    }
+
+    /// Its own directory, on state.
+    fn directory(self) -> String {
+        format!("/var/lib/kubernetes/{}", self.name())
+    }
+
+    /// A file in that.
+    fn file(self, name: &str) -> String {
+        format!("{}/{name}", self.directory())
+    }
+}
+
+/// All that the control plane's files are made from.
+pub(super) struct Master<'a> {
+    /// Ranges and names of the cluster.
+    pub cluster: &'a Cluster,
+    /// The certificate of the cluster's CA.
+    pub ca: &'a str,
+    /// This master's settings.
+    pub control_plane: &'a ControlPlane,
+    /// The cluster's secrets.
+    pub secrets: &'a ControlPlaneSecrets,
+    /// References of the images, by component.
+    pub images: &'a BTreeMap<String, String>,
+    /// Name of this node.
+    pub name: &'a str,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whether there is a name server that names outside the cluster can be asked of.
+    pub upstream: bool,
+}
+
+impl<'a> Master<'a> {
+    /// The master that metadata makes of a machine; `None` where the metadata lacks its identity.
+    pub fn of(
+        metadata: &'a RoleMetadata,
+        images: &'a BTreeMap<String, String>,
+        name: &'a str,
+        address: Ipv4Addr,
+        upstream: bool,
+    ) -> Option<Self> {
+        let cluster = metadata.cluster.as_ref()?;
+        let control_plane = metadata.control_plane.as_ref()?;
+        let (ca, secrets) = (cluster.ca.as_deref()?, control_plane.secrets.as_ref()?);
+        Some(Self { cluster, ca, control_plane, secrets, images, name, address, upstream })
+    }
+
+    /// The image of a component. The plan has looked for all of them before.
+    fn image(&self, name: &str) -> &str {
+        self.images.get(name).map_or("", String::as_str)
+    }
+
+    /// Names of the images that a master's image must bring.
+    pub fn needed_images() -> impl Iterator<Item = &'static str> {
+        Component::ALL.into_iter().map(Component::name).chain(["coredns"])
+    }
+
+    /// Whether etcd has other members than this machine's.
+    fn has_peers(&self) -> bool {
+        self.control_plane.etcd.members.len() > 1
+    }
+}
+
+/// The first address of the service range: that of the service `kubernetes`, by which pods reach the API server.
+fn kubernetes_service(range: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(range.network()).saturating_add(1))
+}
+
+/// Everything in files, but the static pods ([`manifests`]).
+pub(super) fn files(master: &Master<'_>) -> Vec<Step> {
+    let mut steps: Vec<Step> = ["authorities", "steward", "kubelet", "kube-proxy", "routes", "admin"]
+        .into_iter()
+        .map(|name| directory(format!("/var/lib/kubernetes/{name}"), 0))
+        .collect();
+    steps.extend(Component::ALL.into_iter().map(|component| directory(component.directory(), component.user())));
+    steps.push(directory("/var/lib/etcd".into(), Component::Etcd.user()));
+    steps.push(directory(pods::AUDIT_LOGS.into(), Component::ApiServer.user()));
+    steps.extend(authorities(master));
+    steps.extend(api_server_files(master));
+    steps.extend(controller_manager_files(master));
+    let scheduler = Component::Scheduler;
+    steps.push(kubeconfig(scheduler, "system:kube-scheduler"));
+    steps.push(open(scheduler.file("ca.crt"), master.ca, scheduler.user()));
+    steps.push(open(Component::Etcd.file("ca.crt"), &master.secrets.etcd_ca, Component::Etcd.user()));
+    steps.push(open(CERTIFICATES.into(), &format!("{:#}\n", certificates::wanted(master)), 0));
+    steps.push(Step::Directory { path: ADDONS.into(), mode: 0o700, owner: 0 });
+    for (name, objects) in addons::objects(master) {
+        steps.push(private_json(format!("{ADDONS}/{name}.json"), &objects, 0));
+    }
+    steps.push(Step::Prune { path: ADDONS.into() });
+    steps.push(open("/run/kscratch/steward.json".into(), &format!("{:#}\n", steward()), 0));
+    steps
+}
+
+/// The static pods, each in a file of the kubelet's directory.
+pub(super) fn manifests(master: &Master<'_>, directory: &str) -> Vec<Step> {
+    let of = |component: Component| (component.name(), pods::pod(component, master));
+    Component::ALL
+        .into_iter()
+        .map(of)
+        .map(|(name, pod)| private_json(format!("{directory}/{name}.json"), &pod, 0))
+        .collect()
+}
+
+/// The CAs, for whoever issues certificates on this machine: root alone.
+fn authorities(master: &Master<'_>) -> Vec<Step> {
+    let secrets = master.secrets;
+    let all = [
+        ("cluster", master.ca, &secrets.ca_key),
+        ("etcd", secrets.etcd_ca.as_str(), &secrets.etcd_ca_key),
+        ("front-proxy", secrets.front_proxy_ca.as_str(), &secrets.front_proxy_ca_key),
+    ];
+    let files = all.into_iter().flat_map(|(name, certificate, key)| {
+        let path = |ending: &str| format!("/var/lib/kubernetes/authorities/{name}.{ending}");
+        [open(path("crt"), certificate, 0), private(path("key"), key.expose(), 0)]
+    });
+    files.collect()
+}
+
+fn api_server_files(master: &Master<'_>) -> Vec<Step> {
+    let (component, secrets) = (Component::ApiServer, master.secrets);
+    let (file, user) = (|name: &str| component.file(name), component.user());
+    vec![
+        open(file("ca.crt"), master.ca, user),
+        open(file("etcd-ca.crt"), &secrets.etcd_ca, user),
+        open(file("front-proxy-ca.crt"), &secrets.front_proxy_ca, user),
+        private(file("service-account.key"), secrets.service_account_key.expose(), user),
+        open(file("service-account.pub"), &secrets.service_account_public_key, user),
+        private_json(file("encryption.json"), &policies::encryption(&secrets.encryption_key), user),
+        private_json(file("authentication.json"), &policies::authentication(), user),
+        private_json(file("audit-policy.json"), &policies::audit(), user),
+    ]
+}
+
+fn controller_manager_files(master: &Master<'_>) -> Vec<Step> {
+    let (component, secrets) = (Component::ControllerManager, master.secrets);
+    let (file, user) = (|name: &str| component.file(name), component.user());
+    vec![
+        kubeconfig(component, "system:kube-controller-manager"),
+        open(file("ca.crt"), master.ca, user),
+        private(file("ca.key"), secrets.ca_key.expose(), user),
+        open(file("front-proxy-ca.crt"), &secrets.front_proxy_ca, user),
+        private(file("service-account.key"), secrets.service_account_key.expose(), user),
+    ]
+}
+
+/// A kubeconfig that names files: programs read those again when they change, so that a renewed certificate needs no restart
+/// (client-go, `transport/cert_rotation.go`).
+fn kubeconfig(component: Component, user: &str) -> Step {
+    let file = |name: &str| component.file(name);
+    let config =
+        super::cluster::kubeconfig(LOCAL_SERVER, &file("ca.crt"), user, &file("client.crt"), &file("client.key"));
+    private_json(file("kubeconfig.json"), &config, component.user())
+}
+
+fn steward() -> Value {
+    serde_json::json!({
+        "server": LOCAL_SERVER,
+        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "certificate": "/var/lib/kubernetes/steward/client.crt",
+        "key": "/var/lib/kubernetes/steward/client.key",
+        "objects": ADDONS,
+        "certificates": CERTIFICATES,
+        "approve": super::cluster::IDENTITIES.map(|identity| serde_json::json!({
+            "common_name": identity.common_name,
+            "organizations": identity.organizations,
+        })),
+        "ready": super::services::STEWARD_READY,
+    })
+}
+
+fn directory(path: String, owner: u32) -> Step {
+    Step::Directory { path, mode: 0o700, owner }
+}
+
+/// Of no secrecy, in a directory that only its owner enters.
+fn open(path: String, text: &str, owner: u32) -> Step {
+    Step::File { path, contents: text.as_bytes().to_vec(), mode: 0o644, owner }
+}
+
+fn private(path: String, text: &str, owner: u32) -> Step {
+    Step::File { path, contents: text.as_bytes().to_vec(), mode: 0o600, owner }
+}
+
+fn private_json(path: String, value: &Value, owner: u32) -> Step {
+    private(path, &format!("{value:#}\n"), owner)
+}

@@ -1,0 +1,86 @@
+//! Lists the objects that every kscratch cluster has (R8, R24): who may join and what it may do then, tokens, the masters' labels, DNS.
+use kscratch_metadata::BootstrapToken;
+use serde_json::{Value, json};
+
+use super::{Master, coredns};
+use crate::plan::cluster::ROUTES_GROUP;
+
+/// The group that bootstrap tokens belong to.
+const JOINERS: &str = "system:bootstrappers:kscratch:nodes";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// The objects, in files whose names order them.
+pub(super) fn objects(master: &Master<'_>) -> Vec<(&'static str, Value)> {
+    vec![
+        ("10-access", list(access())),
+        ("20-tokens", list(master.secrets.tokens.iter().map(token).collect())),
+        ("30-coredns", list(coredns::objects(master))),
+        ("40-node", list(vec![node(master)])),
+    ]
+}
+
+fn list(items: Vec<Value>) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+fn access() -> Vec<Value> {
+    let group = |name: &str| json!({ "apiGroup": RBAC, "kind": "Group", "name": name });
+    let user = |name: &str| json!({ "apiGroup": RBAC, "kind": "User", "name": name });
+    const REQUESTS: &str = "system:certificates.k8s.io:certificatesigningrequests";
+    vec![
+        binding("kscratch:join", "system:node-bootstrapper", group(JOINERS)),
+        binding("kscratch:join:approve", &format!("{REQUESTS}:nodeclient"), group(JOINERS)),
+        binding("kscratch:nodes:renew", &format!("{REQUESTS}:selfnodeclient"), group("system:nodes")),
+        binding("kscratch:admins", "cluster-admin", group("kubeadm:cluster-admins")),
+        // By this the API server may ask kubelets for logs and have them execute something; nothing else.
+        binding("kscratch:kubelets", "system:kubelet-api-admin", user("kube-apiserver-kubelet-client")),
+        json!({
+            "apiVersion": format!("{RBAC}/v1"),
+            "kind": "ClusterRole",
+            "metadata": { "name": ROUTES_GROUP },
+            "rules": [{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"] }],
+        }),
+        binding(ROUTES_GROUP, ROUTES_GROUP, group(ROUTES_GROUP)),
+    ]
+}
+
+fn binding(name: &str, role: &str, subject: Value) -> Value {
+    json!({
+        "apiVersion": format!("{RBAC}/v1"),
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": RBAC, "kind": "ClusterRole", "name": role },
+        "subjects": [subject],
+    })
+}
+
+/// A bootstrap token as the API server looks for it: a Secret named by the token's first part.
+fn token(token: &BootstrapToken) -> Value {
+    let (id, secret) = token.token.expose().split_once('.').unwrap_or_default();
+    let mut data = json!({
+        "token-id": id,
+        "token-secret": secret,
+        "usage-bootstrap-authentication": "true",
+        "usage-bootstrap-signing": "true",
+        "auth-extra-groups": JOINERS,
+    });
+    if let Some(expires) = &token.expires {
+        data["expiration"] = json!(expires);
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": format!("bootstrap-token-{id}"), "namespace": "kube-system" },
+        "type": "bootstrap.kubernetes.io/token",
+        "stringData": data,
+    })
+}
+
+/// A kubelet may not give itself this label (R25). The taint it registers with.
+fn node(master: &Master<'_>) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": master.name, "labels": { "node-role.kubernetes.io/control-plane": "" } },
+    })
+}

@@ -1,0 +1,198 @@
+//! The master's whole plan per Kubernetes minor, and every object in it held against Kubernetes' own types.
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use expect_test::expect_file;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kscratch_metadata::{RoleMetadata, parse};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{ADDONS, Component, Master, addons, certificates, pods};
+use crate::facts::{Facts, Link, Release};
+use crate::plan::{PlanError, Step, node};
+
+const CA: &str = include_str!("../../../metadata/tests/ca.pem");
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+const SECRETS: &str = "ca_key service_account_key etcd_ca_key front_proxy_ca_key";
+
+fn metadata(more: &str) -> RoleMetadata {
+    let keys: String = SECRETS.split(' ').map(|name| format!("{name} = '''\n{KEY}'''\n")).collect();
+    let text = format!(
+        "version = 1\nrole = \"master\"\n[cluster]\nname = \"lab\"\nendpoint = \"api.lab:8443\"\nca = '''\n{CA}'''\n\
+         [control_plane.secrets]\n{keys}etcd_ca = '''\n{CA}'''\nfront_proxy_ca = '''\n{CA}'''\n\
+         service_account_public_key = '''\n-----BEGIN PUBLIC KEY-----\nMAMCAQA=\n-----END PUBLIC KEY-----\n'''\n\
+         encryption_key = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\n\
+         tokens = [{{ token = \"abcdef.0123456789abcdef\", expires = \"2027-01-01T00:00:00Z\" }}]\n\
+         [node]\nname = \"m1\"\n{more}"
+    );
+    parse(&text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn facts(kubernetes: &str) -> Facts {
+    let link = Link {
+        mac: [0x52, 0x54, 0, 0, 0, 1],
+        mtu: 1500,
+        addresses: vec!["192.168.7.10/24".parse().unwrap()],
+        default_route: true,
+    };
+    let image = |name: &str, tag: &str| (name.to_owned(), format!("registry.k8s.io/{name}:{tag}"));
+    let tag = format!("v{kubernetes}");
+    Facts {
+        links: BTreeMap::from([("eth0".to_owned(), link)]),
+        release: Release {
+            kubernetes: kubernetes.to_owned(),
+            cri_dockerd: "0.4.3".to_owned(),
+            docker: "26.1.5+dfsg1-9".to_owned(),
+            kernel: "6.12.48+deb13-cloud-amd64".to_owned(),
+            kscratch: "0.1.0".to_owned(),
+            role: "master".to_owned(),
+            pause_image: "kscratch.local/pause:1".to_owned(),
+            images: BTreeMap::from([
+                image("etcd", "3.7.3-0"),
+                image("kube-apiserver", &tag),
+                image("kube-controller-manager", &tag),
+                image("kube-scheduler", &tag),
+                image("coredns", "v1.14.7"),
+            ]),
+        },
+        manifests: BTreeMap::new(),
+        machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        dns_servers: vec![Ipv4Addr::new(192, 168, 7, 1)],
+        dns_search: Vec::new(),
+        dhcp_hostname: None,
+        memory: 2 << 30,
+        joined: false,
+        pod_range: None,
+    }
+}
+
+/// Every file of a plan by path, private ones too.
+fn files(metadata: &RoleMetadata, facts: &Facts) -> BTreeMap<String, String> {
+    let plan = node(metadata, facts).unwrap();
+    let steps = plan.phases.into_iter().flat_map(|phase| phase.steps);
+    let file = |step| match step {
+        Step::File { path, contents, .. } => Some((path, String::from_utf8(contents).unwrap())),
+        _ => None,
+    };
+    steps.filter_map(file).collect()
+}
+
+/// The plan, and the private files that the plan's own text does not show and that hold no secret.
+fn whole(metadata: &RoleMetadata, facts: &Facts) -> String {
+    let mut text = node(metadata, facts).unwrap().to_string();
+    for (path, contents) in files(metadata, facts) {
+        let shown = ["/manifests/", "10-access", "30-coredns", "40-node"];
+        if path.ends_with(".json") && shown.iter().any(|part| path.contains(part)) {
+            text.push_str(&format!("--- {path}\n{contents}"));
+        }
+    }
+    text
+}
+
+#[test]
+fn a_master_of_each_kubernetes() {
+    for (version, minor) in [("1.34.4", "1.34"), ("1.35.4", "1.35"), ("1.36.3", "1.36"), ("1.37.2", "1.37")] {
+        let text = whole(&metadata(""), &facts(version));
+        expect_file![format!("{}/src/plan/golden/master-{minor}.txt", env!("CARGO_MANIFEST_DIR"))].assert_eq(&text);
+    }
+}
+
+/// Reads a value as a type of Kubernetes and writes it again: a field that the type does not have would be gone.
+#[track_caller]
+fn is<T: DeserializeOwned + Serialize>(value: &Value) {
+    let typed: T = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(&serde_json::to_value(&typed).unwrap(), value);
+}
+
+#[test]
+fn every_object_is_what_kubernetes_calls_so() {
+    let (metadata, facts) = (metadata(""), facts("1.37.2"));
+    let own = Ipv4Addr::new(192, 168, 7, 10);
+    let master = Master::of(&metadata, &facts.release.images, "m1", own, true).unwrap();
+    for component in Component::ALL {
+        is::<Pod>(&pods::pod(component, &master));
+    }
+    let lists = addons::objects(&master);
+    assert_eq!(lists.len(), 4);
+    for object in lists.iter().flat_map(|(_, list)| list["items"].as_array().unwrap()) {
+        match object["kind"].as_str().unwrap() {
+            "ClusterRole" => is::<ClusterRole>(object),
+            "ClusterRoleBinding" => is::<ClusterRoleBinding>(object),
+            "ConfigMap" => is::<ConfigMap>(object),
+            "Deployment" => is::<Deployment>(object),
+            "Node" => is::<Node>(object),
+            "Secret" => is::<Secret>(object),
+            "Service" => is::<Service>(object),
+            "ServiceAccount" => is::<ServiceAccount>(object),
+            other => panic!("{other} has no type here"),
+        }
+    }
+}
+
+#[test]
+fn three_masters_know_each_other() {
+    let more =
+        "[control_plane.etcd]\nmembers = { m1 = \"192.168.7.10\", m2 = \"192.168.7.11\", m3 = \"192.168.7.12\" }\n";
+    let (metadata, facts) = (metadata(more), facts("1.37.2"));
+    let etcd = &files(&metadata, &facts)["/run/kscratch/manifests/etcd.json"];
+    for part in [
+        "--initial-cluster=m1=https://192.168.7.10:2380,m2=https://192.168.7.11:2380,m3=https://192.168.7.12:2380",
+        "--listen-client-urls=https://127.0.0.1:2379,https://192.168.7.10:2379",
+        "--listen-peer-urls=https://192.168.7.10:2380",
+    ] {
+        assert!(etcd.contains(part), "{etcd}");
+    }
+    let mut elsewhere = facts.clone();
+    elsewhere.links.get_mut("eth0").unwrap().addresses = vec!["192.168.7.99/24".parse().unwrap()];
+    let error = node(&metadata, &elsewhere).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "control_plane.etcd.members gives m1 the address 192.168.7.10, but this machine has 192.168.7.99"
+    );
+}
+
+#[test]
+fn what_a_master_lacks() {
+    let mut facts = facts("1.37.2");
+    let bare = parse("version = 1\nrole = \"master\"\n").unwrap();
+    assert_eq!(node(&bare, &facts), Err(PlanError::NoIdentity));
+    facts.release.images.remove("etcd");
+    assert_eq!(node(&metadata(""), &facts), Err(PlanError::NoImage { component: "etcd" }));
+}
+
+#[test]
+fn names_and_addresses_of_the_api_server() {
+    let metadata = metadata("[control_plane]\nnames = [\"10.9.9.9\", \"k.example.org\"]\n");
+    let facts = facts("1.37.2");
+    let master = Master::of(&metadata, &facts.release.images, "m1", Ipv4Addr::new(192, 168, 7, 10), true).unwrap();
+    let wanted = certificates::wanted(&master);
+    let server = wanted["certificates"].as_array().unwrap().iter().find(|one| one["common_name"] == "kube-apiserver");
+    let server = server.unwrap();
+    assert_eq!(server["addresses"], serde_json::json!(["10.9.9.9", "10.96.0.1", "127.0.0.1", "192.168.7.10"]));
+    let names = server["dns_names"].to_string();
+    for name in ["api.lab", "k.example.org", "kubernetes.default.svc.cluster.local", "localhost", "\"m1\""] {
+        assert!(names.contains(name), "{names}");
+    }
+}
+
+#[test]
+fn secrets_stand_in_private_files_alone() {
+    let metadata = metadata("");
+    let plan = node(&metadata, &facts("1.37.2")).unwrap();
+    let text = format!("{plan}{plan:?}");
+    for secret in ["MAA=", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "0123456789abcdef\""] {
+        assert!(!text.contains(secret), "{text}");
+        for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
+            if let Step::File { path, contents, mode, .. } = step
+                && String::from_utf8_lossy(contents).contains(secret)
+            {
+                assert_eq!(*mode, 0o600, "{path}");
+            }
+        }
+    }
+    assert!(files(&metadata, &facts("1.37.2")).keys().any(|path| path.starts_with(ADDONS)));
+}

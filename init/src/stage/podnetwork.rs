@@ -1,0 +1,152 @@
+//! Gives pods their network once the cluster has said which addresses they have, which is long after the boot's phases.
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+use kscratch_metadata::RoleMetadata;
+
+use super::beside;
+use crate::apply::files;
+use crate::apply::steps::Machine;
+use crate::facts::Facts;
+use crate::log;
+use crate::plan::{self, cluster};
+use crate::run::inbox::{Message, Sender};
+use crate::supervise::Reason;
+use crate::sys::Sys;
+
+/// The service that finds the range out.
+const SERVICE: &str = "routes";
+
+/// What is needed to make the pods' network, and the range that it has now.
+struct PodNetwork {
+    sys: &'static dyn Sys,
+    root: &'static Path,
+    metadata: RoleMetadata,
+    facts: Facts,
+    sender: Sender,
+    range: Option<Ipv4Net>,
+}
+
+/// Has the event loop tell each time that there is a range. `known` is the one that cbr0 has already.
+pub fn watch(
+    sys: &'static dyn Sys,
+    root: &'static Path,
+    metadata: &RoleMetadata,
+    facts: &Facts,
+    known: Option<Ipv4Net>,
+    sender: &Sender,
+) {
+    let network = PodNetwork {
+        sys,
+        root,
+        metadata: metadata.clone(),
+        facts: facts.clone(),
+        sender: sender.clone(),
+        range: known,
+    };
+    let network = Arc::new(Mutex::new(network));
+    let told = move || {
+        let network = Arc::clone(&network);
+        // The loop must not wait for nft.
+        let begun = beside::start("pod-network", move || {
+            let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = network.take() {
+                log::line(format_args!("pod network: {error:#}"));
+                log::hint(
+                    "pods get no network until this is put right; the next start of the service `routes` tries again",
+                );
+            }
+        });
+        if let Err(error) = begun {
+            log::line(format_args!("pod network: {error:#}"));
+        }
+    };
+    sender.send(Message::Watch { name: SERVICE, told: Box::new(told) });
+}
+
+/// What a range that the cluster gives means for a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It has that one.
+    None,
+    /// It has none yet.
+    First,
+    /// Its pods have addresses of another one, which the cluster gave before: they must all be made anew.
+    Other(Ipv4Net),
+    /// The metadata says another one, and the cluster routes to the Node object's.
+    AgainstMetadata(Ipv4Net),
+}
+
+fn judge(metadata: &RoleMetadata, current: Option<Ipv4Net>, given: Ipv4Net) -> Change {
+    match (current, metadata.node.pod_range) {
+        (Some(current), _) if current == given => Change::None,
+        (Some(current), Some(_)) => Change::AgainstMetadata(current),
+        (Some(current), None) => Change::Other(current),
+        (None, _) => Change::First,
+    }
+}
+
+impl PodNetwork {
+    fn take(&mut self) -> Result<()> {
+        let path = cluster::POD_RANGE;
+        let text = fs::read_to_string(files::below(self.root, path)).with_context(|| format!("reading {path}"))?;
+        let Some(cluster) = &self.metadata.cluster else { return Ok(()) };
+        let given = cluster::read_pod_range(&text, cluster).map_err(anyhow::Error::msg)?;
+        match judge(&self.metadata, self.range, given) {
+            Change::None => {}
+            Change::First => {
+                let mut machine = Machine::new(self.sys, self.root, &self.facts.machine_id);
+                for phase in plan::pod_network(&self.metadata, &self.facts, given).phases {
+                    machine.phase(&phase)?;
+                }
+                log::line(format_args!("pods of this node: {given}"));
+                self.range = Some(given);
+            }
+            Change::Other(current) => {
+                log::line(format_args!(
+                    "the cluster gives this node {given} for its pods, which have addresses of {current}; the machine starts anew with it"
+                ));
+                files::file(self.root, plan::REMEMBERED_POD_RANGE, format!("{given}\n").as_bytes(), 0o644)?;
+                self.sender.send(Message::Stop(Reason::PodRange));
+            }
+            Change::AgainstMetadata(current) => {
+                log::line(format_args!(
+                    "node.pod_range is {current}, but the cluster routes {given} to this node: its pods are not reached from other nodes"
+                ));
+                log::hint(
+                    "delete the Node object (`kubectl delete node NAME`) and restart the machine, or remove node.pod_range",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::Ipv4Net;
+    use kscratch_metadata::RoleMetadata;
+
+    use super::{Change, judge};
+
+    #[test]
+    fn what_a_range_means() {
+        let range = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let (one, two) = (range("10.244.1.0/24"), range("10.244.2.0/24"));
+        let automatic = RoleMetadata::standalone();
+        let mut manual = RoleMetadata::standalone();
+        manual.node.pod_range = Some(one);
+        for (metadata, current, given, want) in [
+            (&automatic, None, one, Change::First),
+            (&automatic, Some(one), one, Change::None),
+            (&automatic, Some(one), two, Change::Other(one)),
+            (&manual, Some(one), one, Change::None),
+            (&manual, Some(one), two, Change::AgainstMetadata(one)),
+        ] {
+            assert_eq!(judge(metadata, current, given), want);
+        }
+    }
+}
