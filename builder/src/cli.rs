@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub mod cluster;
+
+use cluster::ClusterCommand;
+
 /// Build, look into, stamp and run bootable Kubernetes node images.
 #[derive(Debug, Parser)]
 #[command(name = "kscratch-image", version, propagate_version = true, max_term_width = 100)]
@@ -59,6 +63,9 @@ pub enum Command {
     Stamp(StampArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
+    /// A cluster's identity: settings, secrets, and what its machines are given of them
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Tell which declaration brought a file into the image, and from which package
     Why(WhyArgs),
     /// Print the JSON Schema of the role metadata

@@ -19,6 +19,8 @@ use crate::spec::{self, ImageSpec};
 use crate::store::Store;
 use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
 
+mod cluster;
+
 /// Does what the arguments say.
 ///
 /// # Errors
@@ -31,6 +33,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Inspect(args) => inspect(&args)?,
         Command::Stamp(args) => stamp(&args, console)?,
         Command::Run(args) => return run(&args, console),
+        Command::Cluster(command) => return cluster::execute(&command, console),
         Command::Why(args) => why(&args, console)?,
         Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(&kscratch_metadata::json_schema())?))?,
         Command::Completions { shell } => {

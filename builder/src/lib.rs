@@ -1,6 +1,7 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod console;
 pub mod debian;

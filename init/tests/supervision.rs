@@ -17,14 +17,14 @@ use kscratch_init::run::inbox::{self, Message, Sender};
 use kscratch_init::run::logs::Rotation;
 use kscratch_init::run::spawn::Spawner;
 use kscratch_init::stage::beside;
-use kscratch_init::supervise::Ending;
+use kscratch_init::supervise::{Ending, Reason};
 use kscratch_init::sys::{Linux, Sys as _};
 
 /// Nothing here takes longer, on a machine that has other things to do as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Case = (&'static str, fn());
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     ("a_killed_service_is_started_again", a_killed_service_is_started_again),
     ("readiness_over_a_unix_socket_and_http", readiness_over_a_unix_socket_and_http),
     ("logs_are_rotated", logs_are_rotated),
@@ -36,6 +36,7 @@ const CASES: [Case; 12] = [
     ("the_power_button_ends_the_loop", the_power_button_ends_the_loop),
     ("as_pid_1_orphans_are_reaped", as_pid_1_orphans_are_reaped),
     ("the_boot_goes_on_beside_the_loop", the_boot_goes_on_beside_the_loop),
+    ("who_watches_is_told_each_time", who_watches_is_told_each_time),
     ("cgroups_hold_services_and_containers_end_between", cgroups_hold_services_and_containers_end_between),
 ];
 
@@ -110,15 +111,32 @@ fn phases(late: Vec<Service>, sender: &Sender) {
             assert_eq!((ran.status, ran.text.as_str()), (Some(7), "said\n"));
         }
         say("fifty programs ended as they should");
+        if let Ready::File(_) = service.ready {
+            sender.send(watcher(service.name, sender.clone()));
+        }
         sender.send(Message::Service(service));
     }
     sender.send(Message::Booted);
+}
+
+/// Says when a service is ready, and ends it all the second time.
+fn watcher(name: &'static str, sender: Sender) -> Message {
+    let mut times = 0;
+    let told = move || {
+        times += 1;
+        say(&format!("told {times} times"));
+        if times == 2 {
+            sender.send(Message::Stop(Reason::PodRange));
+        }
+    };
+    Message::Watch { name, told: Box::new(told) }
 }
 
 fn read_service(value: &serde_json::Value) -> Service {
     let text = |key: &str| value[key].as_str().map(str::to_owned);
     let leak = |text: &serde_json::Value| -> &'static str { String::from(text.as_str().unwrap()).leak() };
     let ready = match (text("socket"), value["port"].as_u64()) {
+        _ if value["file"].is_string() => Ready::File(text("file").unwrap()),
         (Some(socket), _) => Ready::UnixSocket(socket),
         (None, Some(port)) => Ready::Http { port: port as u16, path: "/healthz".into() },
         (None, None) => Ready::UnixSocket("/nowhere".into()),
@@ -495,6 +513,25 @@ fn the_boot_goes_on_beside_the_loop() {
     ] {
         scene.line(start);
     }
+}
+
+fn who_watches_is_told_each_time() {
+    let mut scene = Scene::new();
+    let (file, wait) = (scene.path("ready"), scene.path("wait"));
+    // The file of an earlier start counts for nothing.
+    fs::write(&file, "").unwrap();
+    let script = format!("until [ -e {wait} ]; do sleep 0.01; done; echo > {file}; sleep 60");
+    let late = vec![with(shell("a", &script), serde_json::json!({"file": file}))];
+    scene.start_with_late(Command::new(own_program()), Vec::new(), late);
+    let pid = scene.started("a");
+    wait_until("the old file is gone", || !Path::new(&file).exists());
+    fs::write(wait, "").unwrap();
+    scene.line("told 1 times");
+    kill(pid, rustix::process::Signal::KILL);
+    scene.line("told 2 times");
+    let (status, lines) = scene.end();
+    assert_eq!(status, 10);
+    assert!(lines.iter().any(|line| line.contains("the node has another pod range now")), "{lines:?}");
 }
 
 fn cgroups_hold_services_and_containers_end_between() {

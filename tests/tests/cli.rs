@@ -32,10 +32,22 @@ fn check_refusal(files: &[(&str, &str)], args: &[&str], code: i32, want: &Expect
 
 #[test]
 fn help_reads_well() {
-    for command in ["", "build", "lock", "config", "inspect", "stamp", "run", "why", "schema", "completions", "man"] {
+    let cluster = [
+        "cluster",
+        "cluster new",
+        "cluster metadata",
+        "cluster token",
+        "cluster token create",
+        "cluster token list",
+        "cluster kubeconfig",
+        "cluster check",
+    ];
+    let others = ["", "build", "lock", "config", "inspect", "stamp", "run", "why", "schema", "completions", "man"];
+    for command in others.into_iter().chain(cluster) {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let said = said(&[], &args).succeeded();
         let name = if command.is_empty() { "kscratch-image" } else { command };
+        let name = name.replace(' ', "-");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/help/{name}.txt"));
         expect_file![file].assert_eq(&said.stdout);
         assert_eq!(said.stderr, "");
@@ -316,6 +328,44 @@ fn bad_metadata_is_refused_with_line_field_and_fix() {
               because: role.toml:4:13: node.pod_range: "10.244.3.0/99" is no ADDRESS/PREFIX; write it like 10.244.0.0/16
         "#]],
     );
+}
+
+#[test]
+fn a_cluster_is_made_once_and_feeds_its_machines() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = |args: &[&str]| kscratch(folder.path(), [&["cluster"], args].concat(), SHORT);
+    let made = cluster(&["new", "lab", "--endpoint", "192.168.7.10"]).succeeded();
+    expect![[r#""#]].assert_eq(&made.stderr);
+    assert_eq!(made.stdout, "");
+    let again = cluster(&["new", "lab", "--endpoint", "192.168.7.10"]);
+    assert_eq!(again.code, 1);
+    expect![[r#""#]].assert_eq(&again.stderr);
+    let node = cluster(&["metadata", "lab", "--node", "n1", "--role", "node"]).succeeded().stdout;
+    assert!(node.contains("[join]") && !node.contains("PRIVATE KEY"), "{node}");
+    cluster(&["metadata", "lab", "--node", "m1", "--role", "master", "-o", "m1.toml", "--secrets", "s.toml"])
+        .succeeded();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(!read("m1.toml").contains("PRIVATE KEY") && read("s.toml").contains("PRIVATE KEY"));
+    let token = cluster(&["token", "create", "lab"]).succeeded();
+    assert_eq!(token.stdout.len(), 24, "{}", token.stdout);
+    let list = cluster(&["token", "list", "lab"]).succeeded().stdout;
+    assert!(list.contains(token.stdout.trim()) && list.lines().count() == 3, "{list}");
+    cluster(&["kubeconfig", "lab"]).succeeded();
+    let secrets = folder.path().join("lab/secrets");
+    fs::copy(secrets.join("etcd-ca.key"), secrets.join("ca.key")).unwrap();
+    let check = cluster(&["check", "lab"]);
+    assert!(check.code == 1 && check.stdout.contains("failed           keys fit"), "{}", check.stdout);
+}
+
+#[test]
+fn bad_clusters_are_refused() {
+    check_refusal(&[], &["cluster", "check", "lab"], 1, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "check", "../lab"], 1, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "new", "lab", "--endpoint", "a:0"], 1, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "new", "lab", "--endpoint", "a", "--token-expires", "1y"], 1, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "metadata", "lab"], 2, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "metadata", "lab", "--all", "a.toml"], 2, &expect![[r#""#]]);
+    check_refusal(&[], &["cluster", "metadata", "lab", "--node", "n1"], 2, &expect![[r#""#]]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What can be wrong with certificates, keys, requests and tokens, in words that show no secret.
-use crate::OffsetDateTime;
+use crate::{OffsetDateTime, moment};
 
 /// Why something could not be made or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum Error {
         why: String,
     },
     /// The authority is no longer valid.
-    #[error("the authority {name} has ended on {ended}")]
+    #[error("the authority {name} has ended on {}", moment(*.ended))]
     Ended {
         /// Common name of the authority.
         name: String,

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use crate::certificate::Facts;
-use crate::{Certificate, Duration, Key, OffsetDateTime, Wanted};
+use crate::{Certificate, Duration, Key, OffsetDateTime, Wanted, moment};
 
 /// What becomes of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +59,10 @@ fn fault(
     says(facts, wanted)?;
     let now = authority.counted_from(now);
     if now < facts.not_before {
-        return Err(format!("it is valid only from {} on", facts.not_before));
+        return Err(format!("it is valid only from {} on", moment(facts.not_before)));
     }
     if now > facts.not_after {
-        return Err(format!("it has ended on {}", facts.not_after));
+        return Err(format!("it has ended on {}", moment(facts.not_after)));
     }
     let life = Duration::days(wanted.days.into()).min(facts.not_after - facts.not_before);
     let left = facts.not_after - now;

@@ -1,0 +1,153 @@
+//! The arguments of `kscratch-image cluster`.
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+
+use super::Role;
+
+/// The commands of a cluster's identity.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a cluster's identity: the folder NAME with settings, authorities, keys, a join token and kubeconfigs
+    New(NewArgs),
+    /// Write the role metadata of a machine, with just the secrets that its role needs
+    Metadata(MetadataArgs),
+    /// Tokens with which machines may join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make the kubeconfigs anew, good for a year
+    Kubeconfig(ClusterArgs),
+    /// Hold a cluster's folder against a table of rules, and ask its endpoint
+    Check(ClusterArgs),
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArgs {
+    /// Name of the cluster
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Folder that holds the cluster's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
+}
+
+/// How pods of different nodes reach one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A route per node; the nodes are on one link
+    Routed,
+    /// VXLAN; wherever the nodes reach one another
+    Overlay,
+}
+
+/// `cluster new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Where its API server is reached: a master's address, or a name or address that leads to the masters
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub endpoint: String,
+    /// Addresses of all pods, cut into one /24 per node
+    #[arg(long, value_name = "RANGE", default_value_t = kscratch_metadata::DEFAULT_POD_RANGE.to_string())]
+    pub pod_range: String,
+    /// Addresses of services
+    #[arg(long, value_name = "RANGE", default_value_t = kscratch_metadata::DEFAULT_SERVICE_RANGE.to_string())]
+    pub service_range: String,
+    /// DNS domain of services
+    #[arg(long, value_name = "DOMAIN", default_value = kscratch_metadata::DEFAULT_DNS_DOMAIN)]
+    pub dns_domain: String,
+    /// How pods of different nodes reach one another
+    #[arg(long, value_enum, default_value_t = Mode::Routed)]
+    pub mode: Mode,
+    /// How long the first join token is good: 24h, 30d, never, ...
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub token_expires: String,
+}
+
+/// `cluster metadata`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["node", "all"])))]
+pub struct MetadataArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Name of the machine as a node
+    #[arg(long, value_name = "NODE", requires = "role")]
+    pub node: Option<String>,
+    /// What the machine is
+    #[arg(long, value_enum)]
+    pub role: Option<Role>,
+    /// Its fixed address with the prefix length of its network [default: DHCP]
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub address: Option<String>,
+    /// Its default gateway
+    #[arg(long, value_name = "IP")]
+    pub gateway: Option<String>,
+    /// The one link that it uses [default: every link]
+    #[arg(long, value_name = "NAME|MAC")]
+    pub interface: Option<String>,
+    /// A name server (repeatable) [default: those that DHCP names]
+    #[arg(long, value_name = "IP")]
+    pub dns_server: Vec<String>,
+    /// Addresses of its pods [default: the control plane gives them]
+    #[arg(long, value_name = "RANGE")]
+    pub pod_range: Option<String>,
+    /// A label of the node (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// A taint of the node (repeatable)
+    #[arg(long, value_name = "KEY[=VALUE]:EFFECT")]
+    pub taint: Vec<String>,
+    /// Master: run ordinary pods too
+    #[arg(long)]
+    pub schedule_pods: bool,
+    /// Master: a further name or address of the API server (repeatable)
+    #[arg(long, value_name = "HOST")]
+    pub api_name: Vec<String>,
+    /// Master: one of the masters that begin the cluster, this one among them (repeatable) [default: this one alone]
+    #[arg(long, value_name = "NODE=IP")]
+    pub etcd_member: Vec<String>,
+    /// Write the metadata of every machine in this list, into the folder that --output names
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "output",
+        conflicts_with_all = [
+            "role", "address", "gateway", "interface", "dns_server", "pod_range", "label", "taint", "schedule_pods",
+            "api_name", "etcd_member", "secrets",
+        ]
+    )]
+    pub all: Option<PathBuf>,
+    /// File to write; with --all, the folder [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write the secrets into a file of their own
+    #[arg(long, value_name = "FILE", requires = "output")]
+    pub secrets: Option<PathBuf>,
+}
+
+/// `cluster token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it
+    Create(TokenCreateArgs),
+    /// Print all tokens with their ends
+    List(ClusterArgs),
+}
+
+/// `cluster token create`.
+#[derive(Debug, Args)]
+pub struct TokenCreateArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// How long it is good: 90m, 24h, 30d, never
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub expires: String,
+    /// Print the Secret that a running cluster knows it by, for `kubectl apply -f -`
+    #[arg(long)]
+    pub manifest: bool,
+}

@@ -1,0 +1,17 @@
+//! A cluster's identity: a folder with its settings and secrets, and what machines and people are given out of it.
+//!
+//! ```text
+//! NAME/
+//!   cluster.toml               settings; no secret
+//!   admin.kubeconfig           for people: the group kubeadm:cluster-admins, which RBAC binds
+//!   super-admin.kubeconfig     the group system:masters, which no RBAC can bind or refuse
+//!   secrets/                   everything that a master is given, and tokens.toml
+//! ```
+pub mod check;
+pub mod folder;
+pub mod kubeconfigs;
+pub mod machines;
+pub mod metadata;
+pub mod new;
+pub mod settings;
+pub mod token;

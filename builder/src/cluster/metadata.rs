@@ -1,0 +1,306 @@
+//! Renders the role metadata of one machine out of a cluster's folder, with the secrets that its role needs and no other.
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kscratch_pki::{Authority, OffsetDateTime, moment};
+use serde::{Deserialize, Serialize};
+
+use super::folder::{
+    AuthorityFiles, CLUSTER_CA, ENCRYPTION_KEY, ETCD_CA, FRONT_PROXY_CA, Folder, SERVICE_ACCOUNT_KEY,
+    SERVICE_ACCOUNT_PUBLIC_KEY,
+};
+use super::settings::told;
+use super::token;
+use crate::console::Hint;
+
+/// What is said about one machine; everything but name and role may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Name of the node.
+    pub name: String,
+    /// `node` or `master`.
+    pub role: String,
+    /// Hardware address of one of its links, to tell it by.
+    pub mac: Option<String>,
+    /// Serial number in its SMBIOS tables, to tell it by.
+    pub serial: Option<String>,
+    /// UUID in its SMBIOS tables, to tell it by.
+    pub uuid: Option<String>,
+    /// The one link to use, by name or hardware address.
+    pub interface: Option<String>,
+    /// Fixed address with prefix length; without it, DHCP.
+    pub address: Option<String>,
+    /// Default gateway beside a fixed address.
+    pub gateway: Option<String>,
+    /// Name servers.
+    #[serde(default)]
+    pub dns_servers: Vec<String>,
+    /// Addresses of its pods (manual mode).
+    pub pod_range: Option<String>,
+    /// Labels of the node.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the node.
+    #[serde(default)]
+    pub taints: Vec<String>,
+    /// Master: run ordinary pods too.
+    #[serde(default)]
+    pub schedule_pods: bool,
+    /// Master: further names and addresses of the API server.
+    #[serde(default)]
+    pub api_names: Vec<String>,
+}
+
+/// Names and addresses of the masters that begin the cluster; empty for a single one.
+pub type Members = BTreeMap<String, String>;
+
+/// A machine's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// `role.toml`.
+    pub role: String,
+    /// `secrets.toml`; `None` where the secrets stand in `role`.
+    pub secrets: Option<String>,
+    /// Until when a node can join with it; `None` for masters, and where it has no end.
+    pub joins_until: Option<OffsetDateTime>,
+}
+
+#[derive(Serialize)]
+struct Role<'a> {
+    version: u32,
+    role: &'a str,
+    cluster: Cluster<'a>,
+    node: Node<'a>,
+    network: Network<'a>,
+    #[serde(flatten)]
+    secret: Secrets,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_plane: Option<ControlPlane<'a>>,
+}
+
+#[derive(Serialize)]
+struct Cluster<'a> {
+    name: &'a str,
+    endpoint: &'a str,
+    pod_range: &'a str,
+    service_range: &'a str,
+    dns_domain: &'a str,
+    ca: String,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_range: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    taints: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Network<'a> {
+    mode: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    dns_servers: &'a [String],
+    #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
+    fixed: Option<Static<'a>>,
+}
+
+#[derive(Serialize)]
+struct Static<'a> {
+    address: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ControlPlane<'a> {
+    schedule_pods: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    names: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd: Option<Etcd<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<MasterSecrets>,
+}
+
+#[derive(Serialize)]
+struct Etcd<'a> {
+    members: &'a Members,
+}
+
+/// What only some may read: of a node the token alone.
+#[derive(Default, Serialize)]
+struct Secrets {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join: Option<Join>,
+}
+
+#[derive(Serialize)]
+struct Join {
+    token: String,
+}
+
+#[derive(Serialize)]
+struct MasterSecrets {
+    encryption_key: String,
+    ca_key: String,
+    etcd_ca: String,
+    etcd_ca_key: String,
+    front_proxy_ca: String,
+    front_proxy_ca_key: String,
+    service_account_key: String,
+    service_account_public_key: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tokens: Vec<Token>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+}
+
+/// secrets.toml.
+#[derive(Serialize)]
+struct Apart {
+    version: u32,
+    #[serde(flatten)]
+    secret: Secrets,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_plane: Option<ApartControlPlane>,
+}
+
+#[derive(Serialize)]
+struct ApartControlPlane {
+    secrets: MasterSecrets,
+}
+
+/// Renders a machine's metadata; `apart` puts its secrets into a text of their own. `prefix` as of [`told`].
+///
+/// # Errors
+/// Init would refuse it, the folder has no token that is still good, or cannot be read.
+pub fn render(
+    folder: &Folder,
+    machine: &Machine,
+    members: &Members,
+    apart: bool,
+    prefix: &str,
+    now: OffsetDateTime,
+) -> Result<Rendered> {
+    let settings = &folder.settings;
+    let mut role = Role {
+        version: 1,
+        role: &machine.role,
+        cluster: Cluster {
+            name: &settings.name,
+            endpoint: &settings.endpoint,
+            pod_range: &settings.pod_range,
+            service_range: &settings.service_range,
+            dns_domain: &settings.dns_domain,
+            ca: folder.text(CLUSTER_CA.certificate)?,
+        },
+        node: Node {
+            name: &machine.name,
+            pod_range: machine.pod_range.as_deref(),
+            taints: &machine.taints,
+            labels: &machine.labels,
+        },
+        network: network(machine, &settings.mode, prefix)?,
+        secret: Secrets::default(),
+        control_plane: None,
+    };
+    let mut aside = Apart { version: 1, secret: Secrets::default(), control_plane: None };
+    let mut joins_until = None;
+    if machine.role == "master" {
+        let secrets = master_secrets(folder, now)?;
+        let etcd = (!members.is_empty()).then_some(Etcd { members });
+        let (here, there) = if apart { (None, Some(secrets)) } else { (Some(secrets), None) };
+        let names = machine.api_names.as_slice();
+        role.control_plane = Some(ControlPlane { schedule_pods: machine.schedule_pods, names, etcd, secrets: here });
+        aside.control_plane = there.map(|secrets| ApartControlPlane { secrets });
+    } else {
+        if machine.schedule_pods || !machine.api_names.is_empty() {
+            bail!(
+                "{prefix}{} is for masters only",
+                word(prefix, if machine.schedule_pods { "schedule-pods" } else { "api-name" })
+            );
+        }
+        let tokens = token::read(folder)?;
+        let kept = token::longest(&tokens, now).ok_or_else(|| no_token(&settings.name))?;
+        joins_until = kept.expires;
+        let secret = if apart { &mut aside.secret } else { &mut role.secret };
+        secret.join = Some(Join { token: kept.token.expose().to_owned() });
+    }
+    let rendered = Rendered {
+        role: toml::to_string_pretty(&role)?,
+        secrets: if apart { Some(toml::to_string_pretty(&aside)?) } else { None },
+        joins_until,
+    };
+    // Nothing is given out that the machine would refuse.
+    let read = match &rendered.secrets {
+        Some(secrets) => kscratch_metadata::parse_with_secrets(&rendered.role, secrets),
+        None => kscratch_metadata::parse(&rendered.role),
+    };
+    read.map_err(|errors| told(&errors, prefix))?;
+    Ok(rendered)
+}
+
+/// An option's name, or the key of a file where there is no prefix.
+fn word(prefix: &str, option: &str) -> String {
+    if prefix.is_empty() { option.replace('-', "_") } else { option.to_owned() }
+}
+
+fn network<'a>(machine: &'a Machine, mode: &'a str, prefix: &str) -> Result<Network<'a>> {
+    let gateway = machine.gateway.as_deref();
+    let fixed = machine.address.as_deref().map(|address| Static { address, gateway });
+    if fixed.is_none() && gateway.is_some() {
+        bail!("{prefix}gateway goes with {prefix}address; with DHCP the server names the gateway");
+    }
+    // A fixed address belongs to one link: where none is named, to the one that the machine is told by.
+    let interface = machine.interface.as_deref().or(fixed.as_ref().and(machine.mac.as_deref()));
+    Ok(Network { mode, interface, dns_servers: &machine.dns_servers, fixed })
+}
+
+fn no_token(name: &str) -> anyhow::Error {
+    anyhow!("{name} has no join token that is still good")
+        .context(Hint(format!("kscratch-image cluster token create {name}")))
+}
+
+/// Reads an authority's two texts; a pair that does not belong together is told here and not by the first machine that fails.
+fn authority(folder: &Folder, files: AuthorityFiles) -> Result<(String, String)> {
+    let (certificate, key) = (folder.text(files.certificate)?, folder.text(files.key)?);
+    Authority::parse(&certificate, &key).with_context(|| {
+        let (certificate, key) = (folder.file(files.certificate), folder.file(files.key));
+        format!("reading {} and {}", certificate.display(), key.display())
+    })?;
+    Ok((certificate, key))
+}
+
+fn master_secrets(folder: &Folder, now: OffsetDateTime) -> Result<MasterSecrets> {
+    let (_, ca_key) = authority(folder, CLUSTER_CA)?;
+    let (etcd_ca, etcd_ca_key) = authority(folder, ETCD_CA)?;
+    let (front_proxy_ca, front_proxy_ca_key) = authority(folder, FRONT_PROXY_CA)?;
+    let mut tokens = Vec::new();
+    for kept in token::read(folder)?.iter().filter(|kept| kept.good(now)) {
+        let expires = kept.expires.map(moment);
+        tokens.push(Token { token: kept.token.expose().to_owned(), expires });
+    }
+    Ok(MasterSecrets {
+        encryption_key: folder.text(ENCRYPTION_KEY)?.trim_end().to_owned(),
+        ca_key,
+        etcd_ca,
+        etcd_ca_key,
+        front_proxy_ca,
+        front_proxy_ca_key,
+        service_account_key: folder.text(SERVICE_ACCOUNT_KEY)?,
+        service_account_public_key: folder.text(SERVICE_ACCOUNT_PUBLIC_KEY)?,
+        tokens,
+    })
+}

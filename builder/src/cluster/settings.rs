@@ -1,0 +1,128 @@
+//! cluster.toml: what all machines of a cluster are told alike, held against the rules of the role metadata.
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use kscratch_metadata::{Endpoint, Errors, RoleMetadata};
+use serde::{Deserialize, Serialize};
+
+/// The version of cluster.toml that this program reads and writes.
+pub const VERSION: u32 = 1;
+
+/// What all machines of a cluster are told alike. No secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Name of the cluster, as it stands in kubeconfigs.
+    pub name: String,
+    /// API server, `HOST:PORT`.
+    pub endpoint: String,
+    /// Addresses of all pods.
+    pub pod_range: String,
+    /// Addresses of services.
+    pub service_range: String,
+    /// DNS domain of services.
+    pub dns_domain: String,
+    /// `routed` or `overlay`.
+    pub mode: String,
+}
+
+impl Settings {
+    /// Reads a cluster.toml and holds it against the rules.
+    ///
+    /// # Errors
+    /// It cannot be read, is no TOML, or breaks a rule.
+    pub fn read(path: &Path) -> Result<Settings> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let settings: Settings = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        if settings.version != VERSION {
+            let what = format!("it has version {}, this program knows version {VERSION}", settings.version);
+            return Err(anyhow!(what).context(format!("reading {}", path.display())));
+        }
+        settings.check("").with_context(|| format!("reading {}", path.display()))?;
+        Ok(settings)
+    }
+
+    /// The settings again with the endpoint's port written out, if they break no rule of the role metadata. `prefix` is what a field's name
+    /// has before it in the user's words, e.g. `--`.
+    ///
+    /// # Errors
+    /// What is wrong, a line each.
+    pub fn checked(mut self, prefix: &str) -> Result<Settings> {
+        self.endpoint = self.check(prefix)?.to_string();
+        Ok(self)
+    }
+
+    fn check(&self, prefix: &str) -> Result<Endpoint> {
+        // The parser that the machines have is the judge; a master without secrets needs no more than this.
+        let mut text = String::from("version = 1\nrole = \"master\"\n[cluster]\n");
+        for (key, value) in [
+            ("name", &self.name),
+            ("endpoint", &self.endpoint),
+            ("pod_range", &self.pod_range),
+            ("service_range", &self.service_range),
+            ("dns_domain", &self.dns_domain),
+        ] {
+            let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
+        }
+        let _ = writeln!(text, "[network]\nmode = {}", toml::Value::String(self.mode.clone()));
+        let metadata = kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
+        endpoint(&metadata)
+    }
+
+    /// `https://HOST:PORT`.
+    pub fn server(&self) -> String {
+        format!("https://{}", self.endpoint)
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        format!(
+            "endpoint {}, pods {}, services {}, {}, {}",
+            self.endpoint, self.pod_range, self.service_range, self.dns_domain, self.mode
+        )
+    }
+}
+
+fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
+    let cluster = metadata.cluster.as_ref();
+    cluster.and_then(|cluster| cluster.endpoint.clone()).context("the settings name no endpoint")
+}
+
+/// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
+const WORDS: [(&str, &str); 16] = [
+    ("cluster.name", "name"),
+    ("cluster.endpoint", "endpoint"),
+    ("cluster.pod_range", "pod-range"),
+    ("cluster.service_range", "service-range"),
+    ("cluster.dns_domain", "dns-domain"),
+    ("node.name", "node"),
+    ("node.pod_range", "pod-range"),
+    ("node.labels", "label"),
+    ("node.taints", "taint"),
+    ("network.mode", "mode"),
+    ("network.interface", "interface"),
+    ("network.static.address", "address"),
+    ("network.static.gateway", "gateway"),
+    ("network.dns_servers", "dns-server"),
+    ("control_plane.names", "api-name"),
+    ("control_plane.etcd.members", "etcd-member"),
+];
+
+/// What the parser found, in the user's words: options with `--` before them, or the keys of a file.
+pub fn told(errors: &Errors, prefix: &str) -> anyhow::Error {
+    let mut lines = Vec::new();
+    for problem in errors.problems() {
+        let field = problem.field.split('[').next().unwrap_or_default();
+        let known = WORDS.iter().find(|(known, _)| field == *known || field.starts_with(&format!("{known}.")));
+        let word = match known {
+            Some((_, word)) if prefix.is_empty() => word.replace('-', "_"),
+            Some((_, word)) => format!("{prefix}{word}"),
+            None => problem.field.clone(),
+        };
+        lines.push(format!("{word}: {}; {}", problem.what, problem.fix));
+    }
+    anyhow!(lines.join("\n"))
+}

@@ -1,0 +1,159 @@
+//! `kscratch-image cluster`: arguments become calls of `cluster`, and their answers text.
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use kscratch_pki::{OffsetDateTime, moment};
+
+use super::print;
+use crate::cli::cluster::{ClusterArgs, ClusterCommand, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs};
+use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
+use crate::cluster::metadata::{Machine, Members, Rendered, render};
+use crate::cluster::settings::{Settings, VERSION};
+use crate::cluster::token::{self, Lapse};
+use crate::cluster::{check, kubeconfigs, machines, new};
+use crate::console::{Console, Hint};
+
+/// Does what the arguments say.
+pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<ExitCode> {
+    // Asked once, at the edge of the program.
+    let now = OffsetDateTime::now_utc();
+    match command {
+        ClusterCommand::New(args) => make(args, now, console)?,
+        ClusterCommand::Metadata(args) => metadata(args, now, console)?,
+        ClusterCommand::Token(TokenCommand::Create(args)) => token_create(args, now, console)?,
+        ClusterCommand::Token(TokenCommand::List(args)) => print(&token::table(&token::read(&open(args)?)?, now))?,
+        ClusterCommand::Kubeconfig(args) => {
+            let folder = open(args)?;
+            kubeconfigs::renew(&folder, now)?;
+            for file in [ADMIN, SUPER_ADMIN] {
+                console.say(format_args!("{} is good for a year", folder.file(file).display()));
+            }
+        }
+        ClusterCommand::Check(args) => {
+            let report = check::cluster(&open(args)?, now);
+            print(&report.table)?;
+            if report.failed > 0 {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(args: &ClusterArgs) -> Result<Folder> {
+    name(&args.name)?;
+    Folder::open(&args.folder, &args.name)
+}
+
+/// A cluster's name is its folder's too.
+fn name(name: &str) -> Result<()> {
+    if kscratch_metadata::is_node_name(name) {
+        return Ok(());
+    }
+    let hint = "use lower case letters, digits, `-` and `.`; --folder DIR names the folder that holds the cluster's";
+    Err(anyhow!("{name:?} is no name of a cluster").context(Hint(hint.into())))
+}
+
+fn lapse(text: &str, option: &str) -> Result<Lapse> {
+    text.parse().map_err(|error: String| anyhow!("{option}: {error}"))
+}
+
+fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
+    name(&args.cluster.name)?;
+    let lapse = lapse(&args.token_expires, "--token-expires")?;
+    let settings = Settings {
+        version: VERSION,
+        name: args.cluster.name.clone(),
+        endpoint: args.endpoint.clone(),
+        pod_range: args.pod_range.clone(),
+        service_range: args.service_range.clone(),
+        dns_domain: args.dns_domain.clone(),
+        mode: match args.mode {
+            Mode::Routed => "routed".to_owned(),
+            Mode::Overlay => "overlay".to_owned(),
+        },
+    };
+    let settings = settings.checked("--")?;
+    let folder = new::new(&args.cluster.folder, &settings, lapse, now)?;
+    let (name, path) = (&settings.name, folder.path().display());
+    console.say(format_args!("made the cluster {name} in {path}: {}", settings.summary()));
+    console.say(format_args!("keep {path}/secrets to yourself: who reads it owns the cluster"));
+    console.say("next:");
+    console.say(format_args!("  kscratch-image cluster metadata {name} --node m1 --role master --output m1.toml"));
+    console.say(format_args!("  kscratch-image cluster metadata {name} --node n1 --role node --output n1.toml"));
+    console.say(format_args!("  kubectl --kubeconfig {path}/{ADMIN} get nodes"));
+    Ok(())
+}
+
+fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
+    let folder = open(&args.cluster)?;
+    if let (Some(list), Some(output)) = (&args.all, &args.output) {
+        let all = machines::write_all(&folder, list, output, now)?;
+        for (path, rendered) in &all {
+            console.say(format_args!("{}{}", path.display(), joins(rendered)));
+        }
+        return Ok(());
+    }
+    // One of the two is required by the command line.
+    let (Some(node), Some(role)) = (&args.node, args.role) else {
+        return Err(anyhow!("--node and --role are missing"));
+    };
+    let machine = Machine {
+        name: node.clone(),
+        role: role.as_str().to_owned(),
+        interface: args.interface.clone(),
+        address: args.address.clone(),
+        gateway: args.gateway.clone(),
+        dns_servers: args.dns_server.clone(),
+        pod_range: args.pod_range.clone(),
+        labels: assignments(&args.label, "--label", "KEY=VALUE")?,
+        taints: args.taint.clone(),
+        schedule_pods: args.schedule_pods,
+        api_names: args.api_name.clone(),
+        ..Machine::default()
+    };
+    let members: Members = assignments(&args.etcd_member, "--etcd-member", "NODE=IP")?;
+    let rendered = render(&folder, &machine, &members, args.secrets.is_some(), "--", now)?;
+    let Some(output) = &args.output else { return print(&rendered.role) };
+    // Secrets first: metadata without them is refused by init, secrets without metadata are not looked at.
+    match (&args.secrets, &rendered.secrets) {
+        (Some(path), Some(secrets)) => {
+            write_private(path, secrets)?;
+            write_open(output, &rendered.role)?;
+        }
+        _ => write_private(output, &rendered.role)?,
+    }
+    console.say(format_args!("{}{}", output.display(), joins(&rendered)));
+    Ok(())
+}
+
+/// What is to be known of a metadata file besides its name.
+fn joins(rendered: &Rendered) -> String {
+    rendered.joins_until.map_or(String::new(), |end| format!(": the machine can join until {}", moment(end)))
+}
+
+fn assignments<T: FromIterator<(String, String)>>(texts: &[String], option: &str, shape: &str) -> Result<T> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').ok_or_else(|| anyhow!("{option}: `{text}` is not {shape}"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn token_create(args: &TokenCreateArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
+    let lapse = lapse(&args.expires, "--expires")?;
+    let folder = open(&args.cluster)?;
+    let kept = token::create(&folder, lapse, now)?;
+    if args.manifest {
+        return print(&token::secret(&kept)?);
+    }
+    print(&format!("{}\n", kept.token.expose()))?;
+    let admin = folder.file(ADMIN);
+    console.say("masters know it with their next metadata; one for a cluster that runs:");
+    console.say(format_args!(
+        "  kscratch-image cluster token create {} --manifest | kubectl --kubeconfig {} apply -f -",
+        args.cluster.name,
+        admin.display()
+    ));
+    Ok(())
+}
