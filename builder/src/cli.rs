@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub mod cluster;
+pub mod machines;
 
 use cluster::ClusterCommand;
 
@@ -63,7 +64,7 @@ pub enum Command {
     Stamp(StampArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
-    /// A cluster's identity: settings, secrets, and what its machines are given of them
+    /// A cluster: its identity, what its machines are given of it, and machines in QEMU
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Tell which declaration brought a file into the image, and from which package

@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
 
 mod cluster;
+mod machines;
 
 /// Does what the arguments say.
 ///

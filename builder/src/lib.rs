@@ -30,5 +30,6 @@ pub mod store;
 pub mod tree;
 pub mod uki;
 pub mod unpack;
+pub mod vmcluster;
 pub mod why;
 pub mod write;

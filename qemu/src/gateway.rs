@@ -49,6 +49,7 @@ pub struct MachineForward {
 #[derive(Debug)]
 pub struct RunningGateway {
     forwards: Vec<MachineForward>,
+    socket: PathBuf,
     // The conversation ends before the process, which `child` kills when dropped.
     _qmp: Qmp,
     child: Child,
@@ -83,7 +84,7 @@ impl Gateway {
         let mut qmp = opening::talk("gateway", &socket, &child, Instant::now())?;
         let taken = opening::forwards(&mut qmp).map_err(|error| opening::refusal("gateway", &child, error))?;
         let forwards = taken.into_iter().map(|Taken { host, address, port }| MachineForward { host, address, port });
-        Ok(RunningGateway { forwards: forwards.collect(), _qmp: qmp, child })
+        Ok(RunningGateway { forwards: forwards.collect(), socket, _qmp: qmp, child })
     }
 
     fn arguments(&self, plug: &Path, socket: &Path, data: &[PathBuf]) -> Vec<OsString> {
@@ -137,6 +138,14 @@ impl RunningGateway {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.child.pid()
+    }
+}
+
+impl Drop for RunningGateway {
+    fn drop(&mut self) {
+        // Killed, it does not tidy up itself.
+        self.child.kill();
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 

@@ -173,6 +173,7 @@ fn the_gateway_leads_from_a_port_of_this_host_to_a_machine() {
     let pid = running.pid();
     assert!(running.status().is_none());
     drop(running);
+    assert!(!folder.path().join("gateway.qmp").exists());
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
 
