@@ -3,6 +3,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod console;
+pub mod controlplane;
 pub mod debian;
 pub mod derived;
 pub mod digest;

@@ -6,7 +6,7 @@ use crate::console::Console;
 use crate::debian::testarchive::{KeyOptions, NOW, TestArchive, TestKey, deb};
 use crate::http::Http;
 use crate::lock::Lock;
-use crate::spec::ImageSpec;
+use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::{fetch, unpack};
 
@@ -69,7 +69,7 @@ impl Case {
         let (mirrors, keyring, http, store) =
             (self.archive.mirrors(), self.archive.key.keyring(), Http::new()?.attempts(2), self.store());
         let source = Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: self.now };
-        lock(spec, &source, Vec::new(), &Console::silent())
+        lock(spec, Role::Node, &source, Vec::new(), &Console::silent())
     }
 
     fn fetch(&self, lock: &Lock) -> anyhow::Result<(usize, u64)> {
@@ -98,7 +98,7 @@ fn from_a_spec_to_unpacked_packages() {
     assert_eq!(names, ["libc6", "libmount1", "linux-image-6.12.1-cloud-amd64", "mount", "systemd-boot-efi"]);
     assert_eq!(lock.source_date(), 1_795_227_046);
     assert_eq!(Lock::parse(&lock.print().unwrap()).unwrap(), lock);
-    lock.matches(&spec("")).unwrap();
+    lock.matches(&spec(""), Role::Node).unwrap();
 
     refused(
         fetch::offline(&lock, &case.store()),
