@@ -318,3 +318,6 @@ fn source_date(lock: &Lock) -> Result<u64> {
         Err(_) => Ok(lock.source_date()),
     }
 }
+
+#[cfg(test)]
+mod tests;

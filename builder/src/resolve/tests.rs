@@ -1,11 +1,11 @@
 //! Small archives become locks, and updates change only what they name.
 use std::path::Path;
 
-use super::{Source, lock, update};
+use super::{Source, lock, update, with_control_plane};
 use crate::console::Console;
 use crate::debian::testarchive::{KeyOptions, NOW, TestArchive, TestKey, deb};
 use crate::http::Http;
-use crate::lock::Lock;
+use crate::lock::{Artifact, Lock, Origin};
 use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::{fetch, unpack};
@@ -245,4 +245,53 @@ fn one_artifact_is_brought_up_to_date() {
     let updated = update(&spec(""), &other, fresh.clone(), &["mount".into()]).unwrap();
     assert_eq!(versions(&updated), versions(&fresh));
     refused(update(&spec(""), &old, fresh, &["nothing".into()]), &["there is no artifact `nothing`"]);
+}
+
+fn compiled(name: &str, version: &str) -> Artifact {
+    let (module, flags) = ("example.test/x".to_owned(), Vec::new());
+    let (programs, go) = (Vec::new(), "1.26.8".to_owned());
+    let origin =
+        Origin::GoBuild { module, module_version: format!("v{version}"), programs, go_sum: Digest([1; 32]), go, flags };
+    Artifact { name: name.into(), version: version.into(), size: None, sha256: None, origin }
+}
+
+#[test]
+fn a_control_plane_is_added_to_a_nodes_lock_and_replaced_in_a_masters() {
+    let case = Case::new();
+    let mut node = case.resolve(&spec("")).unwrap();
+    node.artifacts.insert(0, compiled("kubernetes", "1.37.2"));
+    node.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    let parts = |version: &str| ["kubernetes-control-plane", "etcd"].map(|name| compiled(name, version)).to_vec();
+    let master = with_control_plane(&spec(""), node.clone(), parts("1"));
+    assert_eq!(Lock::parse(&master.print().unwrap()).unwrap(), master);
+    master.matches(&spec(""), Role::Master).unwrap();
+    master.matches(&spec(""), Role::Node).unwrap();
+    let rest = |lock: &Lock| {
+        let kept =
+            lock.artifacts.iter().filter(|artifact| !["kubernetes-control-plane", "etcd"].contains(&&*artifact.name));
+        kept.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(rest(&master), node.artifacts);
+    let again = with_control_plane(&spec(""), master.clone(), parts("2"));
+    assert_eq!((again.get("etcd").unwrap().version.as_str(), again.artifacts.len()), ("2", master.artifacts.len()));
+}
+
+#[test]
+fn the_parts_of_a_release_are_brought_up_to_date_together() {
+    let old = with_control_plane(&spec(""), Case::new().resolve(&spec("")).unwrap(), {
+        ["etcd", "kubectl", "kubernetes", "kubernetes-control-plane"].map(|name| compiled(name, "1")).to_vec()
+    });
+    let mut fresh = old.clone();
+    for artifact in &mut fresh.artifacts {
+        artifact.version += "-new";
+    }
+    let check = |named: &str, want: &[&str]| {
+        let updated = update(&spec(""), &old, fresh.clone(), &[named.to_owned()]).unwrap();
+        let changed = updated.artifacts.iter().filter(|artifact| artifact.version.ends_with("-new"));
+        assert_eq!(changed.map(|artifact| artifact.name.as_str()).collect::<Vec<_>>(), want);
+    };
+    for named in ["kubernetes", "kubectl", "kubernetes-control-plane"] {
+        check(named, &["kubectl", "kubernetes", "kubernetes-control-plane"]);
+    }
+    check("etcd", &["etcd"]);
 }
