@@ -90,7 +90,7 @@ pub enum Command {
 pub enum Role {
     /// Runs pods: docker, kubelet, kube-proxy
     Node,
-    /// Runs the control plane too (comes next)
+    /// Runs the control plane too: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, CoreDNS
     Master,
 }
 
@@ -195,6 +195,9 @@ pub struct LockArgs {
     /// The settings.
     #[command(flatten)]
     pub spec: SpecArgs,
+    /// Whom the lock is for; a master's is good for nodes too [default: as the lock that there is, otherwise node]
+    #[arg(long, value_enum)]
+    pub role: Option<Role>,
     /// Resolve only these artifacts anew and keep the others [default: all]
     #[arg(long, value_name = "NAME")]
     pub update: Vec<String>,

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod console;
+pub mod controlplane;
 pub mod debian;
 pub mod derived;
 pub mod digest;
