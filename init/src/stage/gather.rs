@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::apply::dhcp::Keeper;
 use crate::apply::files;
-use crate::apply::netlink::Netlink;
 use crate::apply::network;
 use crate::facts::{Facts, Link, Release};
+use kscratch_netlink::Netlink;
 
 /// Where the machine's identity is kept.
 const MACHINE_ID: &str = "/var/lib/kscratch/machine-id";
