@@ -1,4 +1,4 @@
-//! Checks that a text holds X.509 certificates in PEM and nothing that has no business beside them.
+//! Checks that a text holds X.509 certificates, or a public key, in PEM and nothing that has no business beside them.
 use crate::read::{Fault, fault};
 
 const FIX: &str = "paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''";
@@ -19,6 +19,17 @@ pub(crate) fn bundle(text: &str) -> Result<String, Fault> {
         if !is_der_sequence(block.contents()) {
             return Err(fault("holds a CERTIFICATE block that is no DER", FIX));
         }
+    }
+    Ok(text.to_owned())
+}
+
+/// The text again, if it is a public key: SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in PEM.
+pub(crate) fn public_key(text: &str) -> Result<String, Fault> {
+    let fix = "give the public key: openssl pkey -in service-account.key -pubout";
+    let block = pem::parse(text).map_err(|_| fault("is no well-formed PEM", fix))?;
+    if block.tag() != "PUBLIC KEY" || !is_der_sequence(block.contents()) {
+        // The tag alone: the text may hold a private key.
+        return Err(fault(format!("holds a PEM block of another kind, {:?}", block.tag()), fix));
     }
     Ok(text.to_owned())
 }

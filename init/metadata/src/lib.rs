@@ -1,10 +1,12 @@
 //! Turns the text of a role metadata file into checked [`RoleMetadata`], or into errors that a person can act on.
 mod address;
 mod certificate;
+mod controlplane;
 mod error;
 mod kubelet;
 mod parse;
 mod read;
+mod readcontrolplane;
 mod role;
 mod rules;
 mod schema;
@@ -12,6 +14,7 @@ mod secret;
 mod syntax;
 
 pub use address::{Endpoint, Interface, Mac};
+pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd};
 pub use error::{Errors, Problem, Source};
 pub use parse::{parse, parse_with_secrets};
 pub use role::{

@@ -5,6 +5,7 @@ use crate::certificate;
 use crate::error::{Errors, Source};
 use crate::kubelet;
 use crate::read::{Reader, Table, fault};
+use crate::readcontrolplane;
 use crate::role::{
     Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Time,
 };
@@ -41,7 +42,7 @@ fn read(text: &str, secrets: Option<&str>) -> Result<RoleMetadata, Errors> {
     if let Some(text) = secrets
         && let Some(document) = reader.document(Source::Secrets, text)
     {
-        secrets_document(&mut reader, Table::root(&document), &mut metadata.join);
+        secrets_document(&mut reader, Table::root(&document), &mut metadata);
     }
     if document.is_some() {
         rules::check(&mut reader, &metadata);
@@ -65,6 +66,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         reader.fault_at("role", fault("is missing", fix));
     }
     let cluster = reader.take_table(&mut root, "cluster");
+    let control_plane = reader.take_table(&mut root, "control_plane");
     let node = reader.take_table(&mut root, "node");
     let network = reader.take_table(&mut root, "network");
     let docker = reader.take_table(&mut root, "docker");
@@ -75,6 +77,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         version: 1,
         role: role.unwrap_or(Role::Node),
         cluster: cluster.map(|table| read_cluster(reader, table)),
+        control_plane: control_plane.map(|table| readcontrolplane::control_plane(reader, table)),
         node: node.map(|table| read_node(reader, table)).unwrap_or_default(),
         network: network.map(|table| read_network(reader, table)).unwrap_or_default(),
         docker: docker.map(|table| read_docker(reader, table)).unwrap_or_default(),
@@ -87,34 +90,47 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     metadata
 }
 
-/// The secrets file: `join.token`, and `version` for those who like to write it.
-fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, join: &mut Join) {
-    let line = reader.line_of("join.token");
-    let given = reader.given("join.token");
+/// The secrets file: `join.token`, `control_plane.secrets`, and `version` for those who like to write it.
+fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut RoleMetadata) {
+    const TOKEN: &str = "join.token";
+    const SECRETS: &str = "control_plane.secrets";
+    let first = |reader: &Reader<'_>, path: &str| reader.given(path).then(|| reader.line_of(path));
+    let (token, secrets) = (first(reader, TOKEN), first(reader, SECRETS));
+    let twice = |line: usize| fault(format!("stands in the role file too, on line {line}"), "remove one of the two");
     reader.take_version(&mut root, VERSION);
-    let Some(mut table) = reader.take_table(&mut root, "join") else {
-        return refuse_open_fields(reader, &root);
-    };
-    if let Some(field) = reader.take(&mut table, "token") {
-        if given {
-            let what = format!("stands in the role file too, on line {line}");
-            reader.field_fault(&field, fault(what, "remove one of the two"));
-        } else {
-            join.token = reader.string(&field, syntax::token);
+    if let Some(mut table) = reader.take_table(&mut root, "join") {
+        if let Some(field) = reader.take(&mut table, "token") {
+            match token {
+                Some(line) => reader.field_fault(&field, twice(line)),
+                None => metadata.join.token = reader.string(&field, syntax::token),
+            }
         }
+        reader.finish(&table);
     }
-    reader.finish(&table);
-    refuse_open_fields(reader, &root);
+    if let Some(mut table) = reader.take_table(&mut root, "control_plane") {
+        if let Some(field) = reader.take(&mut table, "secrets") {
+            match (secrets, reader.table(&field)) {
+                (Some(line), _) => reader.field_fault(&field, twice(line)),
+                (None, Some(table)) => {
+                    let secrets = readcontrolplane::secrets(reader, table);
+                    metadata.control_plane.get_or_insert_default().secrets = secrets;
+                }
+                (None, None) => {}
+            }
+        }
+        refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "etcd"]);
+    }
+    const OPEN: [&str; 8] = ["role", "cluster", "node", "network", "docker", "time", "kubelet", "manifests"];
+    refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }
 
 /// Tells fields that belong into the role file from those that exist nowhere.
-fn refuse_open_fields(reader: &mut Reader<'_>, root: &Table<'_>) {
-    const OPEN: [&str; 8] = ["role", "cluster", "node", "network", "docker", "time", "kubelet", "manifests"];
-    let mut known = root.knowing(&["version", "join"]);
-    for (key, field) in root.all() {
-        if let Some(open) = OPEN.iter().find(|open| **open == key) {
+fn refuse_open_fields(reader: &mut Reader<'_>, table: &Table<'_>, secret: &[&'static str], open: &[&'static str]) {
+    let mut known = table.knowing(secret);
+    for (key, field) in table.all() {
+        if let Some(open) = open.iter().find(|open| **open == key) {
             known = known.knowing(&[open]);
-            let fix = "move it to the role file: this one holds only `join.token`";
+            let fix = "move it to the role file: this one holds only `join.token` and `control_plane.secrets`";
             reader.field_fault(&field, fault("is no secret", fix));
         }
     }

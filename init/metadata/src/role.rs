@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::address::{Endpoint, Interface};
+use crate::controlplane::ControlPlane;
 use crate::secret::{self, Secret};
 
 /// Pod addresses of all nodes, where the metadata names none.
@@ -31,6 +32,9 @@ pub struct RoleMetadata {
     /// The cluster it belongs to; without one it stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+    /// A master's share of the control plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<ControlPlane>,
     /// The machine as a Kubernetes node.
     #[schemars(default)]
     pub node: Node,
@@ -273,7 +277,7 @@ impl Default for Docker {
 #[schemars(deny_unknown_fields)]
 pub struct Join {
     /// Bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`. Secret: it may stand in the secrets file instead.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "secret::expose")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "secret::expose_option")]
     #[schemars(with = "Option<String>", extend("pattern" = r"^[a-z0-9]{6}\.[a-z0-9]{16}$"))]
     pub token: Option<Secret>,
 }
@@ -305,6 +309,7 @@ impl RoleMetadata {
             version: 1,
             role: Role::Node,
             cluster: None,
+            control_plane: None,
             node: Node::default(),
             network: Network::default(),
             docker: Docker::default(),

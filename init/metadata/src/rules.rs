@@ -20,6 +20,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
         let fix = "add [cluster] with endpoint and ca, or remove the token";
         reader.fault_at("join.token", fault("there is no cluster to join", fix));
     }
+    control_plane(reader, metadata);
     if let Some(fixed) = &metadata.network.fixed {
         static_address(reader, fixed);
     }
@@ -120,6 +121,38 @@ fn joinable(reader: &mut Reader<'_>, cluster: &Cluster) {
     if cluster.ca.is_none() && !reader.given("cluster.ca") {
         let fix = "paste the cluster's CA certificate: without it any machine could pose as the cluster";
         reader.fault_at("cluster.ca", fault("is missing", fix));
+    }
+}
+
+/// A master has a whole identity or none; nobody else has any of it (R7).
+fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
+    let Some(control_plane) = &metadata.control_plane else {
+        if metadata.role == Role::Master && metadata.cluster.as_ref().is_some_and(|cluster| cluster.ca.is_some()) {
+            let fix = "add [control_plane.secrets], or remove `ca` for a master that makes a cluster of its own";
+            reader.fault_at("cluster.ca", fault("is given, but not the keys that belong to it", fix));
+        }
+        return;
+    };
+    if metadata.role == Role::Node {
+        let fix = "remove [control_plane]: a node must not hold a cluster's keys; or write role = \"master\"";
+        return reader.fault_at("control_plane", fault("is for masters only", fix));
+    }
+    let ca = metadata.cluster.as_ref().and_then(|cluster| cluster.ca.as_ref());
+    match (ca, &control_plane.secrets) {
+        (None, Some(_)) if !reader.faulty("cluster") => {
+            let fix = "add [cluster] with endpoint and ca, as `kscratch-image cluster metadata` writes it";
+            reader.fault_at("cluster.ca", fault("is missing beside control_plane.secrets", fix));
+        }
+        (Some(_), None) if !reader.given("control_plane.secrets") => {
+            let fix = "add [control_plane.secrets], or remove `ca` for a master that makes a cluster of its own";
+            reader.fault_at("cluster.ca", fault("is given, but not the keys that belong to it", fix));
+        }
+        _ => {}
+    }
+    let (members, name) = (&control_plane.etcd.members, &metadata.node.name);
+    if !members.is_empty() && !name.as_ref().is_some_and(|name| members.contains_key(name)) {
+        let fix = "give this machine's node.name an address among them";
+        reader.fault_at("control_plane.etcd.members", fault("does not name this machine", fix));
     }
 }
 

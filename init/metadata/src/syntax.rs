@@ -330,3 +330,36 @@ pub(crate) fn taint(text: &str) -> Result<Taint, Fault> {
     }
     Ok(Taint { key: key.to_owned(), value: label_value(value)?, effect })
 }
+
+/// A moment in UTC, `YYYY-MM-DDTHH:MM:SSZ` (RFC 3339), as Kubernetes writes them.
+pub(crate) fn utc_time(text: &str) -> Result<String, Fault> {
+    let number = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<u32>().ok());
+    let shape = text.len() == 20
+        && text.bytes().enumerate().all(|(at, c)| match at {
+            4 | 7 => c == b'-',
+            10 => c == b'T',
+            13 | 16 => c == b':',
+            19 => c == b'Z',
+            _ => c.is_ascii_digit(),
+        });
+    let year = number(0, 4).unwrap_or(0);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match number(5, 7) {
+        Some(4 | 6 | 9 | 11) => 30,
+        Some(2) => 28 + u32::from(leap),
+        Some(1..=12) => 31,
+        _ => 0,
+    };
+    let within = |value: Option<u32>, most: u32| value.is_some_and(|value| value <= most);
+    let day = number(8, 10);
+    if shape
+        && day != Some(0)
+        && within(day, days)
+        && within(number(11, 13), 23)
+        && within(number(14, 16), 59)
+        && within(number(17, 19), 59)
+    {
+        return Ok(text.to_owned());
+    }
+    Err(fault(format!("{text:?} is no moment in UTC"), "write it like 2027-01-31T00:00:00Z"))
+}

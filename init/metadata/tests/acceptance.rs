@@ -91,6 +91,7 @@ content = "kind: Pod"
             dns_address: Ipv4Addr::new(10, 20, 1, 1),
             dns_domain: "lab.internal".into(),
         }),
+        control_plane: None,
         node: Node {
             name: Some("n1.lab".into()),
             pod_range: Some("10.10.3.0/24".parse().unwrap()),

@@ -516,7 +516,7 @@ fn secrets_file() {
         "",
         "[docker]\nopen_files = 1\n[jion]\n",
         expect![[r#"
-        secrets.toml:1:1: docker: is no secret; move it to the role file: this one holds only `join.token`
+        secrets.toml:1:1: docker: is no secret; move it to the role file: this one holds only `join.token` and `control_plane.secrets`
         secrets.toml:3:2: jion: there is no such field; did you mean "join"?"#]],
     );
     check_secrets(
