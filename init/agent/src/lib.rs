@@ -1,0 +1,8 @@
+//! The parts of the agent: what it decides (pure) and how it acts on the kernel, on files and on the API server.
+pub mod connection;
+pub mod contract;
+pub mod node;
+pub mod outage;
+pub mod place;
+pub mod routes;
+pub mod say;

@@ -1,0 +1,40 @@
+//! Starts the verb that the command line names.
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use kscratch_agent::{contract, routes, say};
+
+const USAGE: &str = "\
+kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
+  routes FILE         keep the routes to the other machines' pods
+and with FILE, the JSON text that says how.
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| forever(routes::run(wanted))),
+        ["--version"] => {
+            say::line(format_args!("kscratch-agent {}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        _ => Err(anyhow::anyhow!("{}", USAGE.trim_end())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::fault(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a verb that ends only in an error.
+fn forever(verb: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("making the loop that waits for sockets and timers")?;
+    runtime.block_on(verb)
+}
