@@ -7,8 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs of the crate kscratch-init: PID 1, and the contents of our own two images.
-const PROGRAMS: [&str; 3] = ["kscratch-init", "kscratch-pause", "kscratch-hello"];
+/// Programs of the crates below: PID 1, the contents of our own two images, and what keeps a machine in its cluster.
+const PROGRAMS: [&str; 4] = ["kscratch-init", "kscratch-pause", "kscratch-hello", "kscratch-agent"];
+
+/// Crates that they are of.
+const PACKAGES: [&str; 2] = ["kscratch-init", "kscratch-agent"];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -18,6 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for watched in [
         "init/src",
         "init/Cargo.toml",
+        "init/agent/src",
+        "init/agent/Cargo.toml",
+        "init/pki/src",
+        "init/pki/Cargo.toml",
         "init/metadata/src",
         "init/metadata/Cargo.toml",
         "init/netlink/src",
@@ -60,28 +67,27 @@ fn programs(workspace: &Path, out: &Path) -> Result<(), Box<dyn std::error::Erro
         "--locked",
         "--quiet",
         "--release",
-        "--package",
-        "kscratch-init",
         "--bins",
         "--target",
         TARGET,
         "--target-dir",
     ]);
     cargo.arg(&target);
+    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let settings =
-        ["opt-level=\"s\"", "strip=\"symbols\"", "debug=false", "lto=\"fat\"", "codegen-units=1", "incremental=false"];
+        ["opt-level=\"s\"", "strip=\"symbols\"", "debug=false", "lto=\"thin\"", "codegen-units=1", "incremental=false"];
     for setting in settings {
         cargo.args(["--config", &format!("profile.release.{setting}")]);
     }
     let status = cargo.status()?;
     if !status.success() {
-        return Err(format!("compiling the programs of kscratch-init for the image ended with {status}; run `cargo build -p kscratch-init` to see why").into());
+        return Err(format!("compiling the programs for the image ended with {status}; run `cargo build -p kscratch-init -p kscratch-agent` to see why").into());
     }
     let mut table = String::new();
     for program in PROGRAMS {
         let file = target.join(TARGET).join("release").join(program);
         let name = program.trim_start_matches("kscratch-").to_uppercase();
-        fs::metadata(&file).map_err(|error| format!("kscratch-init has made no program {program}: {error}"))?;
+        fs::metadata(&file).map_err(|error| format!("cargo has made no program {program}: {error}"))?;
         writeln!(table, "/// The program `{program}`, static.\npub const {name}: &[u8] = include_bytes!({file:?});")?;
     }
     fs::write(out.join("programs.rs"), table)?;

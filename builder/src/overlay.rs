@@ -18,6 +18,9 @@ pub mod programs {
 /// Where the image has its init.
 pub const INIT: &str = "/usr/lib/kscratch/init";
 
+/// What keeps a machine in its cluster.
+pub const AGENT: &str = "/usr/lib/kscratch/agent";
+
 /// Where static pod manifests stand in the image.
 pub const MANIFESTS: &str = "/usr/share/kscratch/manifests";
 
@@ -79,6 +82,7 @@ pub fn base(role: Role, versions: &Versions) -> Result<Tree> {
         tree.insert(path, Node::directory(mode, made("folder of every image")))?;
     }
     tree.insert(INIT, Node::file(programs::INIT.to_vec(), 0o755, made("init of every image")))?;
+    tree.insert(AGENT, Node::file(programs::AGENT.to_vec(), 0o755, made("agent of every image")))?;
     for link in ["/usr/sbin/init", "/usr/sbin/modprobe"] {
         tree.insert(link, Node::symlink("../lib/kscratch/init", made("link to init")))?;
     }
