@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "init/Cargo.toml",
         "init/metadata/src",
         "init/metadata/Cargo.toml",
+        "init/netlink/src",
+        "init/netlink/Cargo.toml",
         "Cargo.toml",
         "Cargo.lock",
         "overlays",

@@ -8,7 +8,7 @@ use kscratch_image::console::{Console, Verbosity, error_lines, human_bytes};
 use kscratch_image::debian::keyring::Keyring;
 use kscratch_image::debian::mirror::Mirrors;
 use kscratch_image::http::Http;
-use kscratch_image::spec::ImageSpec;
+use kscratch_image::spec::{ImageSpec, Role};
 use kscratch_image::store::Store;
 use kscratch_image::unpack::EntryKind;
 use kscratch_image::{fetch, resolve, unpack};
@@ -26,7 +26,7 @@ fn run() -> Result<()> {
     let start = Instant::now();
     let source =
         resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: resolve::now()? };
-    let lock = resolve::lock(&spec, &source, Vec::new(), &console)?;
+    let lock = resolve::lock(&spec, Role::Node, &source, Vec::new(), &console)?;
     println!("resolved {} artifacts in {:.2?}", lock.artifacts.len(), start.elapsed());
     lock.write(&cache.join("kscratch.lock"))?;
 

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub mod cluster;
+pub mod machines;
 
 use cluster::ClusterCommand;
 
@@ -63,7 +64,7 @@ pub enum Command {
     Stamp(StampArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
-    /// A cluster's identity: settings, secrets, and what its machines are given of them
+    /// A cluster: its identity, what its machines are given of it, and machines in QEMU
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Tell which declaration brought a file into the image, and from which package
@@ -89,7 +90,7 @@ pub enum Command {
 pub enum Role {
     /// Runs pods: docker, kubelet, kube-proxy
     Node,
-    /// Runs the control plane too (comes next)
+    /// Runs the control plane too: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, CoreDNS
     Master,
 }
 
@@ -194,6 +195,9 @@ pub struct LockArgs {
     /// The settings.
     #[command(flatten)]
     pub spec: SpecArgs,
+    /// Whom the lock is for; a master's is good for nodes too [default: as the lock that there is, otherwise node]
+    #[arg(long, value_enum)]
+    pub role: Option<Role>,
     /// Resolve only these artifacts anew and keep the others [default: all]
     #[arg(long, value_name = "NAME")]
     pub update: Vec<String>,

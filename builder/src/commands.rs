@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
 
 mod cluster;
+mod machines;
 
 /// Does what the arguments say.
 ///
@@ -69,10 +70,6 @@ pub fn console(options: &OutputOptions) -> Console {
 }
 
 fn build(args: &BuildArgs, console: &Console) -> Result<()> {
-    if args.role == Role::Master {
-        return Err(anyhow!("the master role comes next; this version builds nodes")
-            .context(Hint("kscratch-image build --role node".into())));
-    }
     let spec = read_spec(&args.spec)?;
     let esp_files = metadata(args.metadata.as_deref())?;
     let format = match args.format {
@@ -94,30 +91,44 @@ fn default_output(role: Role, format: crate::cli::Format) -> PathBuf {
     PathBuf::from(format!("kscratch-{}.{}", role.as_str(), format.extension()))
 }
 
-/// The lock to build from: the one there is if it fits, otherwise a new one.
+/// The lock to build from: the one there is if it fits, or with the control plane that it lacks, otherwise a new one.
 fn choose(spec: &ImageSpec, args: &BuildArgs, workshop: &Workshop) -> Result<Lock> {
-    let path = lock_path(&args.spec);
+    let (path, role) = (lock_path(&args.spec), role(args.role));
     if args.locked {
         if !path.exists() {
             return Err(anyhow!("there is no {}", path.display())
                 .context(Hint("run `kscratch-image lock` first, or build without --locked".into())));
         }
         let lock = Lock::read(&path)?;
-        lock.matches(spec).with_context(|| format!("building from {}", path.display()))?;
+        lock.matches(spec, role).with_context(|| format!("building from {}", path.display()))?;
         return Ok(lock);
     }
+    let mut wanted = role;
     if path.exists() {
         let lock = Lock::read(&path)?;
-        if lock.matches(spec).is_ok() {
+        if lock.matches(spec, role).is_ok() {
             workshop.console.say(format_args!("building what {} says", path.display()));
             return Ok(lock);
         }
+        if lock.matches(spec, spec::Role::Node).is_ok() {
+            workshop.console.say(format_args!("{} fits but for the control plane: adding it", path.display()));
+            let lock = image::lock_for_masters(spec, lock, workshop)?;
+            lock.write(&path)?;
+            told(&lock, &path, &workshop.console);
+            return Ok(lock);
+        }
         workshop.console.say(format_args!("{} was made for other settings: choosing anew", path.display()));
+        wanted = wanted.max(served(&lock));
     }
-    let lock = image::lock(spec, workshop)?;
+    let lock = image::lock(spec, wanted, workshop)?;
     lock.write(&path)?;
     told(&lock, &path, &workshop.console);
     Ok(lock)
+}
+
+/// The most that a lock was made for.
+fn served(lock: &Lock) -> spec::Role {
+    if lock.inputs.control_plane.is_some() { spec::Role::Master } else { spec::Role::Node }
 }
 
 fn told(lock: &Lock, path: &Path, console: &Console) {
@@ -151,9 +162,13 @@ fn lock(args: &LockArgs, console: &Console) -> Result<()> {
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
-    let fresh = image::lock(&spec, &workshop)?;
-    let lock =
-        if args.update.is_empty() { fresh } else { resolve::update(&spec, &Lock::read(&path)?, fresh, &args.update)? };
+    let old = if path.exists() || !args.update.is_empty() { Some(Lock::read(&path)?) } else { None };
+    let wanted = args.role.map(role).or(old.as_ref().map(served)).unwrap_or(spec::Role::Node);
+    let fresh = image::lock(&spec, wanted, &workshop)?;
+    let lock = match old {
+        Some(old) if !args.update.is_empty() => resolve::update(&spec, &old, fresh, &args.update)?,
+        _ => fresh,
+    };
     lock.write(&path)?;
     told(&lock, &path, console);
     Ok(())
@@ -216,9 +231,10 @@ fn why(args: &WhyArgs, console: &Console) -> Result<()> {
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
-    let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, &workshop)? };
-    lock.matches(&spec)?;
-    let (root, _unpacked) = image::root(&spec, &lock, role(args.role), &workshop, &mut image::Clock::start())?;
+    let role = role(args.role);
+    let lock = if path.exists() { Lock::read(&path)? } else { image::lock(&spec, role, &workshop)? };
+    lock.matches(&spec, role)?;
+    let (root, _unpacked) = image::root(&spec, &lock, role, &workshop, &mut image::Clock::start())?;
     print(&why::why(&root.tree, &args.path)?)
 }
 

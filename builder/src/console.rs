@@ -63,6 +63,11 @@ impl Console {
         self.inner.verbosity
     }
 
+    /// Whether lines can move: it is a terminal, and not quiet.
+    pub fn moves(&self) -> bool {
+        self.inner.bars.is_some()
+    }
+
     /// Says one line, unless quiet.
     pub fn say(&self, line: impl fmt::Display) {
         if self.inner.verbosity >= Verbosity::Normal {

@@ -3,18 +3,20 @@
 //! The form is ARCHITECTURE's "Docker store seed": layers unpacked as overlay2's `diff` wants them, so that nothing is loaded at boot.
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-
 use crate::store::Digest;
 use crate::tree::{Kind, Node, Origin, Tree};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 mod archive;
+mod compose;
 mod layer;
+mod reference;
 
 pub use archive::load;
+pub use compose::{Component, component, compose};
 pub use layer::Layer;
+pub use reference::{normal, pulled_always};
 
 /// Where the seed stands in the root.
 pub const SEED: &str = "/usr/share/kscratch/images";
@@ -24,12 +26,6 @@ pub const PAUSE: &str = concat!("kscratch.local/pause:", env!("CARGO_PKG_VERSION
 
 /// Reference of the image that answers over HTTP on port 8080, which kscratch makes itself.
 pub const HELLO: &str = concat!("kscratch.local/hello:", env!("CARGO_PKG_VERSION"));
-
-/// The user that our own images run as: nobody's, and no user of the host.
-const USER: &str = "65535:65535";
-
-/// Nothing comes from the clock.
-const CREATED: &str = "1970-01-01T00:00:00Z";
 
 /// A container image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,32 +45,6 @@ impl Image {
     pub fn id(&self) -> Digest {
         Digest::of(&self.config)
     }
-}
-
-/// An image of nothing but one static program `/NAME`, run as a user without rights.
-///
-/// # Errors
-/// A name that no tar header can hold.
-pub fn compose(reference: &str, name: &str, program: &'static [u8], port: Option<u16>) -> Result<Image> {
-    let layer = Layer::of_program(name, program).with_context(|| format!("composing the image {reference}"))?;
-    let mut config = json!({ "Entrypoint": [format!("/{name}")], "Env": ["PATH=/"], "User": USER, "WorkingDir": "/" });
-    if let (Some(port), Some(table)) = (port, config.as_object_mut()) {
-        table.insert("ExposedPorts".into(), json!({ format!("{port}/tcp"): {} }));
-    }
-    let config = json!({
-        "architecture": "amd64",
-        "config": config,
-        "created": CREATED,
-        "history": [{ "created": CREATED, "created_by": "kscratch-image" }],
-        "os": "linux",
-        "rootfs": { "diff_ids": [format!("sha256:{}", layer.diff_id)], "type": "layers" },
-    });
-    Ok(Image {
-        reference: reference.to_owned(),
-        config: config.to_string().into_bytes(),
-        layers: vec![layer],
-        artifact: "kscratch-image".into(),
-    })
 }
 
 /// `seed.json`: what init reads.
@@ -178,7 +148,7 @@ fn link(chain_id: &str) -> String {
         .collect()
 }
 
-/// The references of the images in a tree's seed.
+/// The references of the images in a tree's seed, as they are written there.
 ///
 /// # Errors
 /// A `seed.json` that is no such list.

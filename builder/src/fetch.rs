@@ -1,4 +1,5 @@
 //! A [`Lock`] becomes files in the store: four downloads at a time, each verified before it has a name.
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -34,9 +35,11 @@ pub fn missing<'a>(lock: &'a Lock, store: &Store) -> Vec<(&'a Artifact, Digest, 
         .artifacts
         .iter()
         .filter(|artifact| matches!(artifact.origin, Origin::DebianPackage { .. } | Origin::Tarball { .. }));
+    // The parts of a Kubernetes release are of one tarball.
+    let mut seen = BTreeSet::new();
     fetched
         .filter_map(|artifact| Some((artifact, artifact.sha256?, artifact.size?)))
-        .filter(|(_, digest, _)| !store.has(digest))
+        .filter(|(_, digest, _)| !store.has(digest) && seen.insert(*digest))
         .collect()
 }
 

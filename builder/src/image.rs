@@ -19,7 +19,9 @@ use crate::spec::{ImageSpec, Role};
 use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
-use crate::{check, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write};
+use crate::{
+    check, controlplane, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write,
+};
 
 /// Where artifacts come from and go to.
 #[derive(Debug)]
@@ -75,11 +77,35 @@ pub struct Root {
     modules: KernelModules,
 }
 
-/// Chooses every artifact anew.
+/// Chooses every artifact anew. What is for masters is enough for nodes too.
 ///
 /// # Errors
 /// No network where one is needed; a mirror, signature, index or version that is not right.
-pub fn lock(spec: &ImageSpec, workshop: &Workshop) -> Result<Lock> {
+pub fn lock(spec: &ImageSpec, role: Role, workshop: &Workshop) -> Result<Lock> {
+    let console = &workshop.console;
+    choosing(spec, workshop, |source| {
+        resolve::lock(spec, role, source, kubernetes::resolve(spec, role, source, console)?, console)
+    })
+}
+
+/// Adds to a node's lock what masters need besides; everything else stays as it was chosen.
+///
+/// # Errors
+/// As [`lock`]; a lock without Kubernetes.
+pub fn lock_for_masters(spec: &ImageSpec, lock: Lock, workshop: &Workshop) -> Result<Lock> {
+    let control_plane = choosing(spec, workshop, |source| {
+        let kubernetes = lock.get("kubernetes").context("the lock names no kubernetes")?;
+        kubernetes::control_plane(spec, kubernetes, source, &workshop.console)
+    })?;
+    Ok(resolve::with_control_plane(spec, lock, control_plane))
+}
+
+/// Does what asks the network which artifacts there are.
+fn choosing<T>(
+    spec: &ImageSpec,
+    workshop: &Workshop,
+    choose: impl FnOnce(&resolve::Source<'_>) -> Result<T>,
+) -> Result<T> {
     if workshop.offline {
         return Err(anyhow!("choosing artifacts asks the Debian mirror, and the network may not be used").context(
             Hint("run `kscratch-image lock` with a network once, then build with --locked --offline".into()),
@@ -95,8 +121,7 @@ pub fn lock(spec: &ImageSpec, workshop: &Workshop) -> Result<Lock> {
         store: &workshop.store,
         now: resolve::now()?,
     };
-    let kubernetes = kubernetes::resolve(spec, &source, &workshop.console)?;
-    resolve::lock(spec, &source, kubernetes, &workshop.console)
+    choose(&source)
 }
 
 /// Makes the root tree of a role, checked.
@@ -112,7 +137,7 @@ pub fn root(
 ) -> Result<(Root, Unpackeds)> {
     obtain(spec, lock, workshop)?;
     clock.done("fetch");
-    let release = kubernetes::obtain(lock, &workshop.store, workshop.offline, &workshop.console)?;
+    let release = kubernetes::obtain(lock, role, &workshop.store, workshop.offline, &workshop.console)?;
     clock.done("kubernetes");
     let unpacked = Unpackeds { by_name: unpack::all(&workshop.store, lock, &workshop.console)? };
     let packages = unpacked.packages(lock)?;
@@ -124,13 +149,16 @@ pub fn root(
         cri_dockerd: release.cri_dockerd.clone(),
         docker: lock.get("docker.io").map(|artifact| artifact.version.clone()).unwrap_or_default(),
         kernel: modules.version.clone(),
+        images: controlplane::references(&release),
     };
+    let reached = reach::reach(spec, role, &packages, &workshop.store)?;
+    let images = images(spec, &release, &reached, &workshop.store)?;
     let tree = overlay::base(role, &versions)?
         .merge(overlay::manifests(&spec.manifests.files)?)?
-        .merge(reach::reach(spec, role, &packages, &workshop.store)?)?
+        .merge(reached)?
         .merge(programs(&release)?)?
         .merge(modules.root.clone())?
-        .merge(dockerstore::seed(&images(spec, &workshop.store)?)?)?
+        .merge(dockerstore::seed(&images)?)?
         .complete()?;
     clock.done("tree");
     check::tree(&tree, &workshop.store)?;
@@ -223,12 +251,14 @@ fn programs(release: &Release) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Images in docker's store at first boot: our own and those that the spec names.
-fn images(spec: &ImageSpec, store: &Store) -> Result<Vec<dockerstore::Image>> {
-    let mut images = vec![
+/// Images in docker's store at first boot: our own, a master's control plane, and those that the spec names. What is in `tree`
+/// goes into them too: the certificates of the public authorities.
+fn images(spec: &ImageSpec, release: &Release, tree: &Tree, store: &Store) -> Result<Vec<dockerstore::Image>> {
+    let mut images = controlplane::images(release, tree, store)?;
+    images.extend([
         dockerstore::compose(dockerstore::PAUSE, "pause", overlay::programs::PAUSE, None)?,
         dockerstore::compose(dockerstore::HELLO, "hello", overlay::programs::HELLO, Some(8080))?,
-    ];
+    ]);
     for archive in &spec.images.load {
         let name = archive.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         images.extend(dockerstore::load(archive, &name, store)?);
@@ -288,3 +318,6 @@ fn source_date(lock: &Lock) -> Result<u64> {
         Err(_) => Ok(lock.source_date()),
     }
 }
+
+#[cfg(test)]
+mod tests;

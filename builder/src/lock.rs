@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Hint;
-use crate::spec::{CriDockerdSource, ImageSpec};
+use crate::spec::{CriDockerdSource, ImageSpec, Role};
 use crate::store::Digest;
 
 /// Every artifact of an image, and what was asked for when they were chosen.
@@ -42,6 +42,20 @@ pub struct Inputs {
     /// Where cri-dockerd comes from (`compile` or a path); locks from before there was a choice were for compiling.
     #[serde(default = "compiled")]
     pub cri_dockerd_source: String,
+    /// What masters need besides; none in a lock that was made for nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<ControlPlane>,
+}
+
+/// What was asked for of a master's artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlPlane {
+    /// Version of etcd; without it, the one that goes with Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<String>,
+    /// Version of CoreDNS.
+    pub coredns: String,
 }
 
 fn compiled() -> String {
@@ -197,9 +211,14 @@ impl Lock {
         self.releases.iter().map(|release| release.date).max().unwrap_or(0)
     }
 
-    /// Refuses a lock that was made for another spec, saying what differs.
-    pub fn matches(&self, spec: &ImageSpec) -> Result<()> {
-        let differences = self.inputs.differences(&Inputs::of(spec));
+    /// Refuses a lock that was made for another spec, saying what differs. A node needs nothing of what a lock has for masters.
+    pub fn matches(&self, spec: &ImageSpec, role: Role) -> Result<()> {
+        if role == Role::Master && self.inputs.control_plane.is_none() {
+            return Err(anyhow!("the lock has no control plane: it was made for nodes").context(Hint(
+                "kscratch-image lock --role master makes it anew; build without --locked adds what is missing".into(),
+            )));
+        }
+        let differences = self.inputs.differences(&Inputs::of(spec, role));
         if differences.is_empty() {
             return Ok(());
         }
@@ -215,8 +234,8 @@ pub(crate) fn is_kernel(package: &str) -> bool {
 }
 
 impl Inputs {
-    /// What a spec asks for.
-    pub fn of(spec: &ImageSpec) -> Inputs {
+    /// What a spec asks for. What is for masters is enough for nodes too.
+    pub fn of(spec: &ImageSpec, role: Role) -> Inputs {
         let suite = &spec.debian.suite;
         let mut suites = vec![suite.clone()];
         suites.extend(spec.debian.updates.then(|| format!("{suite}-updates")));
@@ -228,15 +247,22 @@ impl Inputs {
             kubernetes_source: spec.kubernetes.source.to_string(),
             cri_dockerd: spec.cri_dockerd.version.clone(),
             cri_dockerd_source: spec.cri_dockerd.source.to_string(),
+            control_plane: (role == Role::Master)
+                .then(|| ControlPlane { etcd: spec.etcd.version.clone(), coredns: spec.coredns.version.clone() }),
         }
     }
 
     /// Whether an artifact of this name was chosen by the same settings in both.
     pub(crate) fn same_settings(&self, other: &Inputs, name: &str) -> bool {
+        let kubernetes = (&self.kubernetes, &self.kubernetes_source) == (&other.kubernetes, &other.kubernetes_source);
+        let asked = |ask: fn(&ControlPlane) -> Option<&String>| {
+            self.control_plane.as_ref().and_then(ask) == other.control_plane.as_ref().and_then(ask)
+        };
         match name {
-            "kubernetes" => {
-                (&self.kubernetes, &self.kubernetes_source) == (&other.kubernetes, &other.kubernetes_source)
-            }
+            "kubernetes" | "kubernetes-control-plane" | "kubectl" => kubernetes,
+            // Unless it is said, it follows from Kubernetes.
+            "etcd" => asked(|inputs| inputs.etcd.as_ref()) && kubernetes,
+            "coredns" => asked(|inputs| Some(&inputs.coredns)),
             "cri-dockerd" => {
                 (&self.cri_dockerd, &self.cri_dockerd_source) == (&other.cri_dockerd, &other.cri_dockerd_source)
             }
@@ -256,6 +282,12 @@ impl Inputs {
         compare("source of Kubernetes", &self.kubernetes_source, &spec.kubernetes_source);
         compare("cri-dockerd", &self.cri_dockerd, &spec.cri_dockerd);
         compare("source of cri-dockerd", &self.cri_dockerd_source, &spec.cri_dockerd_source);
+        if let (Some(locked), Some(wanted)) = (&self.control_plane, &spec.control_plane) {
+            let etcd =
+                |inputs: &ControlPlane| inputs.etcd.clone().unwrap_or("the one that goes with Kubernetes".into());
+            compare("etcd", &etcd(locked), &etcd(wanted));
+            compare("CoreDNS", &locked.coredns, &wanted.coredns);
+        }
         found.extend(
             spec.packages
                 .iter()

@@ -1,4 +1,5 @@
 //! The overlays of a role, embedded in this program, and the folders every root has become a [`Tree`].
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ pub const INIT: &str = "/usr/lib/kscratch/init";
 
 /// Where static pod manifests stand in the image.
 pub const MANIFESTS: &str = "/usr/share/kscratch/manifests";
+
+/// Where the image says what it is of.
+pub const RELEASE: &str = "/usr/share/kscratch/release.json";
 
 /// An entry of `overlays/` at the time of this program's compilation.
 struct Embedded {
@@ -60,6 +64,8 @@ pub struct Versions {
     pub docker: String,
     /// The kernel: the name of its folder of modules.
     pub kernel: String,
+    /// References of a master's images, by the names of their programs; none in a node.
+    pub images: BTreeMap<String, String>,
 }
 
 /// What every image of this role has: empty folders, init and its links, the embedded overlays, what tells the versions.
@@ -79,7 +85,7 @@ pub fn base(role: Role, versions: &Versions) -> Result<Tree> {
     tree.insert("/usr/lib/os-release", Node::file(os_release().into_bytes(), 0o644, made("name of the system")))?;
     tree.insert("/etc/os-release", Node::symlink("../usr/lib/os-release", made("name of the system")))?;
     let release = serde_json::to_vec_pretty(&release(role, versions)).context("writing release.json")?;
-    tree.insert("/usr/share/kscratch/release.json", Node::file(release, 0o644, made("versions of the image")))?;
+    tree.insert(RELEASE, Node::file(release, 0o644, made("versions of the image")))?;
     for entry in EMBEDDED.iter().filter(|entry| entry.overlay == "common" || entry.overlay == name(role)) {
         let origin = Origin { declaration: "overlay".into(), artifact: format!("overlays/{}", entry.overlay) };
         let node = match entry.what {
@@ -107,7 +113,7 @@ fn name(role: Role) -> &'static str {
 }
 
 fn release(role: Role, versions: &Versions) -> serde_json::Value {
-    json!({
+    let mut release = json!({
         "kubernetes": versions.kubernetes,
         "cri_dockerd": versions.cri_dockerd,
         "docker": versions.docker,
@@ -115,7 +121,11 @@ fn release(role: Role, versions: &Versions) -> serde_json::Value {
         "kscratch": env!("CARGO_PKG_VERSION"),
         "role": name(role),
         "pause_image": crate::dockerstore::PAUSE,
-    })
+    });
+    if let (false, Some(table)) = (versions.images.is_empty(), release.as_object_mut()) {
+        table.insert("images".into(), json!(versions.images));
+    }
+    release
 }
 
 /// The text of os-release(5), also the boot file's `.osrel`.
@@ -196,6 +206,7 @@ mod tests {
             cri_dockerd: "0.4.3".into(),
             docker: "26.1.5".into(),
             kernel: "6.12".into(),
+            images: BTreeMap::new(),
         }
     }
 
@@ -216,6 +227,19 @@ mod tests {
         let hello = format!("{MANIFESTS}/hello.yaml");
         assert!(base(Role::Node, &versions()).unwrap().nodes.contains_key(&hello));
         assert!(!base(Role::Master, &versions()).unwrap().nodes.contains_key(&hello));
+    }
+
+    #[test]
+    fn a_masters_release_names_its_images_and_a_nodes_has_no_word_of_them() {
+        let text = |role: Role, versions: &Versions| match &base(role, versions).unwrap().nodes[RELEASE].kind {
+            Kind::File(Content::Literal(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert!(!text(Role::Node, &versions()).contains("images"));
+        let etcd = "registry.k8s.io/etcd:3.7.3-0";
+        let master = Versions { images: [("etcd".into(), etcd.into())].into(), ..versions() };
+        let release: serde_json::Value = serde_json::from_str(&text(Role::Master, &master)).unwrap();
+        assert_eq!((&release["images"]["etcd"], &release["role"]), (&json!(etcd), &json!("master")));
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::debian::mirror::Mirrors;
 use crate::debian::packages::{Package, Packages};
 use crate::debian::release::Release;
 use crate::http::Http;
+use crate::kubernetes::{self, part::of_masters};
 use crate::lock::{Archive, Artifact, DebianRelease, Inputs, Lock, Origin, is_kernel};
-use crate::spec::ImageSpec;
+use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 
 /// InRelease files of large archives have some 150 kB.
@@ -44,20 +45,34 @@ pub fn now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs())
 }
 
-/// Chooses every artifact. Those of Kubernetes are resolved elsewhere and come along in `kubernetes`.
-pub fn lock(spec: &ImageSpec, source: &Source, kubernetes: Vec<Artifact>, console: &Console) -> Result<Lock> {
+/// Chooses every artifact. Those of Kubernetes for this role are resolved elsewhere and come along in `kubernetes`.
+pub fn lock(
+    spec: &ImageSpec,
+    role: Role,
+    source: &Source,
+    kubernetes: Vec<Artifact>,
+    console: &Console,
+) -> Result<Lock> {
     let (releases, packages) = debian(spec, source, console)?;
     let mut artifacts = choose(&spec.packages(), spec, &packages)?;
     artifacts.extend(kubernetes);
     artifacts.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
+    Ok(Lock { version: 1, inputs: Inputs::of(spec, role), releases, artifacts })
+}
+
+/// A node's lock with what masters need besides, and nothing else changed: both images are of one set of packages.
+pub fn with_control_plane(spec: &ImageSpec, lock: Lock, control_plane: Vec<Artifact>) -> Lock {
+    let kept = lock.artifacts.into_iter().filter(|artifact| !of_masters(&artifact.name));
+    let mut artifacts: Vec<Artifact> = kept.chain(control_plane).collect();
+    artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    Lock { inputs: Inputs::of(spec, Role::Master), artifacts, ..lock }
 }
 
 /// Chooses these packages and the libraries that they depend on: for programs that the builder itself starts.
 pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &Console) -> Result<Lock> {
     let (releases, packages) = debian(spec, source, console)?;
     let artifacts = choose(names, spec, &packages)?;
-    Ok(Lock { version: 1, inputs: Inputs::of(spec), releases, artifacts })
+    Ok(Lock { version: 1, inputs: Inputs::of(spec, Role::Node), releases, artifacts })
 }
 
 /// A lock that differs from `old` only in the artifacts named, in those whose settings have changed, and in what is new or no longer
@@ -73,7 +88,13 @@ pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -
             );
         }
     }
-    let keeps = |name: &str| if is_kernel(name) { !kernel_named } else { !names.iter().any(|named| named == name) };
+    // The parts of a Kubernetes release are of one version.
+    let kubernetes_named = names.iter().any(|name| kubernetes::part::of(name).is_some());
+    let keeps = |name: &str| match kubernetes::part::of(name) {
+        Some(_) => !kubernetes_named,
+        None if is_kernel(name) => !kernel_named,
+        None => !names.iter().any(|named| named == name),
+    };
     let mut artifacts: Vec<Artifact> = Vec::new();
     for artifact in std::mem::take(&mut fresh.artifacts) {
         let locked = if is_kernel(&artifact.name) { old.kernel().ok() } else { old.get(&artifact.name) };
@@ -93,7 +114,7 @@ pub(crate) fn debian(spec: &ImageSpec, source: &Source, console: &Console) -> Re
     let mut releases = Vec::new();
     let mut packages = Packages::default();
     // From the most to the least urgent: of equal versions, the first archive's stays, whose mirror is the fresher one.
-    for suite in Inputs::of(spec).suites.iter().rev() {
+    for suite in Inputs::of(spec, Role::Node).suites.iter().rev() {
         let archive = if suite.ends_with("-security") { Archive::Security } else { Archive::Main };
         let base = format!("{}/dists/{suite}", source.mirrors.base(archive)?);
         let bytes = source.http.get(&format!("{base}/InRelease"), RELEASE_LIMIT)?;
@@ -184,7 +205,7 @@ fn kernel<'a>(flavour: &Package, packages: &'a Packages) -> Result<&'a Package> 
 }
 
 fn unknown(name: &str, spec: &ImageSpec, packages: &Packages) -> anyhow::Error {
-    let suites = Inputs::of(spec).suites.join(", ");
+    let suites = Inputs::of(spec, Role::Node).suites.join(", ");
     let error = anyhow!("no package `{name}` among the {} of {suites} (main, amd64)", packages.len());
     let error = match packages.similar(name) {
         Some(similar) => error.context(Hint(format!("there is a package `{similar}`"))),

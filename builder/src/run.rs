@@ -176,7 +176,8 @@ fn watch(options: &Options, mut vm: Vm, console: &Console) -> Result<Outcome> {
     Ok(Outcome::Failed(status))
 }
 
-fn refuse_compressed(image: &Path) -> Result<()> {
+/// Refuses an image that a machine cannot read anywhere in.
+pub(crate) fn refuse_compressed(image: &Path) -> Result<()> {
     use std::io::Read;
     let mut magic = Vec::new();
     std::fs::File::open(image)

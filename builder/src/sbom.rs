@@ -165,6 +165,7 @@ mod tests {
             kubernetes_source: String::new(),
             cri_dockerd: String::new(),
             cri_dockerd_source: String::new(),
+            control_plane: None,
         };
         let artifacts = vec![
             artifact("docker.io", "26.1.5+dfsg1-9", debian()),

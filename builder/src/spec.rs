@@ -38,6 +38,10 @@ pub struct ImageSpec {
     pub kubernetes: Kubernetes,
     /// Which cri-dockerd goes with it.
     pub cri_dockerd: CriDockerd,
+    /// The store of a master's API server.
+    pub etcd: Etcd,
+    /// The cluster's DNS server.
+    pub coredns: CoreDns,
     /// Sizes of partitions.
     pub disk: Disk,
     /// Container images that are in docker's store at first boot, besides the pause image.
@@ -142,6 +146,22 @@ pub struct CriDockerd {
     pub version: String,
     /// How it is got.
     pub source: CriDockerdSource,
+}
+
+/// `[etcd]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// Version without `v`; without it, the one that goes with the version of Kubernetes.
+    pub version: Option<String>,
+}
+
+/// `[coredns]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreDns {
+    /// Version without `v`.
+    pub version: String,
 }
 
 /// `[disk]`

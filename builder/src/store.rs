@@ -3,12 +3,13 @@
 //! ```text
 //! CACHE/store/sha256/<64 hex>          artifacts as fetched (packages, tarballs) and outputs of compiles
 //! CACHE/store/unpacked/<64 hex>/       what an artifact holds: `data` (file contents back to back) and `index.json`
+//! CACHE/store/programs/<64 hex>/NAME   a file of sha256/ that is started on this machine, under its name
 //! CACHE/store/tmp/                     parts on their way in; never read
 //! ```
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -211,6 +212,22 @@ impl Store {
             .and_then(|file| file.read_exact_at(&mut bytes, stored.offset))
             .with_context(|| format!("reading {} bytes at {} of {}", stored.len, stored.offset, path.display()))?;
         Ok(bytes)
+    }
+
+    /// A program of the store under its own name, so that it can be started: `programs/<digest>/NAME`, another link to the file.
+    pub fn executable(&self, digest: &Digest, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join("programs").join(digest.to_string());
+        let path = folder.join(name);
+        let make = || -> io::Result<()> {
+            fs::set_permissions(self.path(digest), fs::Permissions::from_mode(0o755))?;
+            fs::create_dir_all(&folder)?;
+            match fs::hard_link(self.path(digest), &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            }
+        };
+        make().with_context(|| format!("making the program {}", path.display()))?;
+        Ok(path)
     }
 
     /// A whole file of the store as a range.

@@ -5,7 +5,7 @@ use kscratch_image::console::Console;
 use kscratch_image::debian::keyring::Keyring;
 use kscratch_image::debian::mirror::Mirrors;
 use kscratch_image::http::Http;
-use kscratch_image::spec::ImageSpec;
+use kscratch_image::spec::{ImageSpec, Role};
 use kscratch_image::store::Store;
 use kscratch_image::{fetch, resolve, unpack};
 
@@ -31,12 +31,13 @@ fn the_default_packages_are_in_the_machines_mirror() {
             now: resolve::now().unwrap(),
         };
         locks.push(
-            resolve::lock(&spec, &source, Vec::new(), &console).unwrap_or_else(|error| panic!("resolving: {error:#}")),
+            resolve::lock(&spec, Role::Node, &source, Vec::new(), &console)
+                .unwrap_or_else(|error| panic!("resolving: {error:#}")),
         );
     }
     let mut lock = locks.swap_remove(0);
     assert_eq!(lock, locks.swap_remove(0));
-    lock.matches(&spec).unwrap();
+    lock.matches(&spec, Role::Node).unwrap();
     lock.kernel().unwrap();
     assert!(lock.get("libc6").is_some() && lock.get("docker.io").is_some());
     assert!(lock.get("adduser").is_none(), "only libraries are followed");

@@ -6,6 +6,5 @@ pub mod disk;
 pub mod files;
 pub mod firewall;
 pub mod imageseed;
-pub mod netlink;
 pub mod network;
 pub mod steps;

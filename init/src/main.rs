@@ -103,8 +103,7 @@ fn print_plan(file: &Path) -> Result<String> {
     let here = Path::new("/");
     let unknown = || "unknown".to_owned();
     let facts = gather::facts(here, &"0".repeat(32), &[]).or_else(|_| {
-        let links =
-            kscratch_init::apply::network::hardware_links(&mut kscratch_init::apply::netlink::Netlink::open()?)?;
+        let links = kscratch_init::apply::network::hardware_links(&mut kscratch_netlink::Netlink::open()?)?;
         anyhow::Ok(facts::Facts {
             links,
             release: facts::Release {

@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kscratch_init::apply::dhcp::{Change, Keeper};
-use kscratch_init::apply::netlink::Netlink;
 use kscratch_init::apply::{bridge, firewall, network};
 use kscratch_init::log::monotonic;
 use kscratch_init::sys::Linux;
+use kscratch_netlink::Netlink;
 
 /// Runs the test's body in a network namespace of its own.
 fn in_namespace(name: &str, body: fn()) {

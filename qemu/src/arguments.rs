@@ -40,7 +40,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     args.option("-boot", "strict=on");
     args.option("-device", "virtio-rng-pci");
     args.option("-qmp", joined("unix:", &files.qmp, ",server=on,wait=off"));
-    serial(&mut args, machine.serial);
+    serial(&mut args, machine);
     firmware(&mut args, &machine.firmware, files);
     for (index, disk) in machine.disks.iter().enumerate() {
         drive(&mut args, index, disk);
@@ -49,6 +49,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     for entry in &machine.fw_cfg {
         args.option("-fw_cfg", joined(&format!("name={},file=", doubled(&entry.name)), &entry.file, ""));
     }
+    system(&mut args, machine);
     for text in &machine.oem_strings {
         args.option("-smbios", format!("type=11,value={}", doubled(text)));
     }
@@ -59,10 +60,14 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     args.0
 }
 
-fn serial(args: &mut Arguments, serial: Serial) {
-    match serial {
+fn serial(args: &mut Arguments, machine: &Machine) {
+    match machine.serial {
         Serial::Watched => {
-            args.option("-chardev", "stdio,id=serial0,signal=off");
+            let console = "stdio,id=serial0,signal=off";
+            match &machine.console_file {
+                Some(file) => args.option("-chardev", joined(&format!("{console},logappend=on,logfile="), file, "")),
+                None => args.option("-chardev", console),
+            };
             args.option("-serial", "chardev:serial0");
         }
         Serial::Terminal => {
@@ -103,7 +108,36 @@ fn drive(args: &mut Arguments, index: usize, disk: &Disk) {
     args.option("-device", format!("virtio-blk-pci,drive=disk{index},serial=disk{index},bootindex={}", index + 1));
 }
 
+/// SMBIOS type 1, "System Information" (DMTF DSP0134, 7.2).
+fn system(args: &mut Arguments, machine: &Machine) {
+    let mut options = "type=1".to_owned();
+    if let Some(serial) = &machine.serial_number {
+        options.push_str(&format!(",serial={}", doubled(serial)));
+    }
+    if let Some(uuid) = machine.uuid {
+        options.push_str(&format!(",uuid={}", dashed(uuid)));
+    }
+    if options != "type=1" {
+        args.option("-smbios", options);
+    }
+}
+
 fn network(args: &mut Arguments, machine: &Machine) {
+    if machine.user_network {
+        user_network(args, machine);
+    }
+    for (index, link) in machine.cards.iter().enumerate() {
+        args.option("-netdev", stream(&format!("link{index}"), &link.plug));
+        card(args, &format!("link{index}"), link.mac);
+    }
+}
+
+/// The host's end of a card on a virtual link.
+pub fn stream(id: &str, plug: &Path) -> OsString {
+    joined(&format!("stream,id={id},server=off,addr.type=unix,addr.path="), plug, "")
+}
+
+fn user_network(args: &mut Arguments, machine: &Machine) {
     let mut options = "user,id=net0".to_owned();
     if machine.isolated {
         options.push_str(",restrict=on");
@@ -112,9 +146,13 @@ fn network(args: &mut Arguments, machine: &Machine) {
         options.push_str(&format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest));
     }
     args.option("-netdev", options);
-    let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
+    card(args, "net0", machine.mac);
+}
+
+fn card(args: &mut Arguments, id: &str, mac: [u8; 6]) {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     // Without `romfile=` QEMU would look for a network boot ROM, which a minimal installation does not have.
-    args.option("-device", format!("virtio-net-pci,netdev=net0,mac={mac},romfile="));
+    args.option("-device", format!("virtio-net-pci,netdev={id},mac={mac},romfile="));
 }
 
 struct Arguments(Vec<OsString>);
@@ -132,12 +170,20 @@ impl Arguments {
     }
 }
 
+/// RFC 9562, 4.
+fn dashed(uuid: [u8; 16]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let [a, b, c, d, e] = [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]].map(hex);
+    format!("{a}-{b}-{c}-{d}-{e}")
+}
+
 /// QEMU's option parser ends a value at a comma; a doubled comma stands for one.
 fn doubled(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-fn joined(before: &str, path: &Path, after: &str) -> OsString {
+/// A path inside an option: its commas are doubled.
+pub fn joined(before: &str, path: &Path, after: &str) -> OsString {
     let mut bytes = before.as_bytes().to_vec();
     for byte in path.as_os_str().as_bytes() {
         bytes.push(*byte);
@@ -211,6 +257,23 @@ mod tests {
             &["-fw_cfg name=opt/x,file=/role.toml", "-rtc base=utc", "stdio,id=serial0,signal=off"],
             &["mon:stdio"],
         );
+        let mut linked = direct().on_link("/l,k/n1.plug", [0x52, 0x54, 0, 0, 0, 0x14]);
+        linked.serial_number = Some("rack 1,2".to_owned());
+        linked.uuid = Some(std::array::from_fn(|index| u8::try_from(index).unwrap()));
+        linked.console_file = Some("/log,s/console".into());
+        check(
+            &linked,
+            false,
+            &[
+                "-netdev stream,id=link0,server=off,addr.type=unix,addr.path=/l,,k/n1.plug",
+                "virtio-net-pci,netdev=link0,mac=52:54:00:00:00:14,romfile=",
+                "-smbios type=1,serial=rack 1,,2,uuid=00010203-0405-0607-0809-0a0b0c0d0e0f",
+                "stdio,id=serial0,signal=off,logappend=on,logfile=/log,,s/console",
+            ],
+            &["user,id=net0", "netdev=net0"],
+        );
+        linked.user_network = true;
+        check(&linked, false, &["netdev=net0,mac=52:54:00:6b:73:01", "netdev=link0,mac=52:54:00:00:00:14"], &[]);
         let mut other = direct();
         other.oem_strings = vec!["a=1,2".to_owned()];
         other.clock = Some("2027-01-01T00:00:00".to_owned());

@@ -176,6 +176,11 @@ impl Console {
         self.state().lines.clone()
     }
 
+    /// What `see` makes of the latest line that it makes anything of.
+    pub fn latest<T>(&self, see: impl FnMut(&Line) -> Option<T>) -> Option<T> {
+        self.state().lines.iter().rev().find_map(see)
+    }
+
     /// The last lines as they go into an error: with stamps, and with the line that was not ended yet.
     pub fn tail(&self) -> String {
         let state = self.state();
@@ -204,7 +209,7 @@ impl Default for Console {
 }
 
 /// The text of a line without what steers a terminal: escape sequences (ECMA-48, 5.4) and control characters.
-fn readable(bytes: &[u8]) -> String {
+pub fn readable(bytes: &[u8]) -> String {
     let mut text = String::new();
     let decoded = String::from_utf8_lossy(bytes);
     let mut chars = decoded.chars().peekable();

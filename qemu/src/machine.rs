@@ -18,22 +18,44 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Disks in the order in which the firmware tries them, all virtio-blk.
     pub disks: Vec<Disk>,
-    /// TCP ports of the guest that are reachable on 127.0.0.1; the guest has a user-mode network card in any case.
+    /// Whether the guest has a card on QEMU's user-mode network; it is the first one.
+    pub user_network: bool,
+    /// TCP ports of the guest that are reachable on 127.0.0.1, by the user-mode network.
     pub forwards: Vec<Forward>,
-    /// Hardware address of the network card.
+    /// Cards on virtual links ([`crate::Link`]), behind the user-mode network's where there is one.
+    pub cards: Vec<Card>,
+    /// Hardware address of the user-mode network's card.
     pub mac: [u8; 6],
     /// Whether the guest is kept from reaching anything but this host's forwards.
     pub isolated: bool,
     /// fw_cfg entries.
     pub fw_cfg: Vec<FwCfg>,
+    /// Serial number of the system (SMBIOS type 1).
+    pub serial_number: Option<String>,
+    /// UUID of the system (SMBIOS type 1), as RFC 9562 orders its bytes.
+    pub uuid: Option<[u8; 16]>,
     /// SMBIOS OEM strings (type 11).
     pub oem_strings: Vec<String>,
     /// What the machine's clock says at start (`2026-11-22T08:00:00`, UTC); the host's time where `None`.
     pub clock: Option<String>,
     /// Where the serial line goes.
     pub serial: Serial,
+    /// A file to which everything that the guest says on the serial line is appended, besides; only where that is [`Serial::Watched`].
+    pub console_file: Option<PathBuf>,
+    /// Folder for QMP socket and firmware variables, which stay there; one that goes with the machine where `None`. A socket's path may
+    /// have no more than 107 bytes (unix(7)).
+    pub folder: Option<PathBuf>,
     /// Whether a reset of the guest starts it again; QEMU ends otherwise.
     pub reboots: bool,
+}
+
+/// A network card on a virtual link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// The link's socket for it, from [`crate::Link::plug`].
+    pub plug: PathBuf,
+    /// Its hardware address.
+    pub mac: [u8; 6],
 }
 
 /// Who executes the guest's instructions.
@@ -168,13 +190,19 @@ impl Machine {
             accelerator: Accelerator::Auto,
             firmware,
             disks: Vec::new(),
+            user_network: true,
             forwards: Vec::new(),
+            cards: Vec::new(),
             mac: [0x52, 0x54, 0x00, 0x6b, 0x73, 0x01],
             isolated: false,
             fw_cfg: Vec::new(),
+            serial_number: None,
+            uuid: None,
             oem_strings: Vec::new(),
             clock: None,
             serial: Serial::Watched,
+            console_file: None,
+            folder: None,
             reboots: false,
         }
     }
@@ -197,6 +225,14 @@ impl Machine {
     #[must_use]
     pub fn forward(mut self, forward: Forward) -> Self {
         self.forwards.push(forward);
+        self
+    }
+
+    /// The same with a card on a virtual link in the place of the user-mode network.
+    #[must_use]
+    pub fn on_link(mut self, plug: impl Into<PathBuf>, mac: [u8; 6]) -> Self {
+        self.user_network = false;
+        self.cards.push(Card { plug: plug.into(), mac });
         self
     }
 

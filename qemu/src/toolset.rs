@@ -115,6 +115,18 @@ impl Toolset {
         })
     }
 
+    /// The start of a command line of QEMU; the kernel sends it `signal` when this program ends, however that happens.
+    pub fn qemu_that_ends_with_us(&self, signal: &str) -> Command {
+        match &self.setpriv {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", signal]).args(self.qemu.command_line());
+                command
+            }
+            None => self.qemu.command(),
+        }
+    }
+
     /// OVMF's code and variables.
     ///
     /// # Errors

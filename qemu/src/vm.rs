@@ -1,7 +1,6 @@
 //! A [`Vm`] is a machine that was started: it is watched, steered and, at the latest when dropped, ended.
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
@@ -15,13 +14,9 @@ use crate::child::Child;
 use crate::console::{Console, Line, Pattern, Waited};
 use crate::error::Error;
 use crate::machine::{Accelerator, Firmware, Forward, Machine, Serial};
+use crate::opening::{self, QMP_BOUND, QUIT_BOUND, ended};
 use crate::qmp::{Event, Qmp};
 use crate::toolset::Toolset;
-
-/// How long QEMU may take to serve QMP after its start, and to answer a command.
-const QMP_BOUND: Duration = Duration::from_secs(20);
-/// How long QEMU may take to end after it was told to.
-const QUIT_BOUND: Duration = Duration::from_secs(5);
 
 /// A running or ended machine.
 #[derive(Debug)]
@@ -35,8 +30,9 @@ pub struct Vm {
     stdin: Option<ChildStdin>,
     qmp: Qmp,
     child: Child,
-    // Holds the QMP socket and the firmware's variables; declared last, so that it goes after the process that uses it.
-    _folder: tempfile::TempDir,
+    // Holds the QMP socket and the firmware's variables, unless they have a place; declared last, so that it goes after the process that
+    // uses it.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Vm {
@@ -50,12 +46,15 @@ impl Vm {
             Accelerator::Kvm => true,
             Accelerator::Emulation => false,
         };
-        let folder = tempfile::Builder::new().prefix("kscratch-vm-").tempdir().map_err(|source| Error::File {
-            doing: "making a folder for the machine in",
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        let files = run_files(tools, machine, folder.path())?;
+        let folder =
+            match &machine.folder {
+                Some(_) => None,
+                None => Some(tempfile::Builder::new().prefix("kscratch-vm-").tempdir().map_err(|source| {
+                    Error::File { doing: "making a folder for the machine in", path: std::env::temp_dir(), source }
+                })?),
+            };
+        let place = machine.folder.as_deref().or(folder.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new(""));
+        let files = run_files(tools, machine, place)?;
         let command = command(tools, machine, &files, accelerated);
         let started = Instant::now();
         let program = tools.qemu.path.display().to_string();
@@ -69,7 +68,9 @@ impl Vm {
                 .spawn(move || console.read_from(stdout, started))
                 .map_err(|source| Error::Spawn { program: "the console's reader".to_owned(), source })?;
         }
-        let (qmp, forwards) = talk(machine, &files.qmp, &child, started)?;
+        let (mut qmp, forwards) = (opening::talk(&machine.name, &files.qmp, &child, started)?, &machine.forwards);
+        let forwards = if forwards.is_empty() { Vec::new() } else { opening::forwards(&mut qmp)? };
+        let forwards = forwards.iter().map(|forward| Forward { host: forward.host, guest: forward.port }).collect();
         let (name, serial) = (machine.name.clone(), machine.serial);
         Ok(Vm { name, serial, accelerated, forwards, started, console, stdin, qmp, child, _folder: folder })
     }
@@ -249,6 +250,11 @@ impl Vm {
         &self.forwards
     }
 
+    /// What `see` makes of the latest line of the console that it makes anything of.
+    pub fn latest<T>(&self, see: impl FnMut(&Line) -> Option<T>) -> Option<T> {
+        self.console.latest(see)
+    }
+
     /// Time since QEMU's start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
@@ -284,17 +290,6 @@ impl Drop for Vm {
     }
 }
 
-fn ended(name: &str, what: &str, status: Option<ExitStatus>, child: &Child, tail: String) -> Error {
-    let stderr = child.stderr();
-    Error::Ended {
-        machine: name.to_owned(),
-        what: what.to_owned(),
-        how: status.map_or_else(|| "its console closed".to_owned(), |status| status.to_string()),
-        stderr: if stderr.is_empty() { stderr } else { format!("; QEMU said: {stderr}") },
-        tail,
-    }
-}
-
 fn run_files(tools: &Toolset, machine: &Machine, folder: &Path) -> Result<RunFiles, Error> {
     let uefi = match machine.firmware {
         Firmware::Direct { .. } => None,
@@ -314,95 +309,11 @@ fn run_files(tools: &Toolset, machine: &Machine, folder: &Path) -> Result<RunFil
 
 fn command(tools: &Toolset, machine: &Machine, files: &RunFiles, kvm: bool) -> Command {
     let watched = machine.serial == Serial::Watched;
-    let mut command = match &tools.setpriv {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            // At a terminal QEMU must get the chance to leave raw mode.
-            command.args(["--pdeathsig", if watched { "KILL" } else { "TERM" }]).args(tools.qemu.command_line());
-            command
-        }
-        None => tools.qemu.command(),
-    };
+    // At a terminal QEMU must get the chance to leave raw mode.
+    let mut command = tools.qemu_that_ends_with_us(if watched { "KILL" } else { "TERM" });
     command.args(arguments::qemu(machine, files, kvm));
     if watched {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
     command
-}
-
-/// Opens the conversation. QEMU serves QMP before it looks at disks and ports: what it refuses is told by its end, after the
-/// connection.
-fn talk(machine: &Machine, socket: &Path, child: &Child, started: Instant) -> Result<(Qmp, Vec<Forward>), Error> {
-    let greeted = connect(machine, socket, child).and_then(|stream| Qmp::greet(stream, started, QMP_BOUND));
-    let talk = greeted.and_then(|mut qmp| {
-        let none = machine.forwards.is_empty();
-        let forwards = if none { Vec::new() } else { forwards(&mut qmp)? };
-        Ok((qmp, forwards))
-    });
-    talk.map_err(|error| match &error {
-        Error::Qmp { .. } => match child.wait(QUIT_BOUND) {
-            Some(status) => {
-                let what = "QEMU to take the machine";
-                ended(&machine.name, what, Some(status), child, String::new())
-            }
-            None => error,
-        },
-        _ => error,
-    })
-}
-
-/// QEMU makes its socket some milliseconds after its start, and there is nothing to be told by before: asked again until then.
-fn connect(machine: &Machine, socket: &Path, child: &Child) -> Result<UnixStream, Error> {
-    let deadline = Instant::now() + QMP_BOUND;
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return Ok(stream),
-            Err(source) if Instant::now() > deadline => {
-                return Err(Error::Qmp { what: "connecting".to_owned(), source });
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-            Err(source) => {
-                return Err(Error::Qmp { what: "connecting".to_owned(), source });
-            }
-        }
-        if let Some(status) = child.wait(Duration::from_millis(5)) {
-            return Err(ended(&machine.name, "QEMU to take the machine", Some(status), child, String::new()));
-        }
-    }
-}
-
-/// With host port 0 the kernel chose the port when QEMU bound it, so that no other program can come in between; only the human
-/// monitor tells which it was.
-fn forwards(qmp: &mut Qmp) -> Result<Vec<Forward>, Error> {
-    let answer = qmp.execute("human-monitor-command", json!({ "command-line": "info usernet" }), QMP_BOUND)?;
-    Ok(answer.as_str().unwrap_or_default().lines().filter_map(forward).collect())
-}
-
-/// `TCP[HOST_FORWARD]  8  127.0.0.1 44755  10.0.2.15  8080  0  0`
-fn forward(line: &str) -> Option<Forward> {
-    let mut words = line.split_whitespace();
-    (words.next()? == "TCP[HOST_FORWARD]").then_some(())?;
-    let host = words.nth(2)?.parse().ok()?;
-    let guest = words.nth(1)?.parse().ok()?;
-    Some(Forward { host, guest })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(line: &str, want: Option<Forward>) {
-        assert_eq!(forward(line), want);
-    }
-
-    #[test]
-    fn forwards_are_read_from_the_monitors_table() {
-        check("Hub -1 (n0):", None);
-        check("  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ", None);
-        let line = "  TCP[HOST_FORWARD]   8       127.0.0.1 44755       10.0.2.15  8080     0     0";
-        check(line, Some(Forward { host: 44755, guest: 8080 }));
-        check("  TCP[HOST_FORWARD]   8       127.0.0.1", None);
-        check("  TCP[ESTABLISHED]   9       127.0.0.1 44755       10.0.2.15  8080     0     0", None);
-    }
 }

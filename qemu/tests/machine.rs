@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kscratch_qemu::{Accelerator, Disk, DiskFormat, Error, Firmware, Forward, Machine, Overlay, Toolset, Vm};
+use kscratch_qemu::{Accelerator, Disk, DiskFormat, Error, Firmware, Forward, Link, Machine, Overlay, Toolset, Vm};
 use serde_json::json;
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -212,6 +212,30 @@ fn qemu_takes_every_part_of_a_machine() {
     let blocks = vm.execute("query-block", json!({})).unwrap();
     let size = |index: usize| blocks[index]["inserted"]["image"]["virtual-size"].as_u64();
     assert_eq!((size(0), size(1)), (Some(2 << 20), Some(1 << 20)), "{blocks}");
+}
+
+#[test]
+fn a_machine_on_a_link_keeps_its_console_and_its_number() {
+    let bench = Bench::new();
+    let mut link = Link::new(bench.folder.path());
+    let mut machine = bench.machine().on_link(link.plug("n1").unwrap(), [0x52, 0x54, 0, 0, 0, 0x14]);
+    machine.serial_number = Some("rack 1, left".to_owned());
+    machine.uuid = Some([7; 16]);
+    let (console, run) = (bench.folder.path().join("con,sole"), bench.folder.path().join("run"));
+    fs::create_dir(&run).unwrap();
+    (machine.console_file, machine.folder) = (Some(console.clone()), Some(run.clone()));
+    for times in 1..=2 {
+        let mut vm = Vm::start(&bench.tools, &machine).unwrap();
+        vm.wait_for_line("guest: up", BOUND).unwrap();
+        assert!(run.join("qmp").exists());
+        let uuid = vm.execute("query-uuid", json!({})).unwrap();
+        assert_eq!(uuid["UUID"], "07070707-0707-0707-0707-070707070707");
+        assert!(vm.latest(|line| line.text.contains("up").then_some(line.number)).is_some());
+        vm.type_line("o").unwrap();
+        vm.wait_for_exit(BOUND).unwrap();
+        let said = String::from_utf8_lossy(&fs::read(&console).unwrap()).matches("guest: up").count();
+        assert_eq!(said, times, "a second run's lines stand behind the first one's");
+    }
 }
 
 #[test]

@@ -54,15 +54,20 @@ fn help_reads_well() {
     }
 }
 
+/// A lock that was made for nodes, as far as it is read before anything is got.
+const LOCK_OF_NODES: &str = "version = 1\nrelease = []\nartifact = []\n[inputs]\nsuites = []\npackages = []\nkubernetes = '1.37.2'\n\
+                             kubernetes_source = 'auto'\ncri_dockerd = '0.4.3'\n";
+
 #[test]
-fn the_master_comes_next() {
+fn a_master_is_not_built_from_a_lock_of_nodes() {
     check_refusal(
-        &[],
-        &["build", "--role", "master", "--offline", "--cache", "CACHE"],
+        &[("kscratch.lock", LOCK_OF_NODES)],
+        &["build", "--role", "master", "--locked", "--offline", "--cache", "CACHE"],
         1,
         &expect![[r#"
-        error: the master role comes next; this version builds nodes
-        hint: kscratch-image build --role node
+        error: building from kscratch.lock
+          because: the lock has no control plane: it was made for nodes
+        hint: kscratch-image lock --role master makes it anew; build without --locked adds what is missing
     "#]],
     );
 }

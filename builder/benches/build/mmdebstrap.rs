@@ -140,7 +140,7 @@ fn programs(node: &Node, folder: &Path) -> Result<Vec<PathBuf>> {
     let lock = Lock::read(&node.lock)?;
     let silent = kscratch_image::console::Console::silent();
     let store = Store::open(cache.path())?;
-    let release = kscratch_image::kubernetes::obtain(&lock, &store, true, &silent)?;
+    let release = kscratch_image::kubernetes::obtain(&lock, kscratch_image::spec::Role::Node, &store, true, &silent)?;
     let named = |(name, program): (&String, &kscratch_image::kubernetes::Program)| {
         let place = folder.join(name);
         give(&store.root().join(&program.file.file), &place)?;

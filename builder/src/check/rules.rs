@@ -1,12 +1,8 @@
 //! The rules: each gives the lines that break it.
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use super::Subject;
-use crate::dockerstore;
-use crate::overlay::{INIT, MANIFESTS};
+use crate::overlay::INIT;
 use crate::reach::elf::{self, Format};
 use crate::tree::{Content, Kind, Node, link_target};
 
@@ -45,14 +41,14 @@ const SHELLS: [&str; 11] = ["ash", "bash", "busybox", "csh", "dash", "fish", "ks
 
 const PACKAGE_MANAGERS: [&str; 9] = ["apk", "apt", "apt-get", "dnf", "dpkg", "pacman", "pip3", "rpm", "snap"];
 
-type Found = Result<Vec<String>>;
+pub(super) type Found = Result<Vec<String>>;
 
 fn format(subject: &Subject<'_>, path: &str, content: &Content) -> Result<Format> {
     let reader = subject.contents.open(content).with_context(|| format!("opening {path}"))?;
     elf::format(reader).with_context(|| format!("reading {path}"))
 }
 
-fn literal(subject: &Subject<'_>, path: &str) -> Result<Option<String>> {
+pub(super) fn literal(subject: &Subject<'_>, path: &str) -> Result<Option<String>> {
     match subject.tree.nodes.get(path).map(|node| &node.kind) {
         Some(Kind::File(content)) => {
             let bytes = subject.contents.read(content).with_context(|| format!("reading {path}"))?;
@@ -62,7 +58,7 @@ fn literal(subject: &Subject<'_>, path: &str) -> Result<Option<String>> {
     }
 }
 
-fn line(path: &str, node: &Node, what: &str) -> String {
+pub(super) fn line(path: &str, node: &Node, what: &str) -> String {
     format!("{path} {what} ({})", node.origin)
 }
 
@@ -149,56 +145,6 @@ pub(super) fn links(subject: &Subject<'_>) -> Found {
         }
     }
     Ok(found)
-}
-
-/// The part of a pod's manifest that names images (Kubernetes API, `PodSpec`).
-#[derive(Deserialize)]
-struct Pod {
-    spec: PodSpec,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodSpec {
-    #[serde(default)]
-    containers: Vec<Container>,
-    #[serde(default)]
-    init_containers: Vec<Container>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Container {
-    image: String,
-    #[serde(default)]
-    image_pull_policy: String,
-}
-
-pub(super) fn images(subject: &Subject<'_>) -> Found {
-    let inside = dockerstore::references(subject.tree)?;
-    let mut found = Vec::new();
-    for (path, node) in subject.own().filter(|(path, _)| path.starts_with(MANIFESTS) && !path.ends_with("manifests")) {
-        let Some(text) = literal(subject, path)? else { continue };
-        let pod: Pod =
-            serde_saphyr::from_str(&text).with_context(|| format!("reading {path} as the manifest of a pod"))?;
-        // A manifest of the user's may mean a registry, as long as it does not forbid to ask one.
-        let ours = node.origin.artifact.starts_with("overlays/");
-        let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-        for container in containers.filter(|container| ours || container.image_pull_policy == "Never") {
-            if !inside.contains(&container.image) {
-                found.push(line(
-                    path,
-                    node,
-                    &format!("names the image {}, which is not among {}", container.image, list(&inside)),
-                ));
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn list(names: &BTreeSet<String>) -> String {
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn setuid(subject: &Subject<'_>) -> Found {

@@ -14,7 +14,13 @@ fn origin() -> Origin {
 }
 
 fn good() -> Tree {
-    let versions = Versions { kubernetes: "1".into(), cri_dockerd: "1".into(), docker: "1".into(), kernel: "6".into() };
+    let versions = Versions {
+        kubernetes: "1".into(),
+        cri_dockerd: "1".into(),
+        docker: "1".into(),
+        kernel: "6".into(),
+        images: BTreeMap::new(),
+    };
     let mut tree = overlay::base(Role::Node, &versions).unwrap();
     let mut put = |path: &str, bytes: Vec<u8>| tree.insert(path, Node::file(bytes, 0o755, origin())).unwrap();
     let library = "/usr/lib/x86_64-linux-gnu/libc.so.6";
@@ -106,11 +112,62 @@ fn every_rule_finds_what_breaks_it() {
         |nodes| drop(nodes.insert("/usr/bin/x".into(), file(b"#!/bin/python\n", 0o755))),
         "is a script for /bin/python",
     );
-    check(|nodes| nodes.retain(|path, _| !path.ends_with("seed.json")), "names the image kscratch.local/hello:");
     // What a container image holds is its own business.
     let mut tree_with_image = good();
     tree_with_image.nodes.insert(format!("{seed}/bin/sh"), file(b"", 0o4777));
     tree(&tree_with_image, &Memory::default()).unwrap();
+}
+
+#[test]
+fn an_image_that_anything_names_must_be_inside() {
+    let hello = format!("{}/hello.yaml", overlay::MANIFESTS);
+    let user = |text: &str| {
+        let origin = Origin { declaration: "manifest of image.toml".into(), artifact: "app.yaml".into() };
+        Node::file(text.as_bytes().to_vec(), 0o644, origin)
+    };
+    let put = |text: &'static str| {
+        move |nodes: &mut BTreeMap<String, Node>| {
+            nodes.insert(format!("{}/app.yaml", overlay::MANIFESTS), user(text));
+        }
+    };
+    check(
+        |nodes| nodes.retain(|path, _| !path.ends_with("seed.json")),
+        "hello.yaml names the image kscratch.local/hello:",
+    );
+    check(
+        put("kind: Pod\nspec: {containers: [{image: 'registry.example/app:1'}]}"),
+        "/usr/share/kscratch/manifests/app.yaml names the image registry.example/app:1, which is not in the image; save it (docker \
+         save NAME:TAG -o FILE) and name the file in load of [images] in image.toml (manifest of image.toml from app.yaml)",
+    );
+    check(
+        put("a: {volumes: [{image: {reference: 'v:1'}}]}"),
+        "app.yaml names the image v:1, which is not in the image",
+    );
+    check(
+        |nodes| {
+            drop(nodes.insert(
+                "/usr/share/kscratch/addons/dns.json".into(),
+                user(r#"{"items":[{"spec":{"containers":[{"image":"c:1"}]}}]}"#),
+            ))
+        },
+        "addons/dns.json names the image c:1",
+    );
+    let always: &'static str = format!("containers: [{{image: '{PAUSE}', imagePullPolicy: Always}}]").leak();
+    check(put(always), "app.yaml asks a registry for kscratch.local/pause:");
+    let release = r#"{"pause_image":"p:1","images":{"etcd":"registry.k8s.io/etcd:3.7.3-0"}}"#;
+    for want in ["release.json names the image p:1", "release.json names the image registry.k8s.io/etcd:3.7.3-0"] {
+        check(|nodes| drop(nodes.insert(overlay::RELEASE.into(), user(release))), want);
+    }
+    let mut fine = good();
+    let text = format!("kind: Pod\nspec: {{initContainers: [{{image: '{PAUSE}'}}]}}\n---\nkind: List\n");
+    fine.nodes.insert(hello, Node::file(text.into_bytes(), 0o644, origin()));
+    tree(&fine, &Memory::default()).unwrap();
+    fine.nodes.insert("/usr/share/kscratch/manifests/bad.yaml".into(), user("a: [1"));
+    let error = format!("{:#}", tree(&fine, &Memory::default()).unwrap_err());
+    assert!(
+        error.contains("could not check: every image that the image names is in it: reading the manifest"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Role;
+use super::machines::MachinesCommand;
 
 /// The commands of a cluster's identity.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,9 @@ pub enum ClusterCommand {
     Kubeconfig(ClusterArgs),
     /// Hold a cluster's folder against a table of rules, and ask its endpoint
     Check(ClusterArgs),
+    /// Its machines in QEMU.
+    #[command(flatten)]
+    Machines(MachinesCommand),
 }
 
 /// Which cluster.

@@ -29,6 +29,7 @@ pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<Exi
                 console.say(format_args!("{} is good for a year", folder.file(file).display()));
             }
         }
+        ClusterCommand::Machines(command) => return super::machines::execute(command, now, console),
         ClusterCommand::Check(args) => {
             let report = check::cluster(&open(args)?, now);
             print(&report.table)?;
@@ -46,7 +47,7 @@ fn open(args: &ClusterArgs) -> Result<Folder> {
 }
 
 /// A cluster's name is its folder's too.
-fn name(name: &str) -> Result<()> {
+pub(super) fn name(name: &str) -> Result<()> {
     if kscratch_metadata::is_node_name(name) {
         return Ok(());
     }

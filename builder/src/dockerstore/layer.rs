@@ -1,7 +1,7 @@
 //! The tar of an image's layer becomes a [`Layer`]: its files as overlay2 keeps them, whiteouts included.
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::derived;
-use crate::store::{Digest, Store, Stored};
-use crate::tree::{Content, Kind, Node, Origin, link_target};
+use crate::store::{Digest, Store, Stored, Verify};
+use crate::tree::{Content, Contents, Kind, Node, Origin, link_target};
 
 /// A layer, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,21 +32,33 @@ impl Layer {
         self.nodes.values().map(len).sum()
     }
 
-    /// A layer of one program at `/NAME`, whose tar holds no clock and no owner but root.
-    pub(super) fn of_program(name: &str, program: &'static [u8]) -> Result<Layer> {
-        let mut header = tar::Header::new_ustar();
-        header.set_path(name)?;
-        header.set_mode(0o755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(program.len() as u64);
-        header.set_cksum();
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.append(&header, program)?;
-        let diff_id = Digest::of(&tar.into_inner()?);
-        let node = Node::file(program.to_vec(), 0o755, nowhere());
-        Ok(Layer { diff_id, nodes: BTreeMap::from([(format!("/{name}"), node)]) })
+    /// A layer of one program of our own at `/NAME`.
+    pub(super) fn of_bytes(name: &str, program: &'static [u8]) -> Result<Layer> {
+        let path = format!("/{name}");
+        let diff_id = packed(&path, 0o755, program.len() as u64, &mut &program[..])?;
+        Ok(Layer::of_one(&path, 0o755, program.to_vec().into(), diff_id))
+    }
+
+    /// A layer of one file, wherever its bytes stand: they are read once in the life of a store, and never as a whole.
+    pub(super) fn of_file(path: &str, mode: u16, content: &Content, store: &Store) -> Result<Layer> {
+        let sha256 = content.sha256();
+        let key = derived::key("composed layer 1", [path.as_bytes(), &mode.to_le_bytes(), &sha256.0]);
+        let diff_id = match derived::get(store, &key) {
+            Some(diff_id) => diff_id,
+            None => {
+                let mut reader = store.open(content).with_context(|| format!("opening {path} for a layer"))?;
+                let diff_id = packed(path, mode, content.len(), &mut reader)?;
+                derived::put(store, &key, &diff_id)?;
+                diff_id
+            }
+        };
+        Ok(Layer::of_one(path, mode, content.clone(), diff_id))
+    }
+
+    fn of_one(path: &str, mode: u16, content: Content, diff_id: Digest) -> Layer {
+        let folders = folders(path).map(|folder| (folder.to_owned(), Node::directory(0o755, nowhere())));
+        let file = (path.to_owned(), Node::file(content, mode, nowhere()));
+        Layer { diff_id, nodes: folders.chain([file]).collect() }
     }
 
     /// Reads a layer whose uncompressed tar is in the store. Files are ranges of that tar: nothing is copied.
@@ -77,6 +89,38 @@ impl Layer {
         }
         Ok(Layer { diff_id, nodes })
     }
+}
+
+/// The folders above a path, the root left out, the uppermost first.
+fn folders(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').skip(1).map(|(at, _)| &path[..at])
+}
+
+/// Digest of the tar of one file and the folders above it: no clock, and no owner but root.
+fn packed(path: &str, mode: u16, len: u64, contents: &mut dyn Read) -> Result<Digest> {
+    let header = |path: &str, mode: u16, len: u64| -> Result<tar::Header> {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(path.trim_start_matches('/'))?;
+        header.set_mode(mode.into());
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(len);
+        Ok(header)
+    };
+    let mut tar = tar::Builder::new(Verify::new(io::sink()));
+    for folder in folders(path) {
+        let mut header = header(&format!("{folder}/"), 0o755, 0)?;
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_cksum();
+        tar.append(&header, io::empty())?;
+    }
+    // Its type stays the NUL of before POSIX, which is a regular file's too: the ids of our own images follow from it.
+    let mut header = header(path, mode, len)?;
+    header.set_cksum();
+    tar.append(&header, contents)?;
+    let (_, digest, _) = tar.into_inner()?.into_parts();
+    Ok(digest)
 }
 
 fn nowhere() -> Origin {

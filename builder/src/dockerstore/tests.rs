@@ -2,6 +2,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::*;
 use crate::store::Store;
 use crate::tree::Content;
@@ -160,6 +162,70 @@ fn composed_images_hold_no_clock_and_differ_by_their_program() {
     assert_ne!(image.id(), compose(PAUSE, "pause", b"other", None).unwrap().id());
     let text = String::from_utf8(image.config.clone()).unwrap();
     assert!(text.contains(r#""Entrypoint":["/pause"]"#) && text.contains(r#""User":"65535:65535""#), "{text}");
+    // Machines that run an earlier image have it by this id: what an image's bytes follow from does not change unseen.
+    let layer = "7ff1ae6ac42ace5e512f604817a5091ea3a4cca6f2e30e0a64e265f078756319";
+    assert_eq!(image.layers[0].diff_id.to_string(), layer);
     let clash = seed(&[image, compose(PAUSE, "pause", b"other", None).unwrap()]).unwrap_err();
     assert!(clash.to_string().contains("two different images have one name: kscratch.local/pause:"));
+}
+
+/// A tar as a composed layer's shall be, written by another hand: folders and one file, no clock, all root's.
+fn layer_of(folders: &[&str], path: &str, mode: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut append = |path: &str, kind: u8, mode: u32, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(path).unwrap();
+        header.as_mut_bytes()[156] = kind;
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        tar.append(&header, bytes).unwrap();
+    };
+    folders.iter().for_each(|folder| append(folder, b'5', 0o755, b""));
+    append(path, 0, mode, bytes);
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn a_component_is_what_unpacking_its_layers_would_give() {
+    let world = World::new();
+    let stored = |bytes: &[u8]| Content::Stored(world.store.whole(&world.store.add_bytes(bytes).unwrap()).unwrap());
+    let made = |program: &[u8]| {
+        let made = Component {
+            reference: "registry.example/server:v1".into(),
+            path: "/usr/local/bin/server",
+            program: stored(program),
+            user: 901,
+            bundle: Some(Content::from(b"certificates".to_vec())),
+            artifact: "server 1 (test)".into(),
+        };
+        component(&made, &world.store).unwrap()
+    };
+    let image = made(b"program");
+    let certificates =
+        layer_of(&["etc/", "etc/ssl/", "etc/ssl/certs/"], "etc/ssl/certs/ca-certificates.crt", 0o644, b"certificates");
+    let program = layer_of(&["usr/", "usr/local/", "usr/local/bin/"], "usr/local/bin/server", 0o755, b"program");
+    for (layer, tar) in image.layers.iter().zip([&certificates, &program]) {
+        let unpacked = Layer::read(world.store.add_bytes(tar).unwrap(), &world.store).unwrap();
+        assert_eq!(layer.diff_id, unpacked.diff_id);
+        assert_eq!(layer.nodes.keys().collect::<Vec<_>>(), unpacked.nodes.keys().collect::<Vec<_>>());
+        for (path, node) in &layer.nodes {
+            assert!(node.same_as(&unpacked.nodes[path]), "{path}");
+        }
+    }
+    let config: serde_json::Value = serde_json::from_slice(&image.config).unwrap();
+    assert_eq!(config["config"]["Entrypoint"], json!(["/usr/local/bin/server"]));
+    assert_eq!((&config["config"]["User"], &config["created"]), (&json!("901:901"), &json!("1970-01-01T00:00:00Z")));
+    assert_eq!(config["history"].as_array().unwrap().len(), config["rootfs"]["diff_ids"].as_array().unwrap().len());
+
+    // Made again, from what is remembered, it is the same; another program is another image beside the same certificates.
+    assert_eq!(made(b"program"), image);
+    let other = made(b"another");
+    assert!(other.layers[0] == image.layers[0] && other.id() != image.id());
+    let tree = seed(std::slice::from_ref(&image)).unwrap();
+    let files = tree.nodes.values().filter(|node| matches!(&node.kind, Kind::File(content) if content.len() == 7));
+    assert_eq!(files.map(|node| node.mode).collect::<Vec<_>>(), [0o755]);
 }

@@ -98,7 +98,7 @@ pub fn artifact(module: &Module, go: &str) -> Artifact {
         origin: Origin::GoBuild {
             module: module.path.into(),
             module_version: format!("v{}", module.version()),
-            programs: module.programs.iter().map(|program| (*program).to_owned()).collect(),
+            programs: module.programs.iter().map(|main| main.package.to_owned()).collect(),
             go_sum: module.digest(),
             go: go.into(),
             flags: module.flags(),
@@ -112,7 +112,7 @@ fn key(module: &Module, go: &str) -> Digest {
     let environment = ENVIRONMENT.map(|(name, value)| format!("{name}={value}"));
     let digest = module.digest();
     let parts = [digest.0.as_slice(), go.as_bytes()];
-    let words = module.programs.iter().map(|program| program.as_bytes());
+    let words = module.programs.iter().map(|main| main.package.as_bytes());
     derived::key(
         "go build 1",
         parts
@@ -147,6 +147,10 @@ pub fn compile(
     };
     write("go.mod", module.go_mod)?;
     write("go.sum", module.go_sum)?;
+    if let Some(main_go) = module.main_go {
+        write("main.go", main_go)?;
+    }
+    let packages: Vec<&str> = module.programs.iter().map(|main| main.package).collect();
     let command = |verb: &str| {
         let mut command = Command::new(go);
         command.current_dir(work.path()).envs(ENVIRONMENT).arg(verb).stdin(Stdio::null());
@@ -158,9 +162,9 @@ pub fn compile(
     let what = format!("{} {}", module.name, module.version());
     let spinner = console.spinner(&format!("compiling {what}"));
     spinner.message("downloading modules");
-    let packages = run(command("list").args(["-mod=readonly", "-deps"]).args(module.programs), &mut |_| {})
+    let imported = run(command("list").args(["-mod=readonly", "-deps"]).args(&packages), &mut |_| {})
         .map_err(|error| explain(error, &what, offline))?;
-    let (total, mut done) = (packages.len(), 0);
+    let (total, mut done) = (imported.len(), 0);
     let out = work.path().join("out");
     fs::create_dir(&out).with_context(|| format!("making {}", out.display()))?;
     let mut spoke = Instant::now();
@@ -176,14 +180,13 @@ pub fn compile(
             }
         }
     };
-    run(command("build").args(module.flags()).arg("-v").arg("-o").arg(&out).args(module.programs), &mut told)
+    run(command("build").args(module.flags()).arg("-v").arg("-o").arg(&out).args(&packages), &mut told)
         .map_err(|error| explain(error, &what, offline))?;
     let mut compiled = Compiled { programs: BTreeMap::new() };
-    for package in module.programs {
-        let name = package.rsplit('/').next().unwrap_or(package);
-        let file =
-            File::open(out.join(name)).with_context(|| format!("opening the program {name} that was compiled"))?;
-        compiled.programs.insert(name.to_owned(), store.add(&mut &file)?.0);
+    for main in module.programs {
+        let file = File::open(out.join(main.built_as()))
+            .with_context(|| format!("opening the program {} that was compiled", main.program))?;
+        compiled.programs.insert(main.program.to_owned(), store.add(&mut &file)?.0);
     }
     derived::put(store, &key(module, version), &compiled)?;
     Ok(compiled)
@@ -230,14 +233,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
+    use super::super::pinned::Main;
     use super::*;
 
     const MODULE: Module = Module {
         name: "kubernetes",
         path: "example.test/thing",
-        programs: &["example.test/thing/cmd/a", "example.test/thing/cmd/b"],
+        programs: &[
+            Main { package: "example.test/thing/cmd/a/v3", program: "first" },
+            Main { package: ".", program: "b" },
+        ],
         go_mod: "module x\n\ngo 1.26.0\n\nrequire example.test/thing v1.40.3\n",
         go_sum: "",
+        main_go: Some("package main"),
     };
 
     /// A Go that is a script: what it was asked is kept beside it.
@@ -253,7 +261,8 @@ mod tests {
         path
     }
 
-    const BUILDS: &str = "echo x >&2; while [ \"$1\" != -o ]; do shift; done; echo A > $2/a; echo B > $2/b";
+    const BUILDS: &str =
+        "echo x >&2; cat main.go > ../../main.go; while [ \"$1\" != -o ]; do shift; done; echo A > $2/a; echo B > $2/b";
 
     #[test]
     fn a_compile_is_done_once_for_its_inputs() {
@@ -263,12 +272,14 @@ mod tests {
         assert_eq!(fitting_go(&go, &MODULE).unwrap(), "1.26.8");
         assert_eq!(remembered(&MODULE, "1.26.8", &store), None);
         let compiled = compile(&MODULE, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
-        assert_eq!(compiled.programs["a"], Digest::of(b"A\n"));
+        assert_eq!(compiled.programs.keys().collect::<Vec<_>>(), ["b", "first"]);
+        assert_eq!(compiled.programs["first"], Digest::of(b"A\n"));
+        assert_eq!(fs::read_to_string(store.root().join("main.go")).unwrap(), "package main");
         assert_eq!(remembered(&MODULE, "1.26.8", &store), Some(compiled));
         assert_eq!(remembered(&MODULE, "1.26.9", &store), None);
         let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
         assert!(
-            asked.contains("build -trimpath -buildvcs=false -mod=readonly -ldflags=-s -w -buildid= -X k8s.io"),
+            asked.contains("build -trimpath -buildvcs=false -mod=readonly -ldflags=-s -w -buildid= -v -o"),
             "{asked}"
         );
         assert!(asked.contains("proxy=off cgo=0"), "{asked}");

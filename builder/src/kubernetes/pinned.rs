@@ -1,7 +1,7 @@
 //! The committed `builder/go/` becomes [`Module`]s: versions of Go modules whose every dependency is pinned by checksum.
 use anyhow::{Result, anyhow};
 
-use super::version::Version;
+use super::part;
 use crate::console::Hint;
 use crate::store::Digest;
 
@@ -12,40 +12,105 @@ pub struct Module {
     pub name: &'static str,
     /// Path of the module.
     pub path: &'static str,
-    /// Packages that are compiled, each into the program of its last part.
-    pub programs: &'static [&'static str],
+    /// Packages that are compiled.
+    pub programs: &'static [Main],
     /// go.mod that requires it.
     pub go_mod: &'static str,
     /// Checksums of every module, as the Go checksum database has them.
     pub go_sum: &'static str,
+    /// A main.go of our own beside go.mod, where what it imports decides what is in the program.
+    pub main_go: Option<&'static str>,
 }
 
-macro_rules! kubernetes {
-    ($folder:literal) => {
+/// A package that becomes a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Main {
+    /// Import path; `.` for a module's own main.go.
+    pub package: &'static str,
+    /// What the program is called here.
+    pub program: &'static str,
+}
+
+impl Main {
+    const fn new(package: &'static str, program: &'static str) -> Main {
+        Main { package, program }
+    }
+
+    /// What `go build` calls the program: the last part of its path, versions left out (`go help build`).
+    pub fn built_as(&self) -> &'static str {
+        let version = |part: &&str| {
+            part.strip_prefix('v').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        match self.package.rsplit('/').find(|part| !version(part)) {
+            Some(".") | None => self.program,
+            Some(last) => last,
+        }
+    }
+}
+
+macro_rules! pinned {
+    ($folder:literal, $name:expr, $path:literal, $programs:expr) => {
         Module {
-            name: "kubernetes",
-            path: "k8s.io/kubernetes",
-            programs: &["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy"],
+            name: $name,
+            path: $path,
+            programs: $programs,
             go_mod: include_str!(concat!("../../go/", $folder, "/go.mod")),
             go_sum: include_str!(concat!("../../go/", $folder, "/go.sum")),
+            main_go: None,
         }
     };
 }
 
-const KUBERNETES: [Module; 4] = [
-    kubernetes!("kubernetes-1.37"),
-    kubernetes!("kubernetes-1.36"),
-    kubernetes!("kubernetes-1.35"),
-    kubernetes!("kubernetes-1.34"),
+/// The parts of Kubernetes. What runs on machines and what runs the cluster are of one set of pins; kubectl needs some modules more.
+macro_rules! kubernetes {
+    ($folder:literal, $kubectl:literal) => {
+        [
+            pinned!($folder, part::NODE.artifact, "k8s.io/kubernetes", NODE),
+            pinned!($folder, part::CONTROL_PLANE.artifact, "k8s.io/kubernetes", CONTROL_PLANE),
+            pinned!($kubectl, part::KUBECTL.artifact, "k8s.io/kubernetes", KUBECTL),
+        ]
+    };
+}
+
+const NODE: &[Main] = &[
+    Main::new("k8s.io/kubernetes/cmd/kubelet", "kubelet"),
+    Main::new("k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"),
 ];
 
-const CRI_DOCKERD: [Module; 1] = [Module {
-    name: "cri-dockerd",
-    path: "github.com/Mirantis/cri-dockerd",
-    programs: &["github.com/Mirantis/cri-dockerd"],
-    go_mod: include_str!("../../go/cri-dockerd-0.4/go.mod"),
-    go_sum: include_str!("../../go/cri-dockerd-0.4/go.sum"),
-}];
+const CONTROL_PLANE: &[Main] = &[
+    Main::new("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
+    Main::new("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
+    Main::new("k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"),
+];
+
+const KUBECTL: &[Main] = &[Main::new("k8s.io/kubernetes/cmd/kubectl", "kubectl")];
+
+const KUBERNETES: [[Module; 3]; 4] = [
+    kubernetes!("kubernetes-1.37", "kubectl-1.37"),
+    kubernetes!("kubernetes-1.36", "kubectl-1.36"),
+    kubernetes!("kubernetes-1.35", "kubectl-1.35"),
+    kubernetes!("kubernetes-1.34", "kubectl-1.34"),
+];
+
+const CRI_DOCKERD: Module = pinned!(
+    "cri-dockerd-0.4",
+    "cri-dockerd",
+    "github.com/Mirantis/cri-dockerd",
+    &[Main::new("github.com/Mirantis/cri-dockerd", "cri-dockerd")]
+);
+
+const ETCD: &[Main] = &[Main::new("go.etcd.io/etcd/server/v3", "etcd")];
+
+const ETCDS: [Module; 2] = [
+    pinned!("etcd-3.7", part::ETCD, "go.etcd.io/etcd/server/v3", ETCD),
+    pinned!("etcd-3.6", part::ETCD, "go.etcd.io/etcd/server/v3", ETCD),
+];
+
+/// Upstream's main package imports every plugin, clouds' clients among them.
+const COREDNS: Module = Module {
+    main_go: Some(include_str!("../../go/coredns-1.14/main.go")),
+    ..pinned!("coredns-1.14", part::COREDNS, "github.com/coredns/coredns", &[Main::new(".", "coredns")])
+};
 
 impl Module {
     /// The version that go.mod requires, without `v`.
@@ -62,9 +127,10 @@ impl Module {
         self.go_mod.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or_default()
     }
 
-    /// Digest over go.mod and go.sum: it stands for every byte of source that is compiled.
+    /// Digest over go.mod, go.sum and main.go: it stands for every byte of source that is compiled.
     pub fn digest(&self) -> Digest {
-        crate::derived::key("go module", [self.go_mod.as_bytes(), self.go_sum.as_bytes()])
+        let files = [Some(self.go_mod), Some(self.go_sum), self.main_go];
+        crate::derived::key("go module", files.into_iter().flatten().map(str::as_bytes))
     }
 
     /// Flags of `go build`.
@@ -73,21 +139,27 @@ impl Module {
         let stamp = |package: &str, values: &[(&str, &str)]| {
             values.iter().map(|(name, value)| format!(" -X {package}.{name}={value}")).collect::<String>()
         };
-        let stamps = if self.name == "kubernetes" {
-            let (major, minor) =
-                (version.split('.').next().unwrap_or_default(), version.split('.').nth(1).unwrap_or_default());
-            let tag = format!("v{version}");
-            // buildDate keeps its default, 1970-01-01T00:00:00Z: nothing in the image comes from the clock.
-            let values = [
-                ("gitVersion", tag.as_str()),
-                ("gitMajor", major),
-                ("gitMinor", minor),
-                ("gitTreeState", "clean"),
-                ("gitCommit", ""),
-            ];
-            stamp("k8s.io/component-base/version", &values) + &stamp("k8s.io/client-go/pkg/version", &values)
-        } else {
-            stamp("github.com/Mirantis/cri-dockerd/cmd/version", &[("Version", version), ("GitCommit", "module")])
+        let stamps = match self.path {
+            "k8s.io/kubernetes" => {
+                let (major, minor) =
+                    (version.split('.').next().unwrap_or_default(), version.split('.').nth(1).unwrap_or_default());
+                let tag = format!("v{version}");
+                // buildDate keeps its default, 1970-01-01T00:00:00Z: nothing in the image comes from the clock.
+                let values = [
+                    ("gitVersion", tag.as_str()),
+                    ("gitMajor", major),
+                    ("gitMinor", minor),
+                    ("gitTreeState", "clean"),
+                    ("gitCommit", ""),
+                ];
+                stamp("k8s.io/component-base/version", &values) + &stamp("k8s.io/client-go/pkg/version", &values)
+            }
+            "github.com/Mirantis/cri-dockerd" => {
+                stamp("github.com/Mirantis/cri-dockerd/cmd/version", &[("Version", version), ("GitCommit", "module")])
+            }
+            "go.etcd.io/etcd/server/v3" => stamp("go.etcd.io/etcd/api/v3/version", &[("GitSHA", "module")]),
+            "github.com/coredns/coredns" => stamp("github.com/coredns/coredns/coremain", &[("GitCommit", "module")]),
+            _ => String::new(),
         };
         [
             "-trimpath".into(),
@@ -99,43 +171,56 @@ impl Module {
     }
 }
 
-/// The module of a Kubernetes version.
+/// Every module.
+fn all() -> impl Iterator<Item = Module> {
+    KUBERNETES.into_iter().flatten().chain([CRI_DOCKERD]).chain(ETCDS).chain([COREDNS])
+}
+
+/// The module of an artifact in a version.
 ///
 /// # Errors
 /// A version that is not pinned.
-pub fn kubernetes(version: &Version) -> Result<Module> {
-    find(&KUBERNETES, "Kubernetes", &version.to_string())
-}
-
-/// The module of a cri-dockerd version.
-///
-/// # Errors
-/// A version that is not pinned.
-pub fn cri_dockerd(version: &str) -> Result<Module> {
-    find(&CRI_DOCKERD, "cri-dockerd", version)
-}
-
-fn find(modules: &[Module], what: &str, version: &str) -> Result<Module> {
-    let found = modules.iter().find(|module| module.version() == version).copied();
+pub fn find(artifact: &str, version: &str) -> Result<Module> {
+    let found = all().find(|module| module.name == artifact && module.version() == version);
     found.ok_or_else(|| {
-        let known = modules.iter().map(Module::version).collect::<Vec<_>>().join(", ");
-        let error = anyhow!("{what} {version} cannot be compiled: the modules are pinned for {known}");
-        error.context(Hint(match what {
-            "Kubernetes" => "take one of those, or an official server tarball: --kubernetes FILE".into(),
-            _ => "take one of those, or a program of your own: version or source in [cri_dockerd] of image.toml".into(),
-        }))
+        let known: Vec<&str> = all().filter(|module| module.name == artifact).map(|module| module.version()).collect();
+        let (what, section) = match artifact {
+            "cri-dockerd" => ("cri-dockerd", "cri_dockerd"),
+            part::ETCD => ("etcd", "etcd"),
+            part::COREDNS => ("CoreDNS", "coredns"),
+            _ => ("Kubernetes", "kubernetes"),
+        };
+        anyhow!("{what} {version} cannot be compiled: the modules are pinned for {}", known.join(", ")).context(Hint(
+            match section {
+                "kubernetes" => "take one of those, or an official server tarball: --kubernetes FILE".into(),
+                "cri_dockerd" => {
+                    "take one of those, or a program of your own: version or source in [cri_dockerd] of image.toml"
+                        .into()
+                }
+                _ => format!("take one of those: version in [{section}] of image.toml"),
+            },
+        ))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Version;
     use super::*;
 
     #[test]
     fn every_pinned_module_says_its_version_and_checksums() {
-        let versions: Vec<&str> = KUBERNETES.iter().chain(&CRI_DOCKERD).map(Module::version).collect();
-        assert_eq!(versions, ["1.37.2", "1.36.3", "1.35.4", "1.34.4", "0.4.3"]);
-        for module in KUBERNETES.iter().chain(&CRI_DOCKERD) {
+        let of = |name: &str| -> Vec<&str> {
+            all().filter(|module| module.name == name).map(|module| module.version()).collect()
+        };
+        for part in [part::NODE, part::CONTROL_PLANE, part::KUBECTL] {
+            assert_eq!(of(part.artifact), ["1.37.2", "1.36.3", "1.35.4", "1.34.4"]);
+        }
+        assert_eq!(
+            (of("cri-dockerd"), of("etcd"), of("coredns")),
+            (vec!["0.4.3"], vec!["3.7.3", "3.6.16"], vec!["1.14.7"])
+        );
+        for module in all() {
             super::super::version::go(module.go()).unwrap();
             let sum = format!("{} v{} h1:", module.path, module.version());
             assert!(module.go_sum.contains(&sum), "{sum}");
@@ -143,11 +228,26 @@ mod tests {
     }
 
     #[test]
+    fn a_release_has_the_same_programs_compiled_and_from_a_tarball() {
+        for part in [part::NODE, part::CONTROL_PLANE, part::KUBECTL] {
+            let module = find(part.artifact, "1.37.2").unwrap();
+            assert_eq!(module.programs.iter().map(|main| main.program).collect::<Vec<_>>(), part.programs);
+            assert!(module.programs.iter().all(|main| main.built_as() == main.program));
+        }
+        let built_as = |artifact: &str, version: &str| find(artifact, version).unwrap().programs[0].built_as();
+        assert_eq!((built_as("etcd", "3.6.16"), built_as("coredns", "1.14.7")), ("server", "coredns"));
+    }
+
+    #[test]
     fn the_defaults_can_be_compiled() {
         let spec = crate::spec::ImageSpec::defaults().unwrap();
-        assert_eq!(kubernetes(&Version::parse(&spec.kubernetes.version).unwrap()).unwrap().name, "kubernetes");
-        assert_eq!(cri_dockerd(&spec.cri_dockerd.version).unwrap().name, "cri-dockerd");
-        let flags = kubernetes(&Version::parse("1.37.2").unwrap()).unwrap().flags().join(" ");
+        let kubernetes = find("kubernetes", &spec.kubernetes.version).unwrap();
+        find("cri-dockerd", &spec.cri_dockerd.version).unwrap();
+        find("coredns", &spec.coredns.version).unwrap();
+        for parts in KUBERNETES {
+            find("etcd", Version::parse(parts[0].version()).unwrap().etcd()).unwrap();
+        }
+        let flags = kubernetes.flags().join(" ");
         assert!(
             flags.contains(
                 "-X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1"
@@ -157,13 +257,30 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_compiled_as_it_was_before_there_were_masters() {
+        // Locks hold this digest: with another one, every node's lock would be refused.
+        let digest = find("kubernetes", "1.37.2").unwrap().digest().to_string();
+        assert_eq!(digest, "aac7ec017f69edbc2faab619f5c48b16ddadaf285d4a65c91fa8d68daf6671ae");
+        assert_ne!(find("coredns", "1.14.7").unwrap().digest(), Module { main_go: Some(""), ..COREDNS }.digest());
+    }
+
+    #[test]
     fn what_is_not_pinned_is_named() {
-        let error = format!("{:#}", kubernetes(&Version::parse("1.37.1").unwrap()).unwrap_err());
-        assert!(
-            error.contains(
-                "Kubernetes 1.37.1 cannot be compiled: the modules are pinned for 1.37.2, 1.36.3, 1.35.4, 1.34.4"
+        for (artifact, version, want) in [
+            (
+                "kubernetes",
+                "1.37.1",
+                "Kubernetes 1.37.1 cannot be compiled: the modules are pinned for 1.37.2, 1.36.3, 1.35.4, 1.34.4",
             ),
-            "{error}"
-        );
+            (
+                "etcd",
+                "3.5.1",
+                "version in [etcd] of image.toml: etcd 3.5.1 cannot be compiled: the modules are pinned for 3.7.3, 3.6.16",
+            ),
+            ("coredns", "1.13.1", "CoreDNS 1.13.1 cannot be compiled: the modules are pinned for 1.14.7"),
+        ] {
+            let error = format!("{:#}", find(artifact, version).unwrap_err());
+            assert!(error.contains(want), "{error}");
+        }
     }
 }

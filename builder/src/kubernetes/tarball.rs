@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha512};
 
+use super::part::{self, Part};
 use super::version::Version;
 use crate::console::Hint;
 use crate::derived;
@@ -18,9 +19,6 @@ use crate::store::{Digest, Store};
 /// Where the Kubernetes project publishes its releases.
 pub const OFFICIAL: &str = "https://dl.k8s.io";
 
-/// Programs that a node has; what the control plane runs comes as images.
-pub const PROGRAMS: [&str; 2] = ["kubelet", "kube-proxy"];
-
 /// The folder of a server tarball that holds programs and image archives.
 const BIN: &str = "kubernetes/server/bin/";
 
@@ -30,7 +28,7 @@ const CHECKSUM_LIMIT: u64 = 4096;
 /// What a release holds of interest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// Digests of [`PROGRAMS`] (and of cri-dockerd, where somebody put it beside them), by name.
+    /// Digests of the programs of Kubernetes' parts (and of cri-dockerd, where somebody put it beside them), by name.
     pub programs: BTreeMap<String, Digest>,
     /// Names of the archives of images beside them: `kube-apiserver.tar`.
     pub images: BTreeSet<String>,
@@ -43,7 +41,7 @@ pub fn url(base: &str, version: &Version) -> String {
     format!("{base}/v{version}/kubernetes-server-linux-amd64.tar.gz")
 }
 
-/// The artifact of the tarball at a URL, by the checksums published beside it.
+/// The artifact of a node's part of the tarball at a URL, by the checksums published beside it.
 ///
 /// # Errors
 /// No such version, or checksums of another form.
@@ -60,7 +58,7 @@ pub fn artifact(url: &str, version: &Version, http: &Http) -> Result<Artifact> {
     };
     let sha256 = published("sha256", 64)?;
     Ok(Artifact {
-        name: "kubernetes".into(),
+        name: part::NODE.artifact.into(),
         version: version.to_string(),
         size: Some(http.length(url)?),
         sha256: Some(sha256.parse().map_err(|error| anyhow!("reading {url}.sha256: {error}"))?),
@@ -68,17 +66,17 @@ pub fn artifact(url: &str, version: &Version, http: &Http) -> Result<Artifact> {
     })
 }
 
-/// The artifact of a tarball or folder of this machine.
+/// The artifact of a part of a tarball or folder of this machine.
 ///
 /// # Errors
-/// It cannot be read, or is no release.
-pub fn local_artifact(path: &Path, asked: &Version, store: &Store) -> Result<Artifact> {
-    let (digest, size) = local_digest(path)?;
-    let contents = local(path, &digest, store)?;
+/// It cannot be read, or is no release with that part.
+pub fn local_artifact(path: &Path, part: Part, asked: &Version, store: &Store) -> Result<Artifact> {
+    let (digest, size) = local_digest(path, part)?;
+    let contents = local(path, part, &digest, store)?;
     let version = contents.version.map_or(Ok(asked.clone()), |found| Version::parse(&found))?;
     let origin = Origin::LocalFile { path: path.display().to_string() };
     Ok(Artifact {
-        name: "kubernetes".into(),
+        name: part.artifact.into(),
         version: version.to_string(),
         size: Some(size),
         sha256: Some(digest),
@@ -87,13 +85,13 @@ pub fn local_artifact(path: &Path, asked: &Version, store: &Store) -> Result<Art
 }
 
 /// Digest and length of a tarball; of a folder, those of its listing of what is taken from it.
-fn local_digest(path: &Path) -> Result<(Digest, u64)> {
+fn local_digest(path: &Path, part: Part) -> Result<(Digest, u64)> {
     let context = || format!("reading the release {}", path.display());
     if !fs::metadata(path).with_context(context)?.is_dir() {
         return hash(&mut File::open(path).with_context(context)?).with_context(context);
     }
     let (mut listing, mut size) = (String::new(), 0);
-    for (name, file) in files(path).with_context(context)? {
+    for (name, file) in files(path, part).with_context(context)? {
         let (digest, len) = hash(&mut File::open(&file).with_context(context)?).with_context(context)?;
         listing += &format!("{digest} {name}\n");
         size += len;
@@ -108,19 +106,19 @@ pub(super) fn hash(reader: &mut dyn Read) -> io::Result<(Digest, u64)> {
     Ok((digest, len))
 }
 
-/// Files of a release's folder, which may be that of the tarball or any above its programs.
-fn files(root: &Path) -> Result<BTreeMap<String, std::path::PathBuf>> {
+/// Files of a part in a release's folder, which may be that of the tarball or any above its programs.
+fn files(root: &Path, part: Part) -> Result<BTreeMap<String, std::path::PathBuf>> {
     let folder = [BIN, "server/bin", "bin", ""]
         .iter()
         .map(|below| root.join(below))
-        .find(|folder| folder.join(PROGRAMS[0]).is_file());
-    let folder = folder.with_context(|| format!("{} holds no {BIN}{}", root.display(), PROGRAMS[0]))?;
+        .find(|folder| folder.join(part.programs[0]).is_file());
+    let folder = folder.with_context(|| format!("{} holds no {BIN}{}", root.display(), part.programs[0]))?;
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
         if let Some(name) = path.file_name().and_then(|name| name.to_str())
             && path.is_file()
-            && of_interest(name)
+            && of_interest(name, part)
         {
             files.insert(name.to_owned(), path);
         }
@@ -128,13 +126,15 @@ fn files(root: &Path) -> Result<BTreeMap<String, std::path::PathBuf>> {
     Ok(files)
 }
 
-fn of_interest(name: &str) -> bool {
-    PROGRAMS.contains(&name) || name == "cri-dockerd" || name.ends_with(".tar") || name.ends_with(".docker_tag")
+/// What a folder is listed by. A node's part has the image archives too: locks hold the digest of that listing.
+fn of_interest(name: &str, part: Part) -> bool {
+    let besides = part == part::NODE && (name == "cri-dockerd" || name.ends_with(".tar"));
+    part.programs.contains(&name) || besides || name.ends_with(".docker_tag")
 }
 
 impl Contents {
     fn take(&mut self, name: &str, reader: &mut dyn Read, store: &Store) -> Result<()> {
-        if PROGRAMS.contains(&name) || name == "cri-dockerd" {
+        if part::PARTS.iter().any(|part| part.programs.contains(&name)) || name == "cri-dockerd" {
             self.programs.insert(name.to_owned(), store.add(reader)?.0);
         } else if name.ends_with(".tar") {
             self.images.insert(name.to_owned());
@@ -146,8 +146,8 @@ impl Contents {
         Ok(())
     }
 
-    fn whole(self, what: &str) -> Result<Contents> {
-        match PROGRAMS.iter().find(|name| !self.programs.contains_key(**name)) {
+    fn whole(self, what: &str, part: Part) -> Result<Contents> {
+        match part.programs.iter().find(|name| !self.programs.contains_key(**name)) {
             Some(missing) => bail!("{what} is no Kubernetes server release: it holds no {BIN}{missing}"),
             None => Ok(self),
         }
@@ -157,11 +157,11 @@ impl Contents {
 /// What a tarball in the store holds, whose SHA-512 must be the published one.
 ///
 /// # Errors
-/// A wrong checksum, or no release.
-pub fn official(digest: &Digest, sha512: &str, store: &Store) -> Result<Contents> {
-    let key = derived::key("kubernetes tarball 1", [digest.0.as_slice(), sha512.as_bytes()]);
+/// A wrong checksum, or no release with that part.
+pub fn official(digest: &Digest, part: Part, sha512: &str, store: &Store) -> Result<Contents> {
+    let key = derived::key("kubernetes tarball 2", [digest.0.as_slice(), sha512.as_bytes()]);
     if let Some(contents) = known(&key, store) {
-        return Ok(contents);
+        return contents.whole("the tarball", part);
     }
     let mut hash = Sha512::new();
     let mut file = store.get(digest)?;
@@ -176,40 +176,40 @@ pub fn official(digest: &Digest, sha512: &str, store: &Store) -> Result<Contents
     ensure!(actual == sha512, "the SHA-512 of the Kubernetes tarball is {actual}, published is {sha512}");
     let contents = read(store.get(digest)?, "the tarball", store)?;
     derived::put(store, &key, &contents)?;
-    Ok(contents)
+    contents.whole("the tarball", part)
 }
 
 /// What a tarball or folder of this machine holds, which must be as the lock has it.
 ///
 /// # Errors
-/// It has changed, or is no release.
-pub fn local(path: &Path, digest: &Digest, store: &Store) -> Result<Contents> {
-    let key = derived::key("kubernetes local 1", [digest.0.as_slice()]);
+/// It has changed, or is no release with that part.
+pub fn local(path: &Path, part: Part, digest: &Digest, store: &Store) -> Result<Contents> {
+    let what = path.display().to_string();
+    let key = derived::key("kubernetes local 2", [digest.0.as_slice()]);
     if let Some(contents) = known(&key, store) {
-        return Ok(contents);
+        return contents.whole(&what, part);
     }
-    let (actual, _) = local_digest(path)?;
+    let (actual, _) = local_digest(path, part)?;
     if actual != *digest {
         let error = anyhow!("{} has changed: its digest is {actual}, the lock says {digest}", path.display());
-        return Err(error.context(Hint("take it as it is now: kscratch-image lock --update kubernetes".into())));
+        return Err(
+            error.context(Hint(format!("take it as it is now: kscratch-image lock --update {}", part.artifact)))
+        );
     }
     let contents = if path.is_dir() {
         let mut contents = Contents::default();
-        for (name, file) in files(path)? {
+        for (name, file) in files(path, part)? {
             contents.take(
                 &name,
                 &mut File::open(&file).with_context(|| format!("opening {}", file.display()))?,
                 store,
             )?;
         }
-        contents.whole(&path.display().to_string())?
+        contents
     } else {
-        read(
-            File::open(path).with_context(|| format!("opening {}", path.display()))?,
-            &path.display().to_string(),
-            store,
-        )?
+        read(File::open(path).with_context(|| format!("opening {what}"))?, &what, store)?
     };
+    let contents = contents.whole(&what, part)?;
     derived::put(store, &key, &contents)?;
     Ok(contents)
 }
@@ -236,7 +236,7 @@ fn read(mut file: File, what: &str, store: &Store) -> Result<Contents> {
             contents.take(name, &mut entry, store).with_context(context)?;
         }
     }
-    contents.whole(what)
+    Ok(contents)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::version;
 use crate::console::{Console, Hint};
 use crate::lock::{Artifact, Inputs, Lock};
 use crate::resolve::{self, Source};
-use crate::spec::{Debian, ImageSpec};
+use crate::spec::{Debian, ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::unpack::{self, EntryKind};
 
@@ -98,7 +98,7 @@ fn debian(
             continue;
         }
         let artifacts = vec![resolve::artifact(go), resolve::artifact(src)];
-        let lock = Lock { version: 1, inputs: Inputs::of(&spec), releases, artifacts };
+        let lock = Lock { version: 1, inputs: Inputs::of(&spec, Role::Node), releases, artifacts };
         if !program(source.store, &version).is_some_and(|program| program.is_file()) {
             console.say(format_args!("taking Go {version} from Debian's {suite}"));
             crate::fetch::all(&lock, source.store, source.mirrors, source.http, console)?;
@@ -162,7 +162,6 @@ mod tests {
     use crate::debian::testarchive::{NOW, TestArchive, deb};
     use crate::http::Http;
     use crate::kubernetes::pinned;
-    use crate::kubernetes::version::Version;
 
     /// A package's program; packages of tests have no permission bits of their own, so the shell runs it.
     const GO: &[u8] = b"#!/bin/sh\necho go1.26.11\n";
@@ -184,7 +183,7 @@ mod tests {
     fn run(archive: &TestArchive, store: &Store) -> Result<String> {
         let (mirrors, keyring, http) = (archive.mirrors(), archive.key.keyring(), Http::new()?.attempts(1));
         let source = Source { mirrors: &mirrors, keyring: &keyring, http: &http, store, now: NOW };
-        let module = pinned::kubernetes(&Version::parse("1.37.2")?)?;
+        let module = pinned::find("kubernetes", "1.37.2")?;
         ready(Path::new("/nonexistent/go"), &module, &ImageSpec::defaults()?, &source, &Console::silent())
     }
 
@@ -193,7 +192,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::open(cache.path()).unwrap();
         assert_eq!(run(&archive("1.26.11-1~bpo13+1"), &store).unwrap(), "1.26.11");
-        let module = pinned::kubernetes(&Version::parse("1.37.2").unwrap()).unwrap();
+        let module = pinned::find("kubernetes", "1.37.2").unwrap();
         let program = of_version(Path::new("/nonexistent/go"), &module, "1.26.11", &store).unwrap();
         assert_eq!(go_version(&program).unwrap(), "1.26.11");
         assert!(store.root().join("go/1.26.11/usr/share/go-1.26/src/x.go").is_file());

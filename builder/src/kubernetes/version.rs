@@ -33,6 +33,15 @@ impl Version {
         ensure!(minor >= OLDEST_MINOR, too_old(minor));
         Ok(Version { minor, rest: rest.to_owned() })
     }
+
+    /// The etcd that goes with it: the newest pinned one of the minor that kubeadm takes
+    /// (`cmd/kubeadm/app/constants/constants.go`, `DefaultEtcdVersion`).
+    pub fn etcd(&self) -> &'static str {
+        match self.minor {
+            ..=36 => "3.6.16",
+            _ => "3.7.3",
+        }
+    }
 }
 
 fn too_old(minor: u32) -> anyhow::Error {
@@ -86,6 +95,12 @@ mod tests {
         for bad in ["1.37", "2.37.1", "latest", "1.x.2", "1.37.x", "1.37.2/../..", ""] {
             check(bad, "is not of the form 1.37.2");
         }
+    }
+
+    #[test]
+    fn etcd_follows_from_the_minor() {
+        let of = |version: &str| Version::parse(version).unwrap().etcd();
+        assert_eq!([of("1.34.4"), of("1.36.3"), of("1.37.2"), of("1.38.0")], ["3.6.16", "3.6.16", "3.7.3", "3.7.3"]);
     }
 
     #[test]

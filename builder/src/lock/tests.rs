@@ -5,7 +5,7 @@ use expect_test::expect;
 use proptest::prelude::{any, proptest};
 
 use super::{Archive, Artifact, DebianRelease, Inputs, Lock, Origin};
-use crate::spec::ImageSpec;
+use crate::spec::{ImageSpec, Role};
 use crate::store::Digest;
 
 fn spec(text: &str) -> ImageSpec {
@@ -13,7 +13,7 @@ fn spec(text: &str) -> ImageSpec {
 }
 
 fn lock() -> Lock {
-    let mut inputs = Inputs::of(&spec(""));
+    let mut inputs = Inputs::of(&spec(""), Role::Node);
     inputs.packages = vec!["mount".into()];
     Lock {
         version: 1,
@@ -127,15 +127,47 @@ fn bad_locks_are_refused() {
 #[test]
 fn differences_are_told() {
     let mut lock = lock();
-    lock.inputs = Inputs::of(&spec(""));
-    lock.matches(&spec("")).unwrap();
+    lock.inputs = Inputs::of(&spec(""), Role::Node);
+    lock.matches(&spec(""), Role::Node).unwrap();
     // Where things come from does not decide what they are.
-    lock.matches(&spec("[debian]\nmirror='https://near.example/debian'\n[disk]\nroot='2GiB'")).unwrap();
+    lock.matches(&spec("[debian]\nmirror='https://near.example/debian'\n[disk]\nroot='2GiB'"), Role::Node).unwrap();
     expect![[r#"the lock was made for other settings: hint: kscratch-image lock makes it anew; build without --locked does so too: source of cri-dockerd: the lock has compile, the settings say ./c.tgz"#]]
-        .assert_eq(&format!("{:#}", lock.matches(&spec("[cri_dockerd]\nsource='./c.tgz'")).unwrap_err()));
+        .assert_eq(&format!("{:#}", lock.matches(&spec("[cri_dockerd]\nsource='./c.tgz'"), Role::Node).unwrap_err()));
     let other = spec("[debian]\nsuite='forky'\npackages=['strace']\nsecurity=false\n[kubernetes]\nversion='1.36.2'");
     expect![[r#"the lock was made for other settings: hint: kscratch-image lock makes it anew; build without --locked does so too: Debian suites: the lock has trixie, trixie-updates, trixie-security, the settings say forky, forky-updates; Kubernetes: the lock has 1.37.2, the settings say 1.36.2; the package strace is not in the lock"#]]
-    .assert_eq(&format!("{:#}", lock.matches(&other).unwrap_err()));
+    .assert_eq(&format!("{:#}", lock.matches(&other, Role::Node).unwrap_err()));
+}
+
+#[test]
+fn a_masters_lock_is_good_for_nodes_and_not_the_other_way_round() {
+    let mut lock = lock();
+    let error = |lock: &Lock, text: &str| format!("{:#}", lock.matches(&spec(text), Role::Master).unwrap_err());
+    lock.inputs = Inputs::of(&spec(""), Role::Node);
+    expect!["hint: kscratch-image lock --role master makes it anew; build without --locked adds what is missing: the lock has no control plane: it was made for nodes"]
+        .assert_eq(&error(&lock, ""));
+    lock.inputs = Inputs::of(&spec("[etcd]\nversion='3.6.16'"), Role::Master);
+    assert_eq!(Lock::parse(&lock.print().unwrap()).unwrap(), lock);
+    let other = "[coredns]\nversion='1.14.6'";
+    lock.matches(&spec(other), Role::Node).unwrap();
+    lock.matches(&spec("[etcd]\nversion='3.6.16'"), Role::Master).unwrap();
+    expect!["the lock was made for other settings: hint: kscratch-image lock makes it anew; build without --locked does so too: etcd: the lock has 3.6.16, the settings say the one that goes with Kubernetes; CoreDNS: the lock has 1.14.7, the settings say 1.14.6"]
+        .assert_eq(&error(&lock, other));
+}
+
+#[test]
+fn settings_decide_which_artifacts_were_chosen_alike() {
+    let inputs = |text: &str| Inputs::of(&spec(text), Role::Master);
+    let check = |text: &str, changed: &[&str]| {
+        let names = ["coredns", "cri-dockerd", "etcd", "kubectl", "kubernetes", "kubernetes-control-plane", "mount"];
+        let found: Vec<&str> =
+            names.into_iter().filter(|name| !inputs("").same_settings(&inputs(text), name)).collect();
+        assert_eq!(found, changed, "{text}");
+    };
+    check("", &[]);
+    check("[etcd]\nversion='3.6.16'", &["etcd"]);
+    check("[coredns]\nversion='1.14.6'", &["coredns"]);
+    check("[kubernetes]\nversion='1.36.3'", &["etcd", "kubectl", "kubernetes", "kubernetes-control-plane"]);
+    check("[debian]\nsuite='forky'", &["mount"]);
 }
 
 proptest! {

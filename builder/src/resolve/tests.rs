@@ -1,12 +1,12 @@
 //! Small archives become locks, and updates change only what they name.
 use std::path::Path;
 
-use super::{Source, lock, update};
+use super::{Source, lock, update, with_control_plane};
 use crate::console::Console;
 use crate::debian::testarchive::{KeyOptions, NOW, TestArchive, TestKey, deb};
 use crate::http::Http;
-use crate::lock::Lock;
-use crate::spec::ImageSpec;
+use crate::lock::{Artifact, Lock, Origin};
+use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::{fetch, unpack};
 
@@ -69,7 +69,7 @@ impl Case {
         let (mirrors, keyring, http, store) =
             (self.archive.mirrors(), self.archive.key.keyring(), Http::new()?.attempts(2), self.store());
         let source = Source { mirrors: &mirrors, keyring: &keyring, http: &http, store: &store, now: self.now };
-        lock(spec, &source, Vec::new(), &Console::silent())
+        lock(spec, Role::Node, &source, Vec::new(), &Console::silent())
     }
 
     fn fetch(&self, lock: &Lock) -> anyhow::Result<(usize, u64)> {
@@ -98,7 +98,7 @@ fn from_a_spec_to_unpacked_packages() {
     assert_eq!(names, ["libc6", "libmount1", "linux-image-6.12.1-cloud-amd64", "mount", "systemd-boot-efi"]);
     assert_eq!(lock.source_date(), 1_795_227_046);
     assert_eq!(Lock::parse(&lock.print().unwrap()).unwrap(), lock);
-    lock.matches(&spec("")).unwrap();
+    lock.matches(&spec(""), Role::Node).unwrap();
 
     refused(
         fetch::offline(&lock, &case.store()),
@@ -245,4 +245,53 @@ fn one_artifact_is_brought_up_to_date() {
     let updated = update(&spec(""), &other, fresh.clone(), &["mount".into()]).unwrap();
     assert_eq!(versions(&updated), versions(&fresh));
     refused(update(&spec(""), &old, fresh, &["nothing".into()]), &["there is no artifact `nothing`"]);
+}
+
+fn compiled(name: &str, version: &str) -> Artifact {
+    let (module, flags) = ("example.test/x".to_owned(), Vec::new());
+    let (programs, go) = (Vec::new(), "1.26.8".to_owned());
+    let origin =
+        Origin::GoBuild { module, module_version: format!("v{version}"), programs, go_sum: Digest([1; 32]), go, flags };
+    Artifact { name: name.into(), version: version.into(), size: None, sha256: None, origin }
+}
+
+#[test]
+fn a_control_plane_is_added_to_a_nodes_lock_and_replaced_in_a_masters() {
+    let case = Case::new();
+    let mut node = case.resolve(&spec("")).unwrap();
+    node.artifacts.insert(0, compiled("kubernetes", "1.37.2"));
+    node.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    let parts = |version: &str| ["kubernetes-control-plane", "etcd"].map(|name| compiled(name, version)).to_vec();
+    let master = with_control_plane(&spec(""), node.clone(), parts("1"));
+    assert_eq!(Lock::parse(&master.print().unwrap()).unwrap(), master);
+    master.matches(&spec(""), Role::Master).unwrap();
+    master.matches(&spec(""), Role::Node).unwrap();
+    let rest = |lock: &Lock| {
+        let kept =
+            lock.artifacts.iter().filter(|artifact| !["kubernetes-control-plane", "etcd"].contains(&&*artifact.name));
+        kept.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(rest(&master), node.artifacts);
+    let again = with_control_plane(&spec(""), master.clone(), parts("2"));
+    assert_eq!((again.get("etcd").unwrap().version.as_str(), again.artifacts.len()), ("2", master.artifacts.len()));
+}
+
+#[test]
+fn the_parts_of_a_release_are_brought_up_to_date_together() {
+    let old = with_control_plane(&spec(""), Case::new().resolve(&spec("")).unwrap(), {
+        ["etcd", "kubectl", "kubernetes", "kubernetes-control-plane"].map(|name| compiled(name, "1")).to_vec()
+    });
+    let mut fresh = old.clone();
+    for artifact in &mut fresh.artifacts {
+        artifact.version += "-new";
+    }
+    let check = |named: &str, want: &[&str]| {
+        let updated = update(&spec(""), &old, fresh.clone(), &[named.to_owned()]).unwrap();
+        let changed = updated.artifacts.iter().filter(|artifact| artifact.version.ends_with("-new"));
+        assert_eq!(changed.map(|artifact| artifact.name.as_str()).collect::<Vec<_>>(), want);
+    };
+    for named in ["kubernetes", "kubectl", "kubernetes-control-plane"] {
+        check(named, &["kubectl", "kubernetes", "kubernetes-control-plane"]);
+    }
+    check("etcd", &["etcd"]);
 }

@@ -25,7 +25,7 @@ fn the_defaults_are_the_defaults() {
 
 #[test]
 fn every_key_is_in_the_list_and_none_besides() {
-    let mut spec = parse("[debian]\nmirror='x'\nsecurity_mirror='y'\nkeyring='z'").unwrap();
+    let mut spec = parse("[debian]\nmirror='x'\nsecurity_mirror='y'\nkeyring='z'\n[etcd]\nversion='v'").unwrap();
     spec.programs.truncate(1);
     spec.programs[0].target = Some("/x".into());
     spec.files.truncate(1);

@@ -5,8 +5,8 @@ use anyhow::Result;
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::{InfoKind, LinkAttribute};
 
-use super::netlink::Netlink;
 use super::network;
+use kscratch_netlink::Netlink;
 
 /// Makes the bridge or corrects the one that is there, and brings it up. Ports of a bridge that is there stay.
 ///

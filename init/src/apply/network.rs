@@ -14,8 +14,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::netlink::{LinkNews, Netlink};
 use crate::facts;
+use kscratch_netlink::{LinkNews, Netlink};
 
 /// What rtnetlink says of one link.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::dhcp::{Change, Keeper};
-use super::netlink::Netlink;
 use super::network::{self, Route};
 use super::{bridge, certificates, files, firewall, imageseed};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
+use kscratch_netlink::Netlink;
 
 /// How long the first lease may take. The keepers go on asking after that, in the event loop.
 const LEASE_WITHIN: Duration = Duration::from_secs(30);

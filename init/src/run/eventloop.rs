@@ -21,11 +21,11 @@ use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
 use super::spawn::{Process, Spawner};
 use crate::apply::dhcp::{Change, Keeper};
-use crate::apply::netlink::LinkNews;
 use crate::log::monotonic;
 use crate::plan::Service;
 use crate::stage::mounts::SERVICES;
 use crate::supervise::{Ended, Ending, Event, Reason, Share, Supervisor};
+use kscratch_netlink::LinkNews;
 
 mod act;
 mod handed;

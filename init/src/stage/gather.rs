@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
+use kscratch_netlink::Netlink;
 
 use crate::apply::dhcp::Keeper;
 use crate::apply::files;
-use crate::apply::netlink::Netlink;
 use crate::apply::network;
 use crate::facts::{Facts, Link, Release};
 use crate::plan;

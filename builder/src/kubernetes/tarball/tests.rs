@@ -22,7 +22,10 @@ fn release() -> Vec<u8> {
         ("kubernetes/LICENSES", b"text"),
         ("kubernetes/server/bin/kubelet", b"kubelet's bytes"),
         ("kubernetes/server/bin/kube-proxy", b"proxy's bytes"),
-        ("kubernetes/server/bin/kubectl", b"not taken"),
+        ("kubernetes/server/bin/kubeadm", b"not taken"),
+        ("kubernetes/server/bin/kube-apiserver", b"server's bytes"),
+        ("kubernetes/server/bin/kube-scheduler", b"scheduler's bytes"),
+        ("kubernetes/server/bin/kube-controller-manager", b"manager's bytes"),
         ("kubernetes/server/bin/kube-apiserver.tar", b"image"),
         ("kubernetes/server/bin/kube-apiserver.docker_tag", b"v1.36.1\n"),
     ])
@@ -35,7 +38,7 @@ fn world() -> (tempfile::TempDir, Store) {
 }
 
 fn assert_whole(contents: &Contents) {
-    assert_eq!(contents.programs.keys().collect::<Vec<_>>(), ["kube-proxy", "kubelet"]);
+    assert!(contents.programs.contains_key("kube-proxy") && !contents.programs.contains_key("kubeadm"));
     assert_eq!(contents.programs["kubelet"], Digest::of(b"kubelet's bytes"));
     assert_eq!(contents.images.iter().collect::<Vec<_>>(), ["kube-apiserver.tar"]);
     assert_eq!(contents.version.as_deref(), Some("1.36.1"));
@@ -46,14 +49,14 @@ fn a_local_tarball_says_its_own_version_and_may_not_change() {
     let (folder, store) = world();
     let path = folder.path().join("server.tar.gz");
     fs::write(&path, release()).unwrap();
-    let artifact = local_artifact(&path, &Version::parse("1.37.2").unwrap(), &store).unwrap();
+    let artifact = local_artifact(&path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
     assert_eq!((artifact.version.as_str(), artifact.size), ("1.36.1", Some(release().len() as u64)));
-    assert_whole(&local(&path, &artifact.sha256.unwrap(), &store).unwrap());
+    assert_whole(&local(&path, part::NODE, &artifact.sha256.unwrap(), &store).unwrap());
     fs::write(&path, tarball(&[("x", b"")])).unwrap();
     // What was taken once is in the store; the file itself is not needed again.
-    assert_whole(&local(&path, &artifact.sha256.unwrap(), &store).unwrap());
+    assert_whole(&local(&path, part::NODE, &artifact.sha256.unwrap(), &store).unwrap());
     let (_other, empty) = world();
-    let error = format!("{:#}", local(&path, &artifact.sha256.unwrap(), &empty).unwrap_err());
+    let error = format!("{:#}", local(&path, part::NODE, &artifact.sha256.unwrap(), &empty).unwrap_err());
     assert!(error.contains("has changed: its digest is"), "{error}");
 }
 
@@ -64,9 +67,34 @@ fn a_folder_is_as_good_as_its_tarball() {
     let gz = flate2::read::GzDecoder::new(release().leak() as &[u8]);
     tar::Archive::new(gz).unpack(&root).unwrap();
     for path in [root.clone(), root.join("kubernetes"), root.join("kubernetes/server/bin")] {
-        let artifact = local_artifact(&path, &Version::parse("1.37.2").unwrap(), &store).unwrap();
-        assert_whole(&local(&path, &artifact.sha256.unwrap(), &store).unwrap());
+        let artifact = local_artifact(&path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
+        assert_whole(&local(&path, part::NODE, &artifact.sha256.unwrap(), &store).unwrap());
     }
+}
+
+#[test]
+fn a_part_is_found_by_its_programs_or_missed_by_name() {
+    let (folder, store) = world();
+    let packed = folder.path().join("server.tar.gz");
+    fs::write(&packed, release()).unwrap();
+    let root = folder.path().join("unpacked");
+    tar::Archive::new(flate2::read::GzDecoder::new(release().leak() as &[u8])).unpack(&root).unwrap();
+    let asked = Version::parse("1.37.2").unwrap();
+    for path in [&packed, &root] {
+        let artifact = local_artifact(path, part::CONTROL_PLANE, &asked, &store).unwrap();
+        assert_eq!((artifact.name.as_str(), artifact.version.as_str()), ("kubernetes-control-plane", "1.36.1"));
+        let contents = local(path, part::CONTROL_PLANE, &artifact.sha256.unwrap(), &store).unwrap();
+        assert_eq!(contents.programs["kube-apiserver"], Digest::of(b"server's bytes"));
+        // Asked again, what is remembered of the file is held against the part too.
+        for _ in 0..2 {
+            let error = format!("{:#}", local_artifact(path, part::KUBECTL, &asked, &store).unwrap_err());
+            assert!(error.contains("holds no kubernetes/server/bin/kubectl"), "{error}");
+        }
+    }
+    // A folder is locked by what is taken from it: a node's lock does not change when other programs come to stand there.
+    let node = local_artifact(&root, part::NODE, &asked, &store).unwrap();
+    fs::write(root.join("kubernetes/server/bin/kube-scheduler"), b"another").unwrap();
+    assert_eq!(local_artifact(&root, part::NODE, &asked, &store).unwrap(), node);
 }
 
 #[test]
@@ -83,10 +111,10 @@ fn what_is_no_release_is_named() {
         (release()[..100].to_vec(), "reading"),
     ] {
         fs::write(&path, bytes).unwrap();
-        let error = format!("{:#}", local_artifact(&path, &version, &store).unwrap_err());
+        let error = format!("{:#}", local_artifact(&path, part::NODE, &version, &store).unwrap_err());
         assert!(error.contains(want), "{error}");
     }
-    let error = format!("{:#}", local_artifact(folder.path(), &version, &store).unwrap_err());
+    let error = format!("{:#}", local_artifact(folder.path(), part::NODE, &version, &store).unwrap_err());
     assert!(error.contains("holds no kubernetes/server/bin/kubelet"), "{error}");
 }
 
@@ -130,8 +158,8 @@ fn an_official_tarball_is_locked_by_what_is_published_beside_it() {
     assert_eq!(artifact.origin, Origin::Tarball { url: format!("{base}{path}"), sha512: sha512.clone() });
 
     let digest = store.add_bytes(&release()).unwrap();
-    assert_whole(&official(&digest, &sha512, &store).unwrap());
-    let error = official(&digest, &"0".repeat(128), &store).unwrap_err().to_string();
+    assert_whole(&official(&digest, part::NODE, &sha512, &store).unwrap());
+    let error = official(&digest, part::NODE, &"0".repeat(128), &store).unwrap_err().to_string();
     assert!(error.contains("the SHA-512 of the Kubernetes tarball is"), "{error}");
     let missing = super::artifact(&url(&base, &Version::parse("1.36.9").unwrap()), &version, &http).unwrap_err();
     assert!(format!("{missing:#}").contains("404"), "{missing:#}");

@@ -13,9 +13,9 @@ use rustix::net::sockopt::{set_socket_broadcast, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType};
 
 use super::{Action, Client, Event, Lease};
-use crate::apply::netlink::Netlink;
 use crate::apply::network::{self, Link};
 use crate::log;
+use kscratch_netlink::Netlink;
 
 /// Ports of a server and of a client (RFC 2131 4.1).
 const SERVER: u16 = 67;

@@ -1,11 +1,11 @@
 //! Turns what the boot hands over, and news of links, into services and leases that the loop keeps.
 use super::Loop;
 use crate::apply::dhcp::Change;
-use crate::apply::netlink::LinkNews;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::run::inbox::{Inbox, Message};
 use crate::supervise::Event;
+use kscratch_netlink::LinkNews;
 
 impl Loop {
     /// Takes what the boot's phases hand over.

@@ -1,0 +1,169 @@
+//! The commands of `kscratch-image cluster` for machines in QEMU: arguments become calls of `vmcluster`, and their answers text.
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use kscratch_pki::OffsetDateTime;
+
+use super::{build, default_output, print, store};
+use crate::cli::cluster::{ClusterArgs, Mode};
+use crate::cli::machines::{
+    CableArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
+};
+use crate::cli::{BuildArgs, Format, Role};
+use crate::console::{Console, Hint};
+use crate::run::{refuse_compressed, tools};
+use crate::spec;
+use crate::vmcluster::place::Place;
+use crate::vmcluster::plan::{Image, Make, PlannedForward};
+use crate::vmcluster::protocol::{Cable, Request};
+use crate::vmcluster::{client, keeper, logs, power, rows, up};
+
+/// Does what the arguments say.
+pub(super) fn execute(command: &MachinesCommand, now: OffsetDateTime, console: &Console) -> Result<ExitCode> {
+    match command {
+        MachinesCommand::Up(args) => bring_up(args, now, console)?,
+        MachinesCommand::Status(args) => status(args, console)?,
+        MachinesCommand::Logs(args) => tell(args)?,
+        MachinesCommand::Power(args) => switch(args, console)?,
+        MachinesCommand::Cable(args) => cable(args)?,
+        MachinesCommand::Down(args) => power::down(&place(&args.cluster)?, args.cut, args.delete, console)?,
+        MachinesCommand::Keep(args) => keep(args, console)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn place(args: &ClusterArgs) -> Result<Place> {
+    super::cluster::name(&args.name)?;
+    Ok(Place::of(&args.folder, &args.name))
+}
+
+fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
+    let place = place(&args.cluster)?;
+    let (counts, new) = up::counts(&place, args.masters, args.nodes)?;
+    let forwards = args.forward.iter().map(|text| forward(text)).collect::<Result<_>>()?;
+    let disk_size: spec::ByteSize =
+        args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?;
+    let image = |role: Role, given: Option<&PathBuf>| match new.contains(&super::role(role)) {
+        true => image(role, given.map(PathBuf::as_path), args, console),
+        false => Ok(Image::default()),
+    };
+    let options = up::Options {
+        make: Make {
+            master_image: image(Role::Master, args.image_master.as_ref())?,
+            node_image: image(Role::Node, args.image_node.as_ref())?,
+            disk_size: disk_size.0,
+            memory: args.memory,
+            cpus: args.cpus,
+        },
+        parent: args.cluster.folder.clone(),
+        name: args.cluster.name.clone(),
+        counts,
+        mode: args.mode.map(|mode| match mode {
+            Mode::Routed => "routed".to_owned(),
+            Mode::Overlay => "overlay".to_owned(),
+        }),
+        forwards,
+        api_port: args.api_port,
+        outside: args.outside,
+        timeout: Duration::from_secs(args.timeout),
+        foreground: args.foreground,
+        cache: args.cache.clone(),
+    };
+    // Fetched here, where a person sees it, if it has to be; the keeper finds it then.
+    tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
+    up::up(&options, now, console)
+}
+
+/// The image of a role, built where there is none.
+fn image(role: Role, given: Option<&Path>, args: &UpArgs, console: &Console) -> Result<Image> {
+    let path = given.map_or_else(|| default_output(role, Format::Raw), Path::to_owned);
+    if given.is_none() && !path.exists() {
+        console.say(format_args!("there is no {} here yet: building it", path.display()));
+        build(&BuildArgs { role, ..BuildArgs::node(args.cache.clone()) }, console)?;
+    }
+    refuse_compressed(&path)?;
+    Image::now(&path)
+}
+
+/// `HOST:MACHINE:PORT`.
+fn forward(text: &str) -> Result<PlannedForward> {
+    let form = || anyhow!("the forward `{text}` is not HOST:MACHINE:PORT, such as `8080:n1:80`");
+    let mut parts = text.split(':');
+    let (Some(host), Some(machine), Some(port), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(form());
+    };
+    let forward = PlannedForward {
+        host: host.parse().map_err(|_| form())?,
+        machine: machine.to_owned(),
+        port: port.parse().map_err(|_| form())?,
+    };
+    if forward.port == 0 {
+        return Err(anyhow!("the forward `{text}` leads to port 0, which no program can listen on"));
+    }
+    Ok(forward)
+}
+
+fn status(args: &StatusArgs, console: &Console) -> Result<()> {
+    let (rows, silent) = power::status(&place(&args.cluster)?)?;
+    if let Some(why) = silent {
+        console.warn(format_args!("the API server does not answer: {why}"));
+    }
+    match args.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&rows)?)),
+        false => print(&rows::table(&rows)),
+    }
+}
+
+fn tell(args: &LogsArgs) -> Result<()> {
+    let place = place(&args.cluster)?;
+    match args.tail {
+        None => logs::print(&place, &args.machine, args.follow, std::io::stdout().lock()),
+        Some(lines) => {
+            let lines = logs::tail(&place, &args.machine, lines)?;
+            print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+        }
+    }
+}
+
+fn switch(args: &PowerArgs, console: &Console) -> Result<()> {
+    let place = place(&args.cluster)?;
+    if args.clock.is_some() && args.action != PowerAction::On {
+        return Err(anyhow!("--clock is for machines that are switched on")
+            .context(Hint("kscratch-image cluster power on NAME MACHINE --clock TIME".into())));
+    }
+    let done = match args.action {
+        PowerAction::Off => {
+            power::off(&place, &args.machines, power::PATIENCE)?;
+            "off"
+        }
+        PowerAction::Cut => each(&place, args, |machine| Request::Cut { machine })?,
+        PowerAction::Reset => each(&place, args, |machine| Request::Reset { machine })?,
+        PowerAction::On => each(&place, args, |machine| Request::On { machine, clock: args.clock.clone() })?,
+    };
+    console.say(format_args!("{}: {done}", args.machines.join(", ")));
+    Ok(())
+}
+
+fn each(place: &Place, args: &PowerArgs, request: impl Fn(String) -> Request) -> Result<&'static str> {
+    for machine in &args.machines {
+        client::ask(place, &request(machine.clone()))?;
+    }
+    Ok(match args.action {
+        PowerAction::Off => "off",
+        PowerAction::Cut => "power cut",
+        PowerAction::Reset => "reset",
+        PowerAction::On => "switched on",
+    })
+}
+
+fn cable(args: &CableArgs) -> Result<()> {
+    let cable = Cable { up: !args.down, loss: args.loss, delay: args.delay };
+    client::ask(&place(&args.cluster)?, &Request::Cable { machine: args.machine.clone(), cable }).map(drop)
+}
+
+fn keep(args: &KeepArgs, console: &Console) -> Result<()> {
+    let tools = tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
+    keeper::keep(&args.folder, tools)
+}

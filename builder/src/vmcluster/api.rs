@@ -1,0 +1,239 @@
+//! Asks a cluster's API server which nodes are Ready, with the administrator's certificate out of a kubeconfig.
+use std::io::Read;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use ureq::Agent;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+
+/// How long one answer may take; the server is emulated.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Some hundred nodes; a Node has about 10 KB.
+const LONGEST: u64 = 16 << 20;
+
+/// A way to an API server.
+#[derive(Debug)]
+pub struct Api {
+    server: String,
+    agent: Agent,
+}
+
+/// A node as the API server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// Its condition Ready.
+    pub ready: bool,
+    /// Why it is not, in the kubelet's words.
+    pub why: String,
+}
+
+/// What is needed of a kubeconfig (`kind: Config`, v1) with one cluster and one user and everything inside.
+#[derive(Deserialize)]
+struct Kubeconfig {
+    clusters: Vec<NamedCluster>,
+    users: Vec<NamedUser>,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    cluster: Cluster,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    server: String,
+    certificate_authority_data: String,
+}
+
+#[derive(Deserialize)]
+struct NamedUser {
+    name: String,
+    user: User,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct User {
+    client_certificate_data: String,
+    client_key_data: String,
+}
+
+/// A kubeconfig's texts: PEM, decoded.
+#[derive(Clone)]
+pub struct Access {
+    /// `https://HOST:PORT`.
+    pub server: String,
+    /// Name of the user.
+    pub user: String,
+    /// Certificate of the authority.
+    pub authority: String,
+    /// Certificate of the user.
+    pub certificate: String,
+    /// Key of the user.
+    pub key: String,
+}
+
+impl Access {
+    /// Reads a kubeconfig.
+    ///
+    /// # Errors
+    /// It is no YAML, or lacks a part.
+    pub fn parse(text: &str) -> Result<Access> {
+        let config: Kubeconfig = serde_saphyr::from_str(text).context("reading the kubeconfig")?;
+        let (Some(cluster), Some(user)) = (config.clusters.into_iter().next(), config.users.into_iter().next()) else {
+            bail!("the kubeconfig names no cluster or no user");
+        };
+        let decode = |what: &str, text: &str| -> Result<String> {
+            let bytes = STANDARD.decode(text).with_context(|| format!("reading {what} of the kubeconfig"))?;
+            String::from_utf8(bytes).with_context(|| format!("reading {what} of the kubeconfig"))
+        };
+        Ok(Access {
+            authority: decode("certificate-authority-data", &cluster.cluster.certificate_authority_data)?,
+            certificate: decode("client-certificate-data", &user.user.client_certificate_data)?,
+            key: decode("client-key-data", &user.user.client_key_data)?,
+            server: cluster.cluster.server,
+            user: user.name,
+        })
+    }
+}
+
+impl Api {
+    /// The server that a kubeconfig leads to.
+    ///
+    /// # Errors
+    /// A certificate or key is not PEM.
+    pub fn of(access: &Access) -> Result<Api> {
+        let certificates = |text: &str| -> Result<Vec<Certificate<'static>>> {
+            let mut found = Vec::new();
+            for item in parse_pem(text.as_bytes()) {
+                if let PemItem::Certificate(certificate) = item? {
+                    found.push(certificate);
+                }
+            }
+            Ok(found)
+        };
+        let authorities = certificates(&access.authority).context("reading the authority's certificate")?;
+        let own = certificates(&access.certificate).context("reading the administrator's certificate")?;
+        let key = PrivateKey::from_pem(access.key.as_bytes()).context("reading the administrator's key")?;
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&authorities))
+            .client_cert(Some(ClientCert::new_with_certs(&own, key)))
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            // A port of this machine: no proxy is between.
+            .proxy(None)
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build();
+        Ok(Api { server: access.server.clone(), agent: config.new_agent() })
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// The server does not answer, is not the cluster's, or refuses.
+    pub fn nodes(&self) -> Result<Vec<NodeState>> {
+        let url = format!("{}/api/v1/nodes", self.server);
+        let response = self.agent.get(&url).call().with_context(|| format!("asking {url}"))?;
+        let (head, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        let read = body.into_reader().take(LONGEST).read_to_end(&mut bytes);
+        read.with_context(|| format!("asking {url}"))?;
+        if head.status != 200 {
+            let said = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+            return Err(anyhow!("the server answers {}: {said}", head.status).context(format!("asking {url}")));
+        }
+        nodes(&bytes).with_context(|| format!("reading the answer of {url}"))
+    }
+}
+
+/// Reads a NodeList (`k8s.io/api/core/v1`).
+fn nodes(bytes: &[u8]) -> Result<Vec<NodeState>> {
+    let list: NodeList = serde_json::from_slice(bytes)?;
+    let state = |node: Node| {
+        let conditions = node.status.conditions;
+        let condition = conditions.into_iter().find(|condition| condition.kind == "Ready");
+        let (ready, why) = match condition {
+            Some(condition) => (condition.status == "True", condition.message),
+            None => (false, "it has not said anything yet".to_owned()),
+        };
+        NodeState { name: node.metadata.name, ready, why: if ready { String::new() } else { why } }
+    };
+    let mut nodes: Vec<_> = list.items.into_iter().map(state).collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(nodes)
+}
+
+#[derive(Deserialize)]
+struct NodeList {
+    items: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    metadata: Metadata,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeStatus {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_nodes_is_read() {
+        let text = br#"{"kind":"NodeList","items":[
+            {"metadata":{"name":"n1"},"status":{"conditions":[
+                {"type":"DiskPressure","status":"False","message":"fine"},
+                {"type":"Ready","status":"False","message":"container runtime network not ready"}]}},
+            {"metadata":{"name":"m1"},"status":{"conditions":[{"type":"Ready","status":"True","message":"ok"}]}},
+            {"metadata":{"name":"n2"}}]}"#;
+        let said: Vec<_> = nodes(text).unwrap().into_iter().map(|node| (node.name, node.ready, node.why)).collect();
+        let want = [
+            ("m1", true, ""),
+            ("n1", false, "container runtime network not ready"),
+            ("n2", false, "it has not said anything yet"),
+        ];
+        assert_eq!(said, want.map(|(name, ready, why)| (name.to_owned(), ready, why.to_owned())));
+        assert!(nodes(b"{}").is_err() && nodes(b"").is_err());
+    }
+
+    #[test]
+    fn a_kubeconfig_lacks_nothing() {
+        let text = "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster:\n    server: https://127.0.0.1:6443\n    \
+                    certificate-authority-data: YQ==\nusers:\n- name: admin\n  user:\n    client-certificate-data: Yg==\n    \
+                    client-key-data: Yw==\n";
+        let access = Access::parse(text).unwrap();
+        assert_eq!((access.server.as_str(), access.user.as_str()), ("https://127.0.0.1:6443", "admin"));
+        assert_eq!((access.authority.as_str(), access.certificate.as_str(), access.key.as_str()), ("a", "b", "c"));
+        assert!(Access::parse("clusters: []\nusers: []\n").is_err());
+        assert!(Access::parse(&text.replace("YQ==", "a")).is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! Brings a cluster's machines up: plan, identity, metadata, keeper, power, and a wait until all of them are Ready.
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use kscratch_pki::OffsetDateTime;
+
+use super::api::{Access, Api};
+use super::client::{self, Started};
+use super::place::{KUBECONFIG, PLAN, Place, ROLE, write_private};
+use super::plan::{API_PORT, Make, Plan, PlannedForward};
+use super::protocol::{Request, Status};
+use super::rows::{Row, rows};
+use super::view::{View, Watch};
+use super::{identity, logs};
+use crate::console::{Console, Hint};
+use crate::spec::Role;
+
+/// How often the machines are looked at.
+const EVERY: Duration = Duration::from_millis(500);
+/// How many of a console's last lines are told of a machine that did not come up.
+const TAIL: usize = 12;
+
+/// What `up` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder that holds the cluster's.
+    pub parent: PathBuf,
+    /// The cluster's name.
+    pub name: String,
+    /// How many masters and nodes there will be.
+    pub counts: (u8, u8),
+    /// `routed` or `overlay`; that of an identity that is there, otherwise routed, where `None`.
+    pub mode: Option<String>,
+    /// How new machines are made.
+    pub make: Make,
+    /// Ports of this host that lead to machines, besides those to API servers.
+    pub forwards: Vec<PlannedForward>,
+    /// Port of this host for the first master's API server; 0 for any.
+    pub api_port: u16,
+    /// Whether machines reach what this host reaches; counts when the cluster is made.
+    pub outside: bool,
+    /// How long all of it may take.
+    pub timeout: Duration,
+    /// Whether the machines end with this program.
+    pub foreground: bool,
+    /// The cache that has QEMU where none is installed.
+    pub cache: Option<PathBuf>,
+}
+
+/// How many masters and nodes there will be, and which roles are new, so that images are needed for them.
+///
+/// # Errors
+/// The plan cannot be read.
+pub fn counts(place: &Place, masters: Option<u8>, nodes: Option<u8>) -> Result<((u8, u8), Vec<Role>)> {
+    let plan = Plan::read(&place.file(PLAN))?;
+    let had = plan.as_ref().map(|plan| (plan.count(true), plan.count(false)));
+    let (default_masters, default_nodes) = had.unwrap_or((1, 2));
+    let wanted = (masters.unwrap_or(default_masters), nodes.unwrap_or(default_nodes));
+    let (had_masters, had_nodes) = had.unwrap_or((0, 0));
+    let mut new = Vec::new();
+    if wanted.0 > had_masters {
+        new.push(Role::Master);
+    }
+    if wanted.1 > had_nodes {
+        new.push(Role::Node);
+    }
+    Ok((wanted, new))
+}
+
+/// Brings the machines up and waits for them.
+///
+/// # Errors
+/// Something stands in the way, a machine fails, or time is up: told with where every machine stands.
+pub fn up(options: &Options, now: OffsetDateTime, console: &Console) -> Result<()> {
+    let deadline = Instant::now() + options.timeout;
+    let place = Place::of(&options.parent, &options.name);
+    let plan = prepare(options, &place, now, console)?;
+    let started = keep(options, &place, console)?;
+    switch_on(&place)?;
+    let watch = watch(&place, &plan)?;
+    let waited = wait(&place, watch.as_ref(), deadline, options.timeout, console);
+    if let Some(started) = started {
+        if options.foreground {
+            waited?;
+            tell(&place, &plan, console);
+            return stay(&place, watch.as_ref(), console, &started);
+        }
+        // What failed goes on too: its consoles are to be read.
+        started.detach(&place)?;
+    }
+    waited?;
+    tell(&place, &plan, console);
+    Ok(())
+}
+
+/// Everything on the disk that is needed before the first machine is started.
+fn prepare(options: &Options, place: &Place, now: OffsetDateTime, console: &Console) -> Result<Plan> {
+    let action = || format!("planning the machines of {}", options.name);
+    let before = Plan::read(&place.file(PLAN))?;
+    let mut plan = before.clone().unwrap_or_else(|| Plan::empty(&options.name, options.outside));
+    if before.is_some() && options.outside && !plan.outside {
+        return Err(anyhow!("its machines were made without a way outside")
+            .context(Hint(format!("kscratch-image cluster down {} --delete", options.name)))
+            .context(action()));
+    }
+    plan.grow(options.counts.0, options.counts.1, &options.make).with_context(action)?;
+    for forward in forwards(options, &plan) {
+        plan.forward(forward, free_port).with_context(action)?;
+    }
+    let running = client::answers(place);
+    if running && before.as_ref().is_some_and(|before| before.forwards != plan.forwards) {
+        return Err(anyhow!("forwards cannot change while machines run")
+            .context(Hint(format!("kscratch-image cluster down {}", options.name)))
+            .context(action()));
+    }
+    let identity = identity::open(&options.parent, &plan, options.mode.as_deref(), now)?;
+    for machine in &plan.machines {
+        place.make(&machine.name)?;
+        let role = place.machine_file(&machine.name, ROLE);
+        // One that is there was changed on purpose, or is as it would be made.
+        if !role.exists() {
+            write_private(&role, &identity::role(identity.as_ref(), &plan, machine, now)?)?;
+        }
+    }
+    if let (Some(identity), Some(port)) = (&identity, plan.api_port()) {
+        write_private(&place.file(KUBECONFIG), &identity::kubeconfig(identity, port)?)?;
+    }
+    write_private(&place.file(PLAN), &plan.text()?)?;
+    let what = if before.is_some() { "going on with" } else { "made" };
+    let (masters, nodes) = (counted(plan.count(true), "master"), counted(plan.count(false), "node"));
+    console.say(format_args!(
+        "{what} the machines of {}: {masters}, {nodes}, in {}",
+        plan.name,
+        place.path().display()
+    ));
+    Ok(plan)
+}
+
+/// `1 master`, `2 masters`.
+fn counted(count: u8, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What the user wants, and the way to every master's API server.
+fn forwards(options: &Options, plan: &Plan) -> Vec<PlannedForward> {
+    let masters = plan.machines.iter().filter(|machine| machine.master).enumerate();
+    let api = masters.map(|(index, machine)| PlannedForward {
+        host: if index == 0 { options.api_port } else { 0 },
+        machine: machine.name.clone(),
+        port: API_PORT,
+    });
+    api.chain(options.forwards.iter().cloned()).collect()
+}
+
+/// A port that nobody has now. It is written down, so that a kubeconfig stays good; should another program take it between two
+/// starts, that is told.
+fn free_port() -> Result<u16> {
+    let listener =
+        std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr().context("looking for a free port")?.port())
+}
+
+/// Starts a keeper, or tells the one that is there of new machines.
+fn keep(options: &Options, place: &Place, console: &Console) -> Result<Option<Started>> {
+    if client::answers(place) {
+        match client::ask(place, &Request::Reload) {
+            Err(error) if client::answers(place) => return Err(error),
+            // It was about to end.
+            Err(_) => {}
+            Ok(_) => {
+                if options.foreground {
+                    console.warn("the machines were started before: they go on when this program ends");
+                }
+                return Ok(None);
+            }
+        }
+    }
+    client::start(place, options.cache.as_deref()).map(Some).map_err(|error| {
+        let taken = error.chain().any(|cause| cause.to_string().contains("host forwarding rule"));
+        if !taken {
+            return error;
+        }
+        let plan = place.file(PLAN);
+        error.context(Hint(format!(
+            "another program has one of the ports in {}: end it, or change the port",
+            plan.display()
+        )))
+    })
+}
+
+fn switch_on(place: &Place) -> Result<()> {
+    for machine in client::status(place)?.machines {
+        if machine.pid.is_none() {
+            client::ask(place, &Request::On { machine: machine.name, clock: None })?;
+        }
+    }
+    Ok(())
+}
+
+fn watch(place: &Place, plan: &Plan) -> Result<Option<Watch>> {
+    if plan.api_port().is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Watch::start(api(&place.file(KUBECONFIG))?).context("starting a thread")?))
+}
+
+/// The API server that a kubeconfig leads to.
+pub(super) fn api(kubeconfig: &Path) -> Result<Api> {
+    let action = || format!("reading {}", kubeconfig.display());
+    let text = std::fs::read_to_string(kubeconfig).with_context(action)?;
+    Api::of(&Access::parse(&text).with_context(action)?).with_context(action)
+}
+
+fn wait(place: &Place, watch: Option<&Watch>, deadline: Instant, bound: Duration, console: &Console) -> Result<()> {
+    let mut view = View::new(console);
+    loop {
+        let status = client::status(place)?;
+        let nodes = watch.map(Watch::latest);
+        let rows = rows(&status, nodes.as_ref());
+        view.show(&rows);
+        if rows.iter().all(|row| row.ready) {
+            return Ok(());
+        }
+        let failed = failure(&status, &rows);
+        if failed.is_some() || Instant::now() > deadline {
+            drop(view);
+            let why = failed.unwrap_or_else(|| format!("not all machines are Ready within {} s", bound.as_secs()));
+            let why = match nodes {
+                Some(Err(api)) => format!("{why}; the API server: {api}"),
+                _ => why,
+            };
+            return Err(stands(place, &rows, why));
+        }
+        thread::sleep(EVERY);
+    }
+}
+
+/// What no waiting heals.
+fn failure(status: &Status, rows: &[Row]) -> Option<String> {
+    if status.gateway.is_none() {
+        return Some("the gateway has ended".to_owned());
+    }
+    let off =
+        rows.iter().find(|row| !row.on).map(|row| format!("{} went off while it came up: {}", row.name, row.phase));
+    // Without metadata init waits for the power button.
+    let hopeless = |row: &&Row| row.phase.contains("Kernel panic") || row.phase.contains(" metadata: failed: ");
+    off.or_else(|| rows.iter().find(hopeless).map(|row| format!("{} did not come up: {}", row.name, row.phase)))
+}
+
+/// The error with where every machine stands, and the last words of those that are not Ready.
+fn stands(place: &Place, rows: &[Row], why: String) -> anyhow::Error {
+    let mut text = why;
+    for row in rows.iter().filter(|row| !row.ready) {
+        text.push_str(&format!("\n{}: {}", row.name, row.summary()));
+        match logs::tail(place, &row.name, TAIL) {
+            Ok(lines) => lines.iter().for_each(|line| text.push_str(&format!("\n    {line}"))),
+            Err(error) => text.push_str(&format!("\n    {error:#}")),
+        }
+    }
+    let name = &place.name;
+    anyhow!(text)
+        .context(Hint(format!(
+            "kscratch-image cluster logs {name} MACHINE shows more; cluster down {name} ends the machines"
+        )))
+        .context(format!("bringing {name} up"))
+}
+
+fn tell(place: &Place, plan: &Plan, console: &Console) {
+    console.say(format_args!("all machines of {} are ready", plan.name));
+    for forward in plan.forwards.iter().filter(|forward| forward.port != API_PORT) {
+        console.say(format_args!("127.0.0.1:{} leads to port {} of {}", forward.host, forward.port, forward.machine));
+    }
+    if plan.api_port().is_some() {
+        console.say(format_args!("  kubectl --kubeconfig {} get nodes", place.file(KUBECONFIG).display()));
+    }
+    console.say(format_args!("  kscratch-image cluster status {0}; kscratch-image cluster down {0}", plan.name));
+}
+
+/// Shows the machines until their keeper ends; they end with this program.
+fn stay(place: &Place, watch: Option<&Watch>, console: &Console, _started: &Started) -> Result<()> {
+    console.say("the machines end with this program (Ctrl-C)");
+    let mut view = View::new(console);
+    while client::answers(place) {
+        let Ok(status) = client::status(place) else { break };
+        if status.gateway.is_none() {
+            bail!("the gateway of {} has ended", place.name);
+        }
+        view.show(&rows(&status, watch.map(Watch::latest).as_ref()));
+        thread::sleep(EVERY);
+    }
+    Ok(())
+}

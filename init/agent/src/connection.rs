@@ -1,0 +1,117 @@
+//! Turns the files of an authority, a client certificate and a key into a client of the API server, again when they change.
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Uri;
+use kube::{Client, Config};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long the server may be silent within an answer. Watches end before that ([`WATCH_SECONDS`]).
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// After how long the server ends a watch, so that one whose connection died unnoticed is missed soon.
+pub const WATCH_SECONDS: u32 = 60;
+
+/// How to get at the API server.
+#[derive(Debug)]
+pub struct Connection {
+    server: Uri,
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    used: Option<Material>,
+}
+
+/// What the files held.
+#[derive(PartialEq, Eq)]
+struct Material {
+    authority: Vec<u8>,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Material")
+    }
+}
+
+impl Connection {
+    /// `certificate` and `key` may be one file that holds both, as the kubelet's does.
+    ///
+    /// # Errors
+    /// `server` is no https URL.
+    pub fn new(server: &str, authority: &Path, certificate: &Path, key: &Path) -> Result<Self> {
+        let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
+        if uri.scheme_str() != Some("https") || uri.host().is_none() {
+            bail!("the server's URL {server:?} is not of the form https://HOST:PORT");
+        }
+        Ok(Self {
+            server: uri,
+            authority: authority.to_owned(),
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            used: None,
+        })
+    }
+
+    /// A client made of what the files say now.
+    ///
+    /// # Errors
+    /// A file is not there or not sound.
+    pub fn client(&mut self) -> Result<Client> {
+        let material = self.read()?;
+        let mut config = Config::new(self.server.clone());
+        config.root_cert = Some(self.authorities(&material.authority)?);
+        config.auth_info.client_certificate_data =
+            Some(self.blocks(&self.certificate, &material.certificate, false)?);
+        config.auth_info.client_key_data = Some(self.blocks(&self.key, &material.key, true)?.into());
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(SILENCE);
+        config.write_timeout = Some(CONNECT);
+        config.reset_reader_on_write = true;
+        // Whoever asks has pauses of his own.
+        config.default_retry = false;
+        let client = Client::try_from(config).with_context(|| format!("making a client of {}", self.server))?;
+        self.used = Some(material);
+        Ok(client)
+    }
+
+    /// Whether the files now say something else than the last client was made of. A file that is missing at the moment is not news.
+    pub fn renewed(&self) -> bool {
+        self.read().is_ok_and(|material| self.used.as_ref() != Some(&material))
+    }
+
+    fn read(&self) -> Result<Material> {
+        let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+        Ok(Material { authority: read(&self.authority)?, certificate: read(&self.certificate)?, key: read(&self.key)? })
+    }
+
+    fn authorities(&self, text: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let blocks = pem::parse_many(text).with_context(|| format!("reading {}", self.authority.display()))?;
+        let found: Vec<_> =
+            blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
+        if found.is_empty() {
+            bail!("there is no certificate in {}", self.authority.display());
+        }
+        Ok(found)
+    }
+
+    /// The keys of a PEM text, or its certificates, in the form that a kubeconfig has them.
+    fn blocks(&self, path: &Path, text: &[u8], keys: bool) -> Result<String> {
+        let blocks = pem::parse_many(text).with_context(|| format!("reading {}", path.display()))?;
+        let wanted: Vec<_> = blocks
+            .into_iter()
+            .filter(|block| if keys { block.tag().ends_with("PRIVATE KEY") } else { block.tag() == "CERTIFICATE" })
+            .collect();
+        if wanted.is_empty() {
+            bail!("there is no {} in {}", if keys { "key" } else { "certificate" }, path.display());
+        }
+        Ok(STANDARD.encode(pem::encode_many(&wanted)))
+    }
+}
