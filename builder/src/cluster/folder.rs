@@ -66,7 +66,7 @@ impl Folder {
     /// # Errors
     /// There is none, or its settings are not sound.
     pub fn open(parent: &Path, name: &str) -> Result<Folder> {
-        let path = parent.join(name);
+        let path = place(parent, name);
         if !path.join(SETTINGS).exists() {
             let hint = format!(
                 "kscratch-image cluster new {name} --endpoint HOST makes one; --folder DIR names the folder that holds it"
@@ -106,6 +106,11 @@ impl Folder {
         file.lock().with_context(|| format!("locking {}", self.path.display()))?;
         Ok(file)
     }
+}
+
+/// Where the folder of the cluster `name` is; as people write it, without `./`.
+pub fn place(parent: &Path, name: &str) -> PathBuf {
+    if parent == Path::new(".") { PathBuf::from(name) } else { parent.join(name) }
 }
 
 /// Writes a file that only its owner reads (0600), whole or not at all, in the place of one that may be there.

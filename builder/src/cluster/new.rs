@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::folder::{
     AUTHORITIES, CLUSTER_CA, ENCRYPTION_KEY, Folder, SECRETS, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY,
-    SETTINGS, TOKENS, write_open, write_private,
+    SETTINGS, TOKENS, place, write_open, write_private,
 };
 use super::kubeconfigs;
 use super::settings::Settings;
@@ -30,7 +30,7 @@ const BEFORE: Duration = Duration::days(1);
 /// # Errors
 /// It is there already, or cannot be made.
 pub fn new(parent: &Path, settings: &Settings, lapse: Lapse, now: OffsetDateTime) -> Result<Folder> {
-    let target = parent.join(&settings.name);
+    let target = place(parent, &settings.name);
     let action = || format!("making the cluster {} in {}", settings.name, parent.display());
     refuse_existing(parent, &settings.name)?;
     let making =
@@ -47,7 +47,7 @@ pub fn new(parent: &Path, settings: &Settings, lapse: Lapse, now: OffsetDateTime
 }
 
 fn refuse_existing(parent: &Path, name: &str) -> Result<()> {
-    let path = parent.join(name);
+    let path = place(parent, name);
     if fs::symlink_metadata(&path).is_err() {
         return Ok(());
     }

@@ -156,6 +156,8 @@ impl Kubeconfig<'_> {
 
     /// As YAML.
     pub fn to_yaml(&self) -> String {
-        serde_saphyr::to_string(&self.document()).expect("texts alone can be written as YAML")
+        // Certificates in one line, as kubectl writes them, not as folded blocks.
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+        serde_saphyr::to_string_with_options(&self.document(), options).expect("texts alone can be written as YAML")
     }
 }

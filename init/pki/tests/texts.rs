@@ -43,6 +43,10 @@ fn a_kubeconfig_is_one_cluster_one_user_one_context() {
     assert_eq!(value["clusters"][0]["cluster"]["certificate-authority-data"], "UEVN");
     let embedded = Credentials::Embedded { certificate: "PEM", key: "KEY" };
     let value = Kubeconfig { credentials: embedded, ..files }.to_value();
+    // However long it is, a certificate is one line.
+    let long = "a".repeat(2000);
+    let yaml = Kubeconfig { trust: Trust::Embedded(&long), ..files }.to_yaml();
+    assert!(yaml.contains("    certificate-authority-data: YWFh"), "{yaml}");
     assert_eq!(value["users"][0]["user"]["client-key-data"], "S0VZ");
     assert_eq!(format!("{embedded:?} {:?}", token.credentials), "Embedded(…) Token(…)");
 }
