@@ -52,10 +52,10 @@ pub(super) fn pod(component: Component, master: &Master<'_>) -> Value {
                 "imagePullPolicy": "IfNotPresent",
                 "command": command,
                 "ports": [{ "name": "probe", "containerPort": health.port, "protocol": "TCP" }],
-                // A failed start is told after four minutes: a slow disk needs some of them.
-                "startupProbe": health.probe(health.started, 2, 120),
+                // Ten minutes: until the first roles are written nobody may ask, and a slow machine takes its time for them.
+                "startupProbe": health.probe(health.started, 5, 120),
                 "livenessProbe": health.probe(health.alive, 10, 8),
-                "readinessProbe": health.probe(health.ready, 2, 3),
+                "readinessProbe": health.probe(health.ready, 5, 3),
                 "resources": { "requests": requests(component) },
                 "securityContext": {
                     "allowPrivilegeEscalation": false,
