@@ -1,8 +1,11 @@
 //! The parts of the agent: what it decides (pure) and how it acts on the kernel, on files and on the API server.
+pub mod certificates;
 pub mod connection;
 pub mod contract;
+pub mod identities;
 pub mod node;
 pub mod outage;
 pub mod place;
 pub mod routes;
 pub mod say;
+pub mod steward;

@@ -1,0 +1,144 @@
+//! Makes the certificates of this machine what a file wants them to be, from the authorities that it has.
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use kscratch_pki::{Authority, Certificate, OffsetDateTime, Verdict, Wanted, judge};
+
+use crate::contract::{AuthorityFiles, Certificates, Leaf};
+use crate::{place, say};
+
+/// What is told of a certificate that is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A line.
+    Told,
+    /// Nothing.
+    Untold,
+}
+
+/// Makes all of it true, and tells a line for each certificate. One that cannot be made does not keep back the others.
+///
+/// # Errors
+/// Names what could not be made.
+pub fn keep(wanted: &Certificates, now: OffsetDateTime, kept: Kept) -> Result<()> {
+    let authorities: BTreeMap<&str, Result<Authority>> =
+        wanted.authorities.iter().map(|(name, files)| (name.as_str(), authority(files))).collect();
+    let mut faults = Vec::new();
+    for leaf in &wanted.certificates {
+        let done = match authorities.get(leaf.authority.as_str()) {
+            Some(Ok(authority)) => keep_one(leaf, authority, now, kept),
+            Some(Err(error)) => Err(anyhow::anyhow!("{error:#}")),
+            None => Err(anyhow::anyhow!("there is no authority {:?}", leaf.authority)),
+        };
+        if let Err(error) = done {
+            faults.push(format!("certificate {}: {error:#}", leaf.certificate.display()));
+        }
+    }
+    for file in &wanted.discard_expired {
+        if let Err(error) = discard(file, now) {
+            faults.push(format!("{error:#}"));
+        }
+    }
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
+    }
+    Ok(())
+}
+
+fn authority(files: &AuthorityFiles) -> Result<Authority> {
+    let name = files.certificate.display();
+    Authority::parse(&text(&files.certificate)?, &text(&files.key)?).with_context(|| format!("authority {name}"))
+}
+
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn keep_one(leaf: &Leaf, authority: &Authority, now: OffsetDateTime, kept: Kept) -> Result<()> {
+    let name = leaf.certificate.display();
+    let wanted = Wanted {
+        common_name: leaf.common_name.clone(),
+        organizations: leaf.organizations.clone(),
+        dns_names: leaf.dns_names.clone(),
+        addresses: leaf.addresses.clone(),
+        usages: leaf.usages.clone(),
+        days: leaf.days,
+    };
+    let why = match judge_files(&leaf.certificate, &leaf.key, &wanted, authority.certificate(), now) {
+        Verdict::Keep { until } => {
+            own(&leaf.certificate, 0o644, leaf.owner)?;
+            own(&leaf.key, 0o600, leaf.owner)?;
+            if kept == Kept::Told {
+                say::line(format_args!("kept certificate {name} until {}", until.date()));
+            }
+            return Ok(());
+        }
+        Verdict::Remake { why } => why,
+    };
+    let pair = authority.issue(&wanted, now).with_context(|| format!("making it anew, because {why}"))?;
+    let until = Certificate::parse(&pair.certificate_pem)?.facts().not_after.date();
+    put_pair(leaf, &pair.certificate_pem, &pair.key_pem)?;
+    say::line(format_args!("made certificate {name} until {until}: {why}"));
+    Ok(())
+}
+
+fn put_pair(leaf: &Leaf, certificate: &str, key: &str) -> Result<()> {
+    // A power cut between the two leaves a key that does not fit, which the next start sees.
+    place::file(&leaf.key, key.as_bytes(), 0o600, leaf.owner)?;
+    place::file(&leaf.certificate, certificate.as_bytes(), 0o644, leaf.owner)
+}
+
+/// Holds the files of a certificate and its key against what is wanted.
+pub fn judge_files(
+    certificate: &Path,
+    key: &Path,
+    wanted: &Wanted,
+    authority: &Certificate,
+    now: OffsetDateTime,
+) -> Verdict {
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err("there was none".to_owned()),
+        other => other.map_err(|error| format!("reading {}: {error}", path.display())),
+    };
+    match (read(certificate), read(key)) {
+        (Ok(certificate), Ok(key)) => judge(&certificate, &key, wanted, authority, now),
+        (Err(why), _) | (_, Err(why)) => Verdict::Remake { why },
+    }
+}
+
+/// Gives a file the mode and the owner that it was made with, should it have others.
+fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let fix = || -> io::Result<()> {
+        let is = std::fs::metadata(path)?;
+        if (is.uid(), is.gid()) != (owner, owner) {
+            chown(path, Some(owner), Some(owner))?;
+        }
+        if is.mode() & 0o7777 != mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    };
+    fix().with_context(|| format!("setting mode and owner of {}", path.display()))
+}
+
+/// Removes a file whose certificate has ended or cannot be read: its reader would not get up from it.
+fn discard(path: &Path, now: OffsetDateTime) -> Result<()> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let why = match Certificate::parse(&String::from_utf8_lossy(&text)) {
+        Ok(certificate) if certificate.facts().not_after >= now => return Ok(()),
+        Ok(certificate) => format!("its certificate has ended on {}", certificate.facts().not_after.date()),
+        Err(error) => error.to_string(),
+    };
+    std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    say::line(format_args!("removed {}: {why}", path.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Gets client certificates for this node from the cluster, with the kubelet's own, and renews them.
+mod asked;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use kscratch_pki::{Certificate, OffsetDateTime, Verdict, Wanted};
+use kube::Client;
+
+use crate::certificates::judge_files;
+use crate::connection::Connection;
+use crate::contract::{Identities, Identity};
+use crate::outage::Outage;
+use crate::steward::mark;
+use crate::{place, say};
+use asked::{Answer, Asked, Pauses};
+
+/// How often certificates that are sound are looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How often an answer is looked for while a request is new, and later.
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(10);
+
+/// How long a request is new.
+const NEW: Duration = Duration::from_secs(60);
+
+/// An identity, and how far it is.
+struct Member {
+    wanted: Identity,
+    stage: Stage,
+    pauses: Pauses,
+    told: bool,
+}
+
+enum Stage {
+    /// Its files are to be looked at.
+    Look,
+    /// The cluster was asked.
+    Asked(Box<Asked>),
+    /// The cluster said no; it is not asked again before this.
+    Rest(Instant),
+    /// It was sound when it was looked at last.
+    Sound,
+}
+
+/// Runs for ever.
+///
+/// # Errors
+/// What was asked for cannot be done at all.
+pub async fn run(wanted: Identities) -> Result<()> {
+    let mut connection = Connection::new(&wanted.server, &wanted.authority, &wanted.kubelet, &wanted.kubelet)?;
+    let start = Instant::now();
+    let seed = wanted.node.bytes().fold(1, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let mut outage = Outage::new(format!("asking {} for client certificates", wanted.server), seed);
+    let member = |identity: &Identity| Member {
+        wanted: identity.clone(),
+        stage: Stage::Look,
+        pauses: Pauses::default(),
+        told: false,
+    };
+    let mut members: Vec<_> = wanted.identities.iter().map(member).collect();
+    let mut client = None;
+    let mut ready = false;
+    loop {
+        let pause = match round(&wanted, &mut members, &mut connection, &mut client).await {
+            Ok(()) => {
+                outage.well(start.elapsed()).into_iter().for_each(say::line);
+                members.iter().map(pause).min().unwrap_or(LOOK)
+            }
+            Err(error) => {
+                client = None;
+                let failed = outage.failed(start.elapsed(), &say::words(error.as_ref()));
+                failed.line.into_iter().for_each(say::line);
+                failed.pause
+            }
+        };
+        if !ready && members.iter().all(|member| matches!(member.stage, Stage::Sound)) {
+            mark(&wanted.ready)?;
+            ready = true;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How long there is nothing to do for a member.
+fn pause(member: &Member) -> Duration {
+    match &member.stage {
+        Stage::Look => Duration::ZERO,
+        Stage::Asked(asked) if asked.since.elapsed() < NEW => SOON,
+        Stage::Asked(_) => LATER,
+        Stage::Rest(until) => until.saturating_duration_since(Instant::now()).min(LOOK),
+        Stage::Sound => LOOK,
+    }
+}
+
+/// Brings each member one step further.
+async fn round(
+    wanted: &Identities,
+    members: &mut [Member],
+    connection: &mut Connection,
+    client: &mut Option<Client>,
+) -> Result<()> {
+    let authority = std::fs::read_to_string(&wanted.authority)
+        .with_context(|| format!("reading {}", wanted.authority.display()))?;
+    let authority = Certificate::parse(&authority).with_context(|| format!("in {}", wanted.authority.display()))?;
+    for member in members {
+        match &member.stage {
+            Stage::Asked(asked) => {
+                let client = current(wanted, connection, client).await?;
+                let answer = asked.answer(&client).await?;
+                member.take(answer, &authority)?;
+            }
+            Stage::Rest(until) if Instant::now() < *until => {}
+            Stage::Look | Stage::Rest(_) | Stage::Sound => {
+                if let Some(why) = member.look(&authority) {
+                    let client = current(wanted, connection, client).await?;
+                    let asked = Asked::ask(&client, &member.wanted).await?;
+                    say::line(format_args!(
+                        "asked for a certificate of {} ({}): {why}",
+                        member.wanted.name, asked.name
+                    ));
+                    member.stage = Stage::Asked(Box::new(asked));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A client with what the kubelet has now; the kubelet renews its own certificate. While it has none yet, it is joining, which is waited for.
+async fn current(wanted: &Identities, connection: &mut Connection, client: &mut Option<Client>) -> Result<Client> {
+    let mut told = false;
+    while !wanted.kubelet.exists() {
+        if !std::mem::replace(&mut told, true) {
+            say::line(format_args!("waiting for the kubelet's certificate {}", wanted.kubelet.display()));
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    match client {
+        Some(client) if !connection.renewed() => Ok(client.clone()),
+        _ => Ok(client.insert(connection.client()?).clone()),
+    }
+}
+
+impl Member {
+    fn wants(&self) -> Wanted {
+        let organizations = self.wanted.organizations.clone();
+        Wanted { organizations, ..Wanted::client(self.wanted.common_name.clone(), None) }
+    }
+
+    /// Looks at the files: sound, or why not.
+    fn look(&mut self, authority: &Certificate) -> Option<String> {
+        let (certificate, key) = (&self.wanted.certificate, &self.wanted.key);
+        match judge_files(certificate, key, &self.wants(), authority, OffsetDateTime::now_utc()) {
+            Verdict::Keep { until } => {
+                if !std::mem::replace(&mut self.told, true) {
+                    say::line(format_args!("certificate of {} is good until {}", self.wanted.name, until.date()));
+                }
+                self.pauses = Pauses::default();
+                self.stage = Stage::Sound;
+                None
+            }
+            Verdict::Remake { why } => Some(why),
+        }
+    }
+
+    /// Takes what the cluster says.
+    fn take(&mut self, answer: Answer, authority: &Certificate) -> Result<()> {
+        let Stage::Asked(asked) = &self.stage else { return Ok(()) };
+        let why = match answer {
+            Answer::Waits => return Ok(()),
+            Answer::Signed(certificate) => {
+                place::file(&self.wanted.key, asked.key_pem().as_bytes(), 0o600, self.wanted.owner)?;
+                place::file(&self.wanted.certificate, certificate.as_bytes(), 0o644, self.wanted.owner)?;
+                self.told = false;
+                match self.look(authority) {
+                    None => return Ok(()),
+                    Some(why) => format!("what the cluster signed is of no use: {why}"),
+                }
+            }
+            Answer::Refused(why) => why,
+        };
+        let pause = self.pauses.next();
+        let name = &self.wanted.name;
+        say::line(format_args!("no certificate of {name}: {why}; asking again in {} min", pause.as_secs() / 60));
+        self.stage = Stage::Rest(Instant::now() + pause);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Keeps a cluster's objects as a folder says, its nodes' certificates coming, and this master's own certificates young.
+mod approval;
+mod objects;
+mod requests;
+
+use std::path::Path;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use kscratch_pki::OffsetDateTime;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
+
+use crate::certificates::{self, Kept};
+use crate::connection::{Connection, WATCH_SECONDS, bounded};
+use crate::contract;
+use crate::outage::Outage;
+use crate::{place, say};
+use objects::Objects;
+use requests::Requests;
+
+/// How often requests that wait are looked at again, and what else is due is done.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether an object went missing.
+const MISSING: Duration = Duration::from_secs(10);
+
+/// How often all objects are applied, once the cluster took them all.
+const APPLY: Duration = Duration::from_secs(60);
+
+/// How often this machine's certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(60 * 60);
+
+/// The API server is on this machine: a pause is for its sake, not for the network's.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+struct Steward {
+    wanted: contract::Steward,
+    start: Instant,
+    outage: Outage,
+    objects: Objects,
+    requests: Requests,
+    renewing: Outage,
+    renewed: Option<Instant>,
+    ready: bool,
+}
+
+/// Runs for ever.
+///
+/// # Errors
+/// What was asked for cannot be done at all.
+pub async fn run(wanted: contract::Steward) -> Result<()> {
+    let mut connection = Connection::new(&wanted.server, &wanted.authority, &wanted.certificate, &wanted.key)?;
+    let mut steward = Steward {
+        start: Instant::now(),
+        outage: Outage::new(format!("working with {}", wanted.server), 0).at_most(LONGEST_PAUSE),
+        objects: Objects::new(&wanted.objects),
+        requests: Requests::new(),
+        renewing: Outage::new("renewing this machine's certificates", 0),
+        renewed: None,
+        ready: false,
+        wanted,
+    };
+    loop {
+        // First, and without the API server: it may be the client's own certificate that has ended.
+        steward.renew();
+        let error = match connection.client() {
+            Ok(client) => steward.serve(client, &connection).await.err(),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
+            failed.line.into_iter().for_each(say::line);
+            tokio::time::sleep(failed.pause).await;
+        }
+    }
+}
+
+impl Steward {
+    /// Works until something is wrong, or until the certificate's files change.
+    async fn serve(&mut self, client: Client, connection: &Connection) -> Result<()> {
+        ask_ready(&client).await?;
+        self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
+        let mut applied = Instant::now();
+        let mut all = self.apply(&client).await?;
+        let mut looked = Instant::now();
+        self.requests.begin(self.policy());
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut events = pin!(watcher(Api::<CertificateSigningRequest>::all(client.clone()), config));
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.requests.news(event, self.start.elapsed()),
+                    Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => return Ok(()),
+                    Some(Err(error)) => return Err(error).context("watching certificate requests"),
+                    None => anyhow::bail!("the watch of certificate requests ended"),
+                },
+                _ = tick.tick() => {
+                    self.renew();
+                    if connection.renewed() {
+                        return Ok(());
+                    }
+                    if !all || applied.elapsed() >= APPLY {
+                        (applied, looked) = (Instant::now(), Instant::now());
+                        all = self.apply(&client).await?;
+                    } else if looked.elapsed() >= MISSING {
+                        looked = Instant::now();
+                        if self.objects.miss(&client).await? {
+                            all = self.apply(&client).await?;
+                        }
+                    }
+                    self.requests.look();
+                }
+            }
+            self.requests.decide(&client, self.start.elapsed()).await?;
+        }
+    }
+
+    /// Says whether all objects are in the cluster.
+    async fn apply(&mut self, client: &Client) -> Result<bool> {
+        let all = self.objects.apply(client, self.start.elapsed()).await?;
+        if all && !self.ready {
+            mark(&self.wanted.ready)?;
+            self.ready = true;
+            say::line("the cluster's own objects are in place");
+        }
+        Ok(all)
+    }
+
+    /// Looks at this machine's certificates when it is time to.
+    fn renew(&mut self) {
+        let pause = if self.renewing.lasts() { CERTIFICATES / 60 } else { CERTIFICATES };
+        if self.renewed.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.renewed = Some(Instant::now());
+        let done = contract::read(&self.wanted.certificates)
+            .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Untold));
+        let now = self.start.elapsed();
+        let line = match done {
+            Ok(()) => self.renewing.well(now),
+            Err(error) => self.renewing.failed(now, &format!("{error:#}")).line,
+        };
+        line.into_iter().for_each(say::line);
+    }
+
+    /// What the servers of this master are called is nothing that a node may be called.
+    fn policy(&self) -> approval::Policy {
+        let servers = contract::read::<contract::Certificates>(&self.wanted.certificates)
+            .map(|wanted| wanted.certificates)
+            .unwrap_or_default();
+        approval::Policy {
+            clients: self.wanted.approve.clone(),
+            names: servers.iter().flat_map(|leaf| leaf.dns_names.clone()).collect(),
+            addresses: servers.iter().flat_map(|leaf| leaf.addresses.clone()).collect(),
+        }
+    }
+}
+
+/// An API server that is starting answers, but not with this.
+async fn ask_ready(client: &Client) -> Result<()> {
+    let request = http::Request::get("/readyz").body(Vec::new()).context("making the request for /readyz")?;
+    bounded(client.request_text(request)).await.context("asking /readyz").map(drop)
+}
+
+/// Writes an empty file that tells others to go on.
+pub fn mark(path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making the directory {}", folder.display()))?;
+    }
+    place::file(path, b"", 0o644, rustix::process::geteuid().as_raw())
+}

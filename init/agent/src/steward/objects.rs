@@ -1,0 +1,246 @@
+//! Applies the objects of a folder to the cluster, and tells what is wrong with those that it does not take.
+mod kinds;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::connection::bounded;
+use crate::outage::Outage;
+use crate::say;
+use kinds::Kind;
+
+/// Who the objects' fields belong to (server-side apply).
+const MANAGER: &str = "kscratch";
+
+/// The folder, and what went wrong with it.
+pub struct Objects {
+    folder: PathBuf,
+    reading: Outage,
+    refused: BTreeMap<String, Outage>,
+}
+
+/// One object.
+#[derive(Debug, Clone)]
+struct Object {
+    kind: Kind,
+    namespace: Option<String>,
+    name: String,
+    value: Value,
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.name, self.name),
+            None => write!(f, "{} {}", self.kind.name, self.name),
+        }
+    }
+}
+
+impl Objects {
+    /// Nothing is applied yet.
+    pub fn new(folder: &Path) -> Self {
+        let reading = Outage::new(format!("reading the objects in {}", folder.display()), 0);
+        Self { folder: folder.to_owned(), reading, refused: BTreeMap::new() }
+    }
+
+    /// Applies them all; says whether all are in the cluster. Nodes that are not there are left for another time: only a kubelet makes its Node.
+    ///
+    /// # Errors
+    /// The API server cannot be reached. What it refuses is told, and is no error.
+    pub async fn apply(&mut self, client: &Client, now: Duration) -> Result<bool> {
+        let Some(objects) = self.read(now) else { return Ok(false) };
+        let mut all = true;
+        for object in objects {
+            let name = object.to_string();
+            let outage = self.refused.entry(name.clone()).or_insert_with(|| Outage::new(format!("applying {name}"), 0));
+            match bounded_apply(client, &object).await {
+                Ok(()) => outage.well(now).into_iter().for_each(say::line),
+                Err(error) if is_refusal(&error) => {
+                    all = false;
+                    outage.failed(now, &say::words(error.as_ref())).line.into_iter().for_each(say::line);
+                }
+                Err(error) => return Err(error.context(format!("applying {name}"))),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether one is not in the cluster, which is told.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn miss(&mut self, client: &Client) -> Result<bool> {
+        let Ok(objects) = read(&self.folder) else { return Ok(false) };
+        let mut missing = false;
+        for object in objects.iter().filter(|object| !object.kind.only_existing) {
+            let found = bounded(api(client, object).get_metadata_opt(&object.name)).await;
+            match found {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    // One that is refused is not there either, and was told.
+                    if !self.refused.get(&object.to_string()).is_some_and(Outage::lasts) {
+                        say::line(format_args!("{object} is missing: applying it again"));
+                        missing = true;
+                    }
+                }
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error.context(format!("looking for {object}"))),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn read(&mut self, now: Duration) -> Option<Vec<Object>> {
+        match read(&self.folder) {
+            Ok(objects) => {
+                self.reading.well(now).into_iter().for_each(say::line);
+                Some(objects)
+            }
+            Err(error) => {
+                self.reading.failed(now, &format!("{error:#}")).line.into_iter().for_each(say::line);
+                None
+            }
+        }
+    }
+}
+
+async fn bounded_apply(client: &Client, object: &Object) -> Result<()> {
+    let api = api(client, object);
+    if object.kind.only_existing && bounded(api.get_metadata_opt(&object.name)).await?.is_none() {
+        return Ok(());
+    }
+    let parameters = PatchParams::apply(MANAGER).force();
+    bounded(api.patch_metadata(&object.name, &parameters, &Patch::Apply(&object.value))).await.map(drop)
+}
+
+fn api(client: &Client, object: &Object) -> Api<DynamicObject> {
+    match &object.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.kind.resource()),
+        None => Api::all_with(client.clone(), &object.kind.resource()),
+    }
+}
+
+/// Whether the API server answered, and said no to this one object. It says 401, 429 and 5xx to everything.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => (400..500).contains(&status.code) && ![401, 429].contains(&status.code),
+        _ => false,
+    }
+}
+
+/// The objects of all `*.json` files of a folder, in the order of the files' names.
+fn read(folder: &Path) -> Result<Vec<Object>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))? {
+        let path = entry.with_context(|| format!("reading the folder {}", folder.display()))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut objects = Vec::new();
+    for file in files {
+        let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let value = serde_json::from_slice(&text).map_err(anyhow::Error::new);
+        value
+            .and_then(|value| collect(value, &mut objects))
+            .with_context(|| format!("reading what {} says", file.display()))?;
+    }
+    Ok(objects)
+}
+
+/// Takes an object, or the items of a `List`.
+fn collect(mut value: Value, into: &mut Vec<Object>) -> Result<()> {
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let (Some(version), Some(kind)) = (text(&value, "/apiVersion"), text(&value, "/kind")) else {
+        bail!("an object has no apiVersion or no kind");
+    };
+    if (version.as_str(), kind.as_str()) == ("v1", "List") {
+        let items = value.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
+        return items.context("a List has no items")?.into_iter().try_for_each(|item| collect(item, into));
+    }
+    let kind =
+        Kind::find(&version, &kind).ok_or_else(|| anyhow!("objects of kind {kind} ({version}) are not known"))?;
+    let name = text(&value, "/metadata/name").with_context(|| format!("a {} has no name", kind.name))?;
+    let namespace = text(&value, "/metadata/namespace");
+    if kind.namespaced != namespace.is_some() {
+        bail!("{} {name} {}", kind.name, if kind.namespaced { "has no namespace" } else { "is in no namespace" });
+    }
+    into.push(Object { kind, namespace, name, value });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    /// What a folder of these files holds.
+    fn check(files: &[(&str, &str)], want: Result<&[&str], &str>) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let got = read(folder.path());
+        let got = got.map(|objects| objects.iter().map(ToString::to_string).collect::<Vec<_>>());
+        match want {
+            Ok(want) => assert_eq!(got.unwrap(), want),
+            Err(want) => {
+                let error = format!("{:#}", got.unwrap_err());
+                assert!(error.contains(want), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_and_lists_come_in_the_order_of_the_files() {
+        check(
+            &[
+                (
+                    "20-b.json",
+                    r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"coredns","namespace":"kube-system"}}"#,
+                ),
+                (
+                    "10-a.json",
+                    r#"{"apiVersion":"v1","kind":"List","items":[
+                    {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}},
+                    {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"r"}}]}"#,
+                ),
+                (".hidden.json.new", "{"),
+                (".hidden.json", "{"),
+                ("readme.txt", "{"),
+            ],
+            Ok(&["Namespace a", "ClusterRole r", "Deployment kube-system/coredns"]),
+        );
+        check(&[], Ok(&[]));
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_named() {
+        let rows = [
+            ("{", "a.json says: EOF"),
+            ("[]", "an object has no apiVersion or no kind"),
+            (
+                r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"d"}}"#,
+                "objects of kind Pod (v1) are not known",
+            ),
+            (r#"{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"d"}}"#, "a Secret has no name"),
+            (r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"}}"#, "Secret s has no namespace"),
+            (
+                r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n","namespace":"d"}}"#,
+                "Node n is in no namespace",
+            ),
+            (r#"{"apiVersion":"v1","kind":"List"}"#, "a List has no items"),
+        ];
+        for (text, want) in rows {
+            check(&[("a.json", text)], Err(want));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Holds the certificate requests that nobody has decided yet, and decides those that can be decided.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use kscratch_pki::Request;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::approval::{Asked, CLIENT, Policy, SERVING, Verdict, judge};
+use crate::connection::bounded;
+use crate::node::Node;
+use crate::say;
+
+/// How long a request may wait for what proves it.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// See the module.
+pub struct Requests {
+    policy: Policy,
+    pending: BTreeMap<String, Pending>,
+    /// When requests were seen first, by the clock that nobody sets: it stays when the list is made anew.
+    seen: BTreeMap<String, Duration>,
+    due: bool,
+}
+
+struct Pending {
+    request: Csr,
+    told: bool,
+}
+
+impl Requests {
+    /// None are known.
+    pub fn new() -> Self {
+        Self { policy: Policy::default(), pending: BTreeMap::new(), seen: BTreeMap::new(), due: false }
+    }
+
+    /// A new watch begins.
+    pub fn begin(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Takes what the watch says.
+    pub fn news(&mut self, event: Event<Csr>, now: Duration) {
+        match event {
+            Event::Init => self.pending.clear(),
+            Event::InitDone => self.seen.retain(|name, _| self.pending.contains_key(name)),
+            Event::InitApply(request) | Event::Apply(request) => {
+                let name = request.metadata.name.clone().unwrap_or_default();
+                if undecided(&request) {
+                    self.seen.entry(name.clone()).or_insert(now);
+                    let told = self.pending.get(&name).is_some_and(|pending| pending.told);
+                    self.pending.insert(name, Pending { request, told });
+                    self.due = true;
+                } else {
+                    self.forget(&name);
+                }
+            }
+            Event::Delete(request) => self.forget(&request.metadata.name.unwrap_or_default()),
+        }
+    }
+
+    /// It is time to look again at those that wait.
+    pub fn look(&mut self) {
+        self.due = !self.pending.is_empty();
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.pending.remove(name);
+        self.seen.remove(name);
+    }
+
+    /// Decides what can be decided, if there is news.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn decide(&mut self, client: &Client, now: Duration) -> Result<()> {
+        if !std::mem::take(&mut self.due) {
+            return Ok(());
+        }
+        let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
+        let names: Vec<String> = self.pending.keys().cloned().collect();
+        for name in names {
+            let Some(pending) = self.pending.get_mut(&name) else { continue };
+            let waited = now.saturating_sub(self.seen.get(&name).copied().unwrap_or(now));
+            let verdict = match decide(&pending.request, &nodes, &self.policy) {
+                Verdict::Wait(why) if waited >= PATIENCE => Verdict::Deny(why),
+                verdict => verdict,
+            };
+            let user = pending.request.spec.username.as_deref().unwrap_or("nobody");
+            let (condition, why, line) = match verdict {
+                Verdict::Pass => {
+                    self.forget(&name);
+                    continue;
+                }
+                Verdict::Wait(why) => {
+                    if !std::mem::replace(&mut pending.told, true) {
+                        say::line(format_args!("request {name} of {user} waits: {why}"));
+                    }
+                    continue;
+                }
+                Verdict::Approve(what) => {
+                    ("Approved", "kscratch: its Node proves it".to_owned(), format!("approved {what}"))
+                }
+                Verdict::Deny(why) => {
+                    let line = format!("denied request {name} of {user}: {why}");
+                    ("Denied", format!("kscratch: {why}"), line)
+                }
+            };
+            match answer(client, &pending.request, condition, &why).await {
+                Ok(()) => say::line(line),
+                // Somebody was faster: the watch tells what he made of it.
+                Err(error) if is_late(&error) => {}
+                Err(error) => return Err(error.context(format!("answering certificate request {name}"))),
+            }
+            self.forget(&name);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it waits for somebody's approval, and could be ours to approve.
+fn undecided(request: &Csr) -> bool {
+    let decided = request.status.as_ref().is_some_and(|status| {
+        status.certificate.is_some() || status.conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())
+    });
+    !decided && [SERVING, CLIENT].contains(&request.spec.signer_name.as_str())
+}
+
+fn decide(request: &Csr, nodes: &[Node], policy: &Policy) -> Verdict {
+    let spec = &request.spec;
+    let read = std::str::from_utf8(&spec.request.0)
+        .map_err(|_| "it is not text".to_owned())
+        .and_then(|text| Request::parse(text).map_err(|error| error.to_string()));
+    let asked = Asked {
+        signer: &spec.signer_name,
+        user: spec.username.as_deref().unwrap_or_default(),
+        groups: spec.groups.as_deref().unwrap_or_default(),
+        usages: spec.usages.as_deref().unwrap_or_default(),
+        names: read.as_ref().map(|request| &request.names).map_err(String::as_str),
+    };
+    judge(asked, nodes, policy)
+}
+
+/// Writes the answer, unless the request has changed meanwhile.
+async fn answer(client: &Client, request: &Csr, condition: &str, why: &str) -> Result<()> {
+    let name = request.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({
+        "metadata": {"resourceVersion": request.metadata.resource_version},
+        "status": {"conditions": [{"type": condition, "status": "True", "reason": "Kscratch", "message": why}]},
+    });
+    let requests = Api::<Csr>::all(client.clone());
+    bounded(requests.patch_approval(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+}
+
+fn is_late(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if [404, 409].contains(&status.code))
+}
