@@ -162,10 +162,24 @@ impl Steward {
     }
 }
 
-/// An API server that is starting answers, but not with this.
+/// Asks an API server whether it serves; one that is starting answers with what it still lacks.
 async fn ask_ready(client: &Client) -> Result<()> {
     let request = http::Request::get("/readyz").body(Vec::new()).context("making the request for /readyz")?;
-    bounded(client.request_text(request)).await.context("asking /readyz").map(drop)
+    let answer = bounded(client.request_text(request)).await.map(drop);
+    if let Err(error) = &answer
+        && let Some(kube::Error::Api(status)) = error.downcast_ref()
+        && let Some(lacks) = lacking(&status.message)
+    {
+        anyhow::bail!("it is not ready: {lacks}");
+    }
+    answer.context("asking /readyz")
+}
+
+/// The checks that have not passed, of `/readyz`' lines `[+]NAME ok` and `[-]NAME failed: reason withheld`.
+fn lacking(answer: &str) -> Option<String> {
+    let failed = answer.lines().filter_map(|line| line.strip_prefix("[-]")?.split(' ').next());
+    let names: Vec<_> = failed.collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Writes an empty file that tells others to go on.
@@ -174,4 +188,16 @@ pub fn mark(path: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("making the directory {}", folder.display()))?;
     }
     place::file(path, b"", 0o644, rustix::process::geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lacking;
+
+    #[test]
+    fn what_an_api_server_lacks_is_named() {
+        let answer = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(lacking(answer).as_deref(), Some("etcd, poststarthook/rbac/bootstrap-roles"));
+        assert_eq!(lacking("etcd failed"), None);
+    }
 }
