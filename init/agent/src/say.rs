@@ -29,6 +29,8 @@ pub fn words(error: &(dyn Error + 'static)) -> String {
         }
         next = cause(error);
     }
+    // The TLS library ends some with the address of its manual.
+    let text = text.split(": https://docs.rs/").next().unwrap_or_default();
     text.replace('\n', " ")
 }
 

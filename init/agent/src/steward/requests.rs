@@ -21,14 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// See the module.
 pub struct Requests {
     policy: Policy,
-    pending: BTreeMap<String, Pending>,
-    /// When requests were seen first, by the clock that nobody sets: it stays when the list is made anew.
-    seen: BTreeMap<String, Duration>,
+    pending: BTreeMap<String, Csr>,
+    /// Stays when the list is made anew.
+    seen: BTreeMap<String, Seen>,
     due: bool,
 }
 
-struct Pending {
-    request: Csr,
+#[derive(Clone, Copy)]
+struct Seen {
+    /// When, by the clock that nobody sets.
+    first: Duration,
+    /// Whether it was told that it waits.
     told: bool,
 }
 
@@ -51,9 +54,8 @@ impl Requests {
             Event::InitApply(request) | Event::Apply(request) => {
                 let name = request.metadata.name.clone().unwrap_or_default();
                 if undecided(&request) {
-                    self.seen.entry(name.clone()).or_insert(now);
-                    let told = self.pending.get(&name).is_some_and(|pending| pending.told);
-                    self.pending.insert(name, Pending { request, told });
+                    self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
+                    self.pending.insert(name, request);
                     self.due = true;
                 } else {
                     self.forget(&name);
@@ -84,20 +86,21 @@ impl Requests {
         let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
         let names: Vec<String> = self.pending.keys().cloned().collect();
         for name in names {
-            let Some(pending) = self.pending.get_mut(&name) else { continue };
-            let waited = now.saturating_sub(self.seen.get(&name).copied().unwrap_or(now));
-            let verdict = match decide(&pending.request, &nodes, &self.policy) {
+            let Some(request) = self.pending.get(&name) else { continue };
+            let seen = self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
+            let waited = now.saturating_sub(seen.first);
+            let verdict = match decide(request, &nodes, &self.policy) {
                 Verdict::Wait(why) if waited >= PATIENCE => Verdict::Deny(why),
                 verdict => verdict,
             };
-            let user = pending.request.spec.username.as_deref().unwrap_or("nobody");
+            let user = request.spec.username.as_deref().unwrap_or("nobody");
             let (condition, why, line) = match verdict {
                 Verdict::Pass => {
                     self.forget(&name);
                     continue;
                 }
                 Verdict::Wait(why) => {
-                    if !std::mem::replace(&mut pending.told, true) {
+                    if !std::mem::replace(&mut seen.told, true) {
                         say::line(format_args!("request {name} of {user} waits: {why}"));
                     }
                     continue;
@@ -110,7 +113,7 @@ impl Requests {
                     ("Denied", format!("kscratch: {why}"), line)
                 }
             };
-            match answer(client, &pending.request, condition, &why).await {
+            match answer(client, request, condition, &why).await {
                 Ok(()) => say::line(line),
                 // Somebody was faster: the watch tells what he made of it.
                 Err(error) if is_late(&error) => {}
