@@ -1,192 +1,144 @@
-//! Makes the certificates of a master as PID 1 wants them: what is sound is kept, the rest is made from the cluster's authorities.
+//! Makes the certificates of this machine what a file wants them to be, from the authorities that it has.
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kscratch_pki::{Authority, Certificate, OffsetDateTime, Verdict, judge};
+use kscratch_pki::{Authority, Certificate, OffsetDateTime, Verdict, Wanted, judge};
 
-use crate::contract::{AuthorityFiles, CertificateFiles, Certificates};
+use crate::contract::{AuthorityFiles, Certificates, Leaf};
 use crate::{place, say};
 
-/// Makes all of them and tells what became of each. One that cannot be made does not keep back the others.
+/// What is told of a certificate that is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A line.
+    Told,
+    /// Nothing.
+    Untold,
+}
+
+/// Makes all of it true, and tells a line for each certificate. One that cannot be made does not keep back the others.
 ///
 /// # Errors
-/// Every one that could not be made, in one text.
-pub fn make_all(wanted: &Certificates) -> Result<()> {
-    let mut faults = Vec::new();
-    let now = OffsetDateTime::now_utc();
-    for outcome in converge(wanted, now) {
-        match outcome {
-            Ok(Outcome::Kept(line) | Outcome::Made(line)) => say::line(line),
-            Err(error) => faults.push(format!("{error:#}")),
-        }
-    }
-    if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
-}
-
-/// What became of a certificate, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was sound.
-    Kept(String),
-    /// It was made, or removed.
-    Made(String),
-}
-
-/// Makes true what is wanted at a time.
-pub fn converge(wanted: &Certificates, now: OffsetDateTime) -> Vec<Result<Outcome>> {
+/// Names what could not be made.
+pub fn keep(wanted: &Certificates, now: OffsetDateTime, kept: Kept) -> Result<()> {
     let authorities: BTreeMap<&str, Result<Authority>> =
         wanted.authorities.iter().map(|(name, files)| (name.as_str(), authority(files))).collect();
-    let mut outcomes: Vec<Result<Outcome>> =
-        wanted.certificates.iter().map(|one| certificate(one, &authorities, now)).collect();
-    outcomes.extend(wanted.discard_expired.iter().filter_map(|path| discard(path, now).transpose()));
-    outcomes
+    let mut faults = Vec::new();
+    for leaf in &wanted.certificates {
+        let done = match authorities.get(leaf.authority.as_str()) {
+            Some(Ok(authority)) => keep_one(leaf, authority, now, kept),
+            Some(Err(error)) => Err(anyhow::anyhow!("{error:#}")),
+            None => Err(anyhow::anyhow!("there is no authority {:?}", leaf.authority)),
+        };
+        if let Err(error) = done {
+            faults.push(format!("certificate {}: {error:#}", leaf.certificate.display()));
+        }
+    }
+    for file in &wanted.discard_expired {
+        if let Err(error) = discard(file, now) {
+            faults.push(format!("{error:#}"));
+        }
+    }
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
+    }
+    Ok(())
 }
 
 fn authority(files: &AuthorityFiles) -> Result<Authority> {
-    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
-    Authority::parse(&certificate, &key)
-        .with_context(|| format!("reading the authority {}", files.certificate.display()))
+    let name = files.certificate.display();
+    Authority::parse(&text(&files.certificate)?, &text(&files.key)?).with_context(|| format!("authority {name}"))
 }
 
-fn certificate(
-    one: &CertificateFiles,
-    authorities: &BTreeMap<&str, Result<Authority>>,
-    now: OffsetDateTime,
-) -> Result<Outcome> {
-    let path = one.certificate.display();
-    let authority = match authorities.get(one.authority.as_str()) {
-        Some(Ok(authority)) => authority,
-        Some(Err(error)) => bail!("making {path}: {error:#}"),
-        None => bail!("making {path}: there is no authority {:?}", one.authority),
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn keep_one(leaf: &Leaf, authority: &Authority, now: OffsetDateTime, kept: Kept) -> Result<()> {
+    let name = leaf.certificate.display();
+    let wanted = Wanted {
+        common_name: leaf.common_name.clone(),
+        organizations: leaf.organizations.clone(),
+        dns_names: leaf.dns_names.clone(),
+        addresses: leaf.addresses.clone(),
+        usages: leaf.usages.clone(),
+        days: leaf.days,
     };
-    let why = match (fs::read_to_string(&one.certificate), fs::read_to_string(&one.key)) {
-        (Ok(certificate), Ok(key)) => match judge(&certificate, &key, &one.wanted, authority.certificate(), now) {
-            Verdict::Keep { until } => {
-                return Ok(Outcome::Kept(format!("{path} is kept, it is valid until {}", until.date())));
+    let why = match judge_files(&leaf.certificate, &leaf.key, &wanted, authority.certificate(), now) {
+        Verdict::Keep { until } => {
+            own(&leaf.certificate, 0o644, leaf.owner)?;
+            own(&leaf.key, 0o600, leaf.owner)?;
+            if kept == Kept::Told {
+                say::line(format_args!("kept certificate {name} until {}", until.date()));
             }
-            Verdict::Remake { why } => why,
-        },
-        (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => "there was none".to_owned(),
-        (Err(error), _) | (_, Err(error)) => error.to_string(),
+            return Ok(());
+        }
+        Verdict::Remake { why } => why,
     };
-    let pair = authority.issue(&one.wanted, now).with_context(|| format!("making {path}"))?;
-    // The key first: a certificate without its key is seen at the next look, and made anew with it.
-    place::file(&one.key, pair.key_pem.as_bytes(), 0o600, one.owner)?;
-    place::file(&one.certificate, pair.certificate_pem.as_bytes(), 0o644, one.owner)?;
-    let until = Certificate::parse(&pair.certificate_pem).map(|made| made.facts().not_after.date().to_string());
-    let until = until.with_context(|| format!("reading {path}, which was just made"))?;
-    Ok(Outcome::Made(format!("{path} is made ({why}), it is valid until {until}")))
+    let pair = authority.issue(&wanted, now).with_context(|| format!("making it anew, because {why}"))?;
+    let until = Certificate::parse(&pair.certificate_pem)?.facts().not_after.date();
+    put_pair(leaf, &pair.certificate_pem, &pair.key_pem)?;
+    say::line(format_args!("made certificate {name} until {until}: {why}"));
+    Ok(())
 }
 
-/// Removes a bundle whose certificate is of no use any more. One that cannot be read is none of it: its owner will complain.
-fn discard(path: &Path, now: OffsetDateTime) -> Result<Option<Outcome>> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
-    match Certificate::parse(&text) {
-        Ok(certificate) if now > certificate.facts().not_after => {
-            fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
-            let until = certificate.facts().not_after.date();
-            Ok(Some(Outcome::Made(format!("{} is removed, it was valid until {until}", path.display()))))
-        }
-        _ => Ok(None),
+fn put_pair(leaf: &Leaf, certificate: &str, key: &str) -> Result<()> {
+    // A power cut between the two leaves a key that does not fit, which the next start sees.
+    place::file(&leaf.key, key.as_bytes(), 0o600, leaf.owner)?;
+    place::file(&leaf.certificate, certificate.as_bytes(), 0o644, leaf.owner)
+}
+
+/// Holds the files of a certificate and its key against what is wanted.
+pub fn judge_files(
+    certificate: &Path,
+    key: &Path,
+    wanted: &Wanted,
+    authority: &Certificate,
+    now: OffsetDateTime,
+) -> Verdict {
+    let read = |path: &Path| match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err("there was none".to_owned()),
+        other => other.map_err(|error| format!("reading {}: {error}", path.display())),
+    };
+    match (read(certificate), read(key)) {
+        (Ok(certificate), Ok(key)) => judge(&certificate, &key, wanted, authority, now),
+        (Err(why), _) | (_, Err(why)) => Verdict::Remake { why },
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+/// Gives a file the mode and the owner that it was made with, should it have others.
+fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
+    let fix = || -> io::Result<()> {
+        let is = std::fs::metadata(path)?;
+        if (is.uid(), is.gid()) != (owner, owner) {
+            chown(path, Some(owner), Some(owner))?;
+        }
+        if is.mode() & 0o7777 != mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    };
+    fix().with_context(|| format!("setting mode and owner of {}", path.display()))
+}
+
+/// Removes a file whose certificate has ended or cannot be read: its reader would not get up from it.
+fn discard(path: &Path, now: OffsetDateTime) -> Result<()> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let why = match Certificate::parse(&String::from_utf8_lossy(&text)) {
+        Ok(certificate) if certificate.facts().not_after >= now => return Ok(()),
+        Ok(certificate) => format!("its certificate has ended on {}", certificate.facts().not_after.date()),
+        Err(error) => error.to_string(),
+    };
+    std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    say::line(format_args!("removed {}: {why}", path.display()));
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    use std::path::Path;
-
-    use kscratch_pki::{Authority, Duration, OffsetDateTime};
-    use serde_json::json;
-
-    use super::{Outcome, converge};
-    use crate::contract::Certificates;
-
-    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
-
-    fn wanted(folder: &Path, address: &str) -> Certificates {
-        let path = |name: &str| folder.join(name);
-        let owner = fs::metadata(folder).unwrap().uid();
-        serde_json::from_value(json!({
-            "authorities": { "cluster": { "certificate": path("ca.crt"), "key": path("ca.key") } },
-            "certificates": [
-                { "certificate": path("server.crt"), "key": path("server.key"), "authority": "cluster", "common_name": "kube-apiserver",
-                  "organizations": [], "dns_names": ["kubernetes"], "addresses": [address], "usages": ["server"], "days": 365, "owner": owner },
-                { "certificate": path("client.crt"), "key": path("client.key"), "authority": "cluster", "common_name": "system:node:m1",
-                  "organizations": ["system:nodes"], "dns_names": [], "addresses": [], "usages": ["client"], "days": 365, "owner": owner },
-            ],
-            "discard_expired": [path("old.pem")],
-        }))
-        .unwrap()
-    }
-
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let (_, pair) = Authority::new_with_pair("kubernetes", NOW, 10).unwrap();
-        fs::write(folder.path().join("ca.crt"), pair.certificate_pem).unwrap();
-        fs::write(folder.path().join("ca.key"), pair.key_pem).unwrap();
-        folder
-    }
-
-    /// `k` for kept, `m` for made, `f` for failed.
-    fn outcomes(wanted: &Certificates, now: OffsetDateTime) -> String {
-        let letter = |outcome| match outcome {
-            Ok(Outcome::Kept(_)) => 'k',
-            Ok(Outcome::Made(_)) => 'm',
-            Err(_) => 'f',
-        };
-        converge(wanted, now).into_iter().map(letter).collect()
-    }
-
-    #[test]
-    fn what_is_sound_is_kept_and_the_rest_is_made() {
-        let folder = folder();
-        let first = wanted(folder.path(), "192.168.7.10");
-        assert_eq!(outcomes(&first, NOW), "mm");
-        assert_eq!(outcomes(&first, NOW), "kk");
-        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("server.key"), mode("server.crt")), (0o600, 0o644));
-        // The address changed.
-        assert_eq!(outcomes(&wanted(folder.path(), "192.168.7.11"), NOW), "mk");
-        // Half a pair of a power cut.
-        fs::remove_file(folder.path().join("client.crt")).unwrap();
-        assert_eq!(outcomes(&first, NOW), "mm");
-        fs::write(folder.path().join("client.key"), "").unwrap();
-        assert_eq!(outcomes(&first, NOW), "km");
-        // Two thirds of a year are over, then the clock is years behind.
-        assert_eq!(outcomes(&first, NOW + Duration::days(240)), "kk");
-        assert_eq!(outcomes(&first, NOW + Duration::days(250)), "mm");
-        assert_eq!(outcomes(&first, OffsetDateTime::UNIX_EPOCH), "kk");
-    }
-
-    #[test]
-    fn an_ended_bundle_is_removed_and_a_valid_one_is_not() {
-        let folder = folder();
-        let wanted = wanted(folder.path(), "192.168.7.10");
-        outcomes(&wanted, NOW);
-        let bundle = folder.path().join("old.pem");
-        fs::copy(folder.path().join("client.crt"), &bundle).unwrap();
-        assert_eq!(outcomes(&wanted, NOW), "kk");
-        assert!(bundle.exists());
-        assert_eq!(outcomes(&wanted, NOW + Duration::days(400)), "mmm");
-        assert!(!bundle.exists());
-    }
-
-    #[test]
-    fn a_broken_authority_is_named() {
-        let folder = folder();
-        let wanted = wanted(folder.path(), "192.168.7.10");
-        fs::write(folder.path().join("ca.key"), "no key").unwrap();
-        let error = format!("{:#}", converge(&wanted, NOW).remove(0).unwrap_err());
-        assert!(error.contains("server.crt: reading the authority"), "{error}");
-        assert!(!folder.path().join("server.crt").exists());
-    }
-}
+mod tests;

@@ -17,6 +17,20 @@ const SILENCE: Duration = Duration::from_secs(75);
 /// After how long the server ends a watch, so that one whose connection died unnoticed is missed soon.
 pub const WATCH_SECONDS: u32 = 60;
 
+/// How long an answer may take altogether, where it is no watch.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Waits for an answer, but not for ever.
+///
+/// # Errors
+/// The answer is an error, or there is none in time.
+pub async fn bounded<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => bail!("there is no answer within {} s", ANSWER.as_secs()),
+    }
+}
+
 /// How to get at the API server.
 #[derive(Debug)]
 pub struct Connection {

@@ -1,11 +1,11 @@
 //! The files that PID 1 renders for the agent, as types; an unknown field is refused.
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
-use kscratch_pki::Wanted;
+use kscratch_pki::Usage;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -62,11 +62,12 @@ pub enum Mode {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificates {
-    /// Who signs, by name.
+    /// Authorities by the names that certificates call them.
     pub authorities: BTreeMap<String, AuthorityFiles>,
     /// What is to be there.
-    pub certificates: Vec<CertificateFiles>,
-    /// PEM bundles of certificate and key that are removed once the certificate is not valid any more.
+    pub certificates: Vec<Leaf>,
+    /// PEM files that are removed once their certificate has ended, so that their reader takes its fallback.
+    #[serde(default)]
     pub discard_expired: Vec<PathBuf>,
 }
 
@@ -82,53 +83,30 @@ pub struct AuthorityFiles {
 
 /// A certificate that is to be there.
 #[derive(Debug, Clone, Deserialize)]
-pub struct CertificateFiles {
-    /// PEM file of the certificate, 0644.
-    pub certificate: PathBuf,
-    /// PEM file of its key, 0600.
-    pub key: PathBuf,
-    /// Name of the authority that signs it.
-    pub authority: String,
-    /// User and group of both files.
-    pub owner: u32,
-    /// What it says.
-    #[serde(flatten)]
-    pub wanted: Wanted,
-}
-
-/// `/run/kscratch/identities.json`.
-#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identities {
-    /// The API server's URL.
-    pub server: String,
-    /// PEM file of the cluster's authority.
-    pub authority: PathBuf,
-    /// PEM file of the kubelet's client certificate and key.
-    pub kubelet: PathBuf,
-    /// This machine's Node.
-    pub node: String,
-    /// Who is to have a certificate.
-    pub identities: Vec<Identity>,
-    /// An empty file that is written when all of them have one.
-    pub ready: PathBuf,
-}
-
-/// A program of this machine as a client of the API server.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    /// One word for people.
-    pub name: String,
-    /// Its user name.
-    pub common_name: String,
-    /// Its groups.
-    pub organizations: Vec<String>,
-    /// PEM file of its certificate.
+pub struct Leaf {
+    /// Its PEM file.
     pub certificate: PathBuf,
     /// PEM file of its key.
     pub key: PathBuf,
-    /// User and group of both files.
+    /// Which authority signs it.
+    pub authority: String,
+    /// Subject's common name.
+    pub common_name: String,
+    /// Subject's organizations.
+    #[serde(default)]
+    pub organizations: Vec<String>,
+    /// Names of the server.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Addresses of the server.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// What it is good for.
+    pub usages: BTreeSet<Usage>,
+    /// Days that it is valid.
+    pub days: u32,
+    /// Number of the user, and of the group, that both files belong to.
     pub owner: u32,
 }
 
@@ -138,28 +116,105 @@ pub struct Identity {
 pub struct Steward {
     /// The API server's URL.
     pub server: String,
-    /// PEM file of the cluster's authority.
+    /// PEM file of the authorities that the API server's certificate is held against.
     pub authority: PathBuf,
-    /// PEM file of the steward's client certificate.
+    /// PEM file of the client certificate.
     pub certificate: PathBuf,
     /// PEM file of its key.
     pub key: PathBuf,
-    /// Folder of objects that are to be in the cluster, `*.json`, applied in the order of their names.
+    /// Folder of the objects that are to be in the cluster, as `*.json`.
     pub objects: PathBuf,
-    /// The file with the certificates of this machine.
+    /// The file that says which certificates are to be on this machine ([`Certificates`]).
     pub certificates: PathBuf,
-    /// Whom a node may ask a client certificate for, besides its kubelet.
-    pub approve: Vec<Approvable>,
-    /// An empty file that is written once all objects have been applied.
+    /// Client certificates that nodes may have for their asking.
+    pub approve: Vec<Client>,
+    /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
 }
 
-/// A client that nodes may ask a certificate for.
+/// The subject of a client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Approvable {
-    /// Its user name.
+pub struct Client {
+    /// Common name: the user.
     pub common_name: String,
-    /// Its groups.
+    /// Organizations: the user's groups.
+    #[serde(default)]
     pub organizations: Vec<String>,
+}
+
+/// `/run/kscratch/identities.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identities {
+    /// The API server's URL.
+    pub server: String,
+    /// PEM file of the authorities that the API server's certificate, and the certificates asked for, are held against.
+    pub authority: PathBuf,
+    /// PEM file of the kubelet's client certificate and key.
+    pub kubelet: PathBuf,
+    /// This machine's Node.
+    pub node: String,
+    /// What is to be there.
+    pub identities: Vec<Identity>,
+    /// An empty file, written once all are there.
+    pub ready: PathBuf,
+}
+
+/// A client certificate that the cluster is asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// What it is called in words to people.
+    pub name: String,
+    /// Common name: the user.
+    pub common_name: String,
+    /// Organizations: the user's groups.
+    #[serde(default)]
+    pub organizations: Vec<String>,
+    /// Its PEM file.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// Number of the user, and of the group, that both files belong to.
+    pub owner: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::{Certificates, Identities, Routes, Steward};
+
+    /// Reads it, and refuses it with a field more.
+    fn check<T: DeserializeOwned>(text: &str) {
+        let whole: serde_json::Value = serde_json::from_str(text).unwrap();
+        serde_json::from_value::<T>(whole.clone()).unwrap();
+        let mut more = whole.clone();
+        more["surprise"] = 1.into();
+        assert!(serde_json::from_value::<T>(more).is_err_and(|error| error.to_string().contains("surprise")));
+    }
+
+    #[test]
+    fn the_files_are_read_and_nothing_unknown_is_passed_over() {
+        check::<Certificates>(
+            r#"{"authorities": {"cluster": {"certificate": "/a.crt", "key": "/a.key"}},
+            "certificates": [{"certificate": "/b.crt", "key": "/b.key", "authority": "cluster", "common_name": "kube-apiserver", "organizations": [],
+            "dns_names": ["kubernetes"], "addresses": ["10.96.0.1"], "usages": ["server","client"], "days": 365, "owner": 901}],
+            "discard_expired": ["/var/lib/kubelet/pki/kubelet-client-current.pem"]}"#,
+        );
+        check::<Steward>(
+            r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
+            "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}],
+            "ready": "/run/kscratch/ready/steward"}"#,
+        );
+        check::<Identities>(
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "node": "n1", "identities": [{"name": "kube-proxy",
+            "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
+        );
+        check::<Routes>(
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "node": "n1", "mode": "overlay",
+            "cluster_pod_range": "10.244.0.0/16", "link": "eth0", "address": "192.168.7.11", "pod_range_file": "/p", "state": "/s", "mtu": 1450}"#,
+        );
+    }
 }

@@ -1,146 +1,190 @@
-//! Gets a client certificate for each of a node's programs from the cluster, asking as the kubelet does, and has it renewed in time.
-use std::collections::BTreeMap;
-use std::fs;
+//! Gets client certificates for this node from the cluster, with the kubelet's own, and renews them.
+mod asked;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kscratch_pki::{Certificate, OffsetDateTime, Verdict, Wanted, judge};
-use kube::Api;
-use kube::api::PostParams;
+use kscratch_pki::{Certificate, OffsetDateTime, Verdict, Wanted};
+use kube::Client;
 
+use crate::certificates::judge_files;
 use crate::connection::Connection;
 use crate::contract::{Identities, Identity};
 use crate::outage::Outage;
+use crate::steward::mark;
 use crate::{place, say};
+use asked::{Answer, Asked, Pauses};
 
-mod answer;
+/// How often certificates that are sound are looked at.
+const LOOK: Duration = Duration::from_secs(60);
 
-use answer::Answer;
+/// How often an answer is looked for while a request is new, and later.
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(10);
 
-/// How often the kubelet's certificate is looked for, and an answer.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often certificates are looked at once all are there.
-const REST: Duration = Duration::from_secs(600);
-/// How long an answer is waited for before it is asked anew: requests are removed after an hour (csrcleaner).
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// The first pause after a refusal; each further one is twice as long.
-const REFUSED: Duration = Duration::from_secs(60);
-/// No pause is longer.
-const LONGEST: Duration = Duration::from_secs(30 * 60);
+/// How long a request is new.
+const NEW: Duration = Duration::from_secs(60);
 
-/// Keeps all of them in order, for ever.
+/// An identity, and how far it is.
+struct Member {
+    wanted: Identity,
+    stage: Stage,
+    pauses: Pauses,
+    told: bool,
+}
+
+enum Stage {
+    /// Its files are to be looked at.
+    Look,
+    /// The cluster was asked.
+    Asked(Box<Asked>),
+    /// The cluster said no; it is not asked again before this.
+    Rest(Instant),
+    /// It was sound when it was looked at last.
+    Sound,
+}
+
+/// Runs for ever.
 ///
 /// # Errors
-/// The file of what is wanted says what cannot be.
+/// What was asked for cannot be done at all.
 pub async fn run(wanted: Identities) -> Result<()> {
     let mut connection = Connection::new(&wanted.server, &wanted.authority, &wanted.kubelet, &wanted.kubelet)?;
-    // Machines that were switched on together must not ask all at once for ever.
-    let seed = wanted.node.bytes().fold(0_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let mut outage = Outage::new("asking the cluster for certificates", seed);
-    let mut refusals: BTreeMap<String, u32> = BTreeMap::new();
-    let begun = Instant::now();
-    let mut complete = false;
+    let start = Instant::now();
+    let seed = wanted.node.bytes().fold(1, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let mut outage = Outage::new(format!("asking {} for client certificates", wanted.server), seed);
+    let member = |identity: &Identity| Member {
+        wanted: identity.clone(),
+        stage: Stage::Look,
+        pauses: Pauses::default(),
+        told: false,
+    };
+    let mut members: Vec<_> = wanted.identities.iter().map(member).collect();
+    let mut client = None;
+    let mut ready = false;
     loop {
-        let missing: Vec<&Identity> = wanted.identities.iter().filter(|identity| lacks(identity, &wanted)).collect();
-        if missing.is_empty() {
-            if !complete {
-                place::file(&wanted.ready, b"", 0o644, 0)?;
-                complete = true;
+        let pause = match round(&wanted, &mut members, &mut connection, &mut client).await {
+            Ok(()) => {
+                outage.well(start.elapsed()).into_iter().for_each(say::line);
+                members.iter().map(pause).min().unwrap_or(LOOK)
             }
-            tokio::time::sleep(REST).await;
-            continue;
-        }
-        wait_for_kubelet(&wanted).await;
-        let mut pause = Duration::ZERO;
-        for identity in missing {
-            match obtain(identity, &mut connection).await {
-                Ok(Obtained::Refused(why)) => {
-                    let times = refusals.entry(identity.name.clone()).or_default();
-                    let wait = REFUSED.saturating_mul(1 << (*times).min(5)).min(LONGEST);
-                    *times += 1;
-                    say::line(format_args!(
-                        "the cluster gives no certificate to {}: {why}; it is asked again in {} s",
-                        identity.name,
-                        wait.as_secs()
-                    ));
-                    pause = pause.max(wait);
-                }
-                Ok(Obtained::Written(until)) => {
-                    refusals.remove(&identity.name);
-                    if let Some(line) = outage.well(begun.elapsed()) {
-                        say::line(line);
-                    }
-                    say::line(format_args!("certificate of {}: valid until {until}", identity.name));
-                }
-                Err(error) => {
-                    let failed = outage.failed(begun.elapsed(), &say::words(error.as_ref()));
-                    if let Some(line) = failed.line {
-                        say::line(line);
-                    }
-                    pause = pause.max(failed.pause);
-                }
+            Err(error) => {
+                client = None;
+                let failed = outage.failed(start.elapsed(), &say::words(error.as_ref()));
+                failed.line.into_iter().for_each(say::line);
+                failed.pause
             }
+        };
+        if !ready && members.iter().all(|member| matches!(member.stage, Stage::Sound)) {
+            mark(&wanted.ready)?;
+            ready = true;
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Whether an identity has no certificate that is good for more than a third of its life.
-fn lacks(identity: &Identity, all: &Identities) -> bool {
-    let read = |path: &std::path::Path| fs::read_to_string(path).ok();
-    let (Some(certificate), Some(key), Some(authorities)) =
-        (read(&identity.certificate), read(&identity.key), read(&all.authority))
-    else {
-        return true;
-    };
-    let says = Wanted { organizations: identity.organizations.clone(), ..Wanted::client(&identity.common_name, None) };
-    let now = OffsetDateTime::now_utc();
-    let kept =
-        |authority: &Certificate| matches!(judge(&certificate, &key, &says, authority, now), Verdict::Keep { .. });
-    !Certificate::parse_all(&authorities).is_ok_and(|authorities| authorities.iter().any(kept))
-}
-
-/// The kubelet joins first; until it has there is nobody to ask as.
-async fn wait_for_kubelet(wanted: &Identities) {
-    if !wanted.kubelet.exists() {
-        say::line("waiting until the kubelet has joined the cluster");
-    }
-    while !wanted.kubelet.exists() {
-        tokio::time::sleep(LOOK).await;
+/// How long there is nothing to do for a member.
+fn pause(member: &Member) -> Duration {
+    match &member.stage {
+        Stage::Look => Duration::ZERO,
+        Stage::Asked(asked) if asked.since.elapsed() < NEW => SOON,
+        Stage::Asked(_) => LATER,
+        Stage::Rest(until) => until.saturating_duration_since(Instant::now()).min(LOOK),
+        Stage::Sound => LOOK,
     }
 }
 
-enum Obtained {
-    /// Until when it is valid.
-    Written(String),
-    /// Why there is none.
-    Refused(String),
-}
-
-/// Asks once and waits for the answer. A key that got no certificate is forgotten.
-async fn obtain(identity: &Identity, connection: &mut Connection) -> Result<Obtained> {
-    let requests: Api<CertificateSigningRequest> = Api::all(connection.client()?);
-    let (request, key) = answer::request(identity)?;
-    let made = requests.create(&PostParams::default(), &request).await.context("making a certificate request")?;
-    let name = made.metadata.name.unwrap_or_default();
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        let Some(request) = requests.get_opt(&name).await.context("reading the answer to a certificate request")?
-        else {
-            return Ok(Obtained::Refused(format!("the request {name} is gone")));
-        };
-        match answer::read(&request) {
-            Answer::None => tokio::time::sleep(LOOK).await,
-            Answer::Refused(why) => return Ok(Obtained::Refused(why)),
-            Answer::Signed(pem) => {
-                let certificate = Certificate::parse(&pem).context("reading the certificate that the cluster gave")?;
-                // The key first: a certificate without its key is seen at the next look.
-                place::file(&identity.key, key.as_bytes(), 0o600, identity.owner)?;
-                place::file(&identity.certificate, pem.as_bytes(), 0o644, identity.owner)?;
-                return Ok(Obtained::Written(certificate.facts().not_after.date().to_string()));
+/// Brings each member one step further.
+async fn round(
+    wanted: &Identities,
+    members: &mut [Member],
+    connection: &mut Connection,
+    client: &mut Option<Client>,
+) -> Result<()> {
+    let authority = std::fs::read_to_string(&wanted.authority)
+        .with_context(|| format!("reading {}", wanted.authority.display()))?;
+    let authority = Certificate::parse(&authority).with_context(|| format!("in {}", wanted.authority.display()))?;
+    for member in members {
+        match &member.stage {
+            Stage::Asked(asked) => {
+                let client = current(wanted, connection, client).await?;
+                let answer = asked.answer(&client).await?;
+                member.take(answer, &authority)?;
+            }
+            Stage::Rest(until) if Instant::now() < *until => {}
+            Stage::Look | Stage::Rest(_) | Stage::Sound => {
+                if let Some(why) = member.look(&authority) {
+                    let client = current(wanted, connection, client).await?;
+                    let asked = Asked::ask(&client, &member.wanted).await?;
+                    say::line(format_args!(
+                        "asked for a certificate of {} ({}): {why}",
+                        member.wanted.name, asked.name
+                    ));
+                    member.stage = Stage::Asked(Box::new(asked));
+                }
             }
         }
     }
-    Ok(Obtained::Refused(format!("nobody approved the request {name} in {} min", PATIENCE.as_secs() / 60)))
+    Ok(())
+}
+
+/// A client with what the kubelet has now; the kubelet renews its own certificate. While it has none yet, it is joining, which is waited for.
+async fn current(wanted: &Identities, connection: &mut Connection, client: &mut Option<Client>) -> Result<Client> {
+    let mut told = false;
+    while !wanted.kubelet.exists() {
+        if !std::mem::replace(&mut told, true) {
+            say::line(format_args!("waiting for the kubelet's certificate {}", wanted.kubelet.display()));
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    match client {
+        Some(client) if !connection.renewed() => Ok(client.clone()),
+        _ => Ok(client.insert(connection.client()?).clone()),
+    }
+}
+
+impl Member {
+    fn wants(&self) -> Wanted {
+        let organizations = self.wanted.organizations.clone();
+        Wanted { organizations, ..Wanted::client(self.wanted.common_name.clone(), None) }
+    }
+
+    /// Looks at the files: sound, or why not.
+    fn look(&mut self, authority: &Certificate) -> Option<String> {
+        let (certificate, key) = (&self.wanted.certificate, &self.wanted.key);
+        match judge_files(certificate, key, &self.wants(), authority, OffsetDateTime::now_utc()) {
+            Verdict::Keep { until } => {
+                if !std::mem::replace(&mut self.told, true) {
+                    say::line(format_args!("certificate of {} is good until {}", self.wanted.name, until.date()));
+                }
+                self.pauses = Pauses::default();
+                self.stage = Stage::Sound;
+                None
+            }
+            Verdict::Remake { why } => Some(why),
+        }
+    }
+
+    /// Takes what the cluster says.
+    fn take(&mut self, answer: Answer, authority: &Certificate) -> Result<()> {
+        let Stage::Asked(asked) = &self.stage else { return Ok(()) };
+        let why = match answer {
+            Answer::Waits => return Ok(()),
+            Answer::Signed(certificate) => {
+                place::file(&self.wanted.key, asked.key_pem().as_bytes(), 0o600, self.wanted.owner)?;
+                place::file(&self.wanted.certificate, certificate.as_bytes(), 0o644, self.wanted.owner)?;
+                self.told = false;
+                match self.look(authority) {
+                    None => return Ok(()),
+                    Some(why) => format!("what the cluster signed is of no use: {why}"),
+                }
+            }
+            Answer::Refused(why) => why,
+        };
+        let pause = self.pauses.next();
+        let name = &self.wanted.name;
+        say::line(format_args!("no certificate of {name}: {why}; asking again in {} min", pause.as_secs() / 60));
+        self.stage = Stage::Rest(Instant::now() + pause);
+        Ok(())
+    }
 }

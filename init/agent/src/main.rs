@@ -3,24 +3,26 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use kscratch_agent::{certificates, contract, identities, newcluster, routes, say, steward};
+use kscratch_agent::certificates::{self, Kept};
+use kscratch_agent::{contract, identities, routes, say, steward};
+use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
 kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
-  certificates FILE   make the certificates of a master, and end
-  identities FILE     get certificates for this node's programs from the cluster, and renew them
-  new-cluster FOLDER  make the identity of a cluster, and end
+  certificates FILE   make this machine's certificates from its authorities, once
+  identities FILE     keep client certificates that the cluster signs for this node
   routes FILE         keep the routes to the other machines' pods
-  steward FILE        keep a cluster's own objects, approve what its nodes ask, renew certificates
+  steward FILE        keep the cluster's own objects, its nodes' requests and this master's certificates
 and with FILE, the JSON text that says how.
 ";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["certificates", file] => contract::read(Path::new(file)).and_then(|wanted| certificates::make_all(&wanted)),
+        ["certificates", file] => contract::read(Path::new(file))
+            .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Told)),
         ["identities", file] => contract::read(Path::new(file)).and_then(|wanted| forever(identities::run(wanted))),
-        ["new-cluster", folder] => newcluster::make(Path::new(folder)),
+        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| forever(steward::run(wanted))),
         ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| forever(routes::run(wanted))),
         ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| forever(steward::run(wanted))),
         ["--version"] => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// No pause is longer.
+/// No pause is longer, where nothing else is said.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// How long after the first failure it is told again; after the last of these, every hour.
@@ -18,6 +18,7 @@ const NEWS: Duration = Duration::from_secs(20);
 pub struct Outage {
     doing: String,
     chance: u32,
+    longest: Duration,
     failing: Option<Failing>,
 }
 
@@ -42,7 +43,13 @@ pub struct Failed {
 impl Outage {
     /// Nothing has failed yet. `doing` begins the lines; `seed` makes machines that lost the same server not come back to it all at once.
     pub fn new(doing: impl Into<String>, seed: u32) -> Self {
-        Self { doing: doing.into(), chance: seed, failing: None }
+        Self { doing: doing.into(), chance: seed, longest: LONGEST, failing: None }
+    }
+
+    /// No pause is longer than this.
+    #[must_use]
+    pub fn at_most(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// A try failed.
@@ -50,9 +57,12 @@ impl Outage {
         self.chance = self.chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let Some(failing) = &mut self.failing else {
             self.failing = Some(Failing { since: now, tries: 1, told: 0, last: now, why: why.to_owned() });
-            return Failed { line: Some(format!("{} failed: {why}", self.doing)), pause: pause(0, self.chance) };
+            return Failed {
+                line: Some(format!("{} failed: {why}", self.doing)),
+                pause: pause(0, self.chance, self.longest),
+            };
         };
-        let pause = pause(failing.tries, self.chance);
+        let pause = pause(failing.tries, self.chance, self.longest);
         failing.tries = failing.tries.saturating_add(1);
         let since = now.saturating_sub(failing.since);
         let due = match TOLD.get(failing.told) {
@@ -85,8 +95,8 @@ impl Outage {
 }
 
 /// Doubled with every try, and somewhere between three quarters and all of that.
-fn pause(tries: u32, chance: u32) -> Duration {
-    let whole = FIRST.saturating_mul(1 << tries.min(10)).min(LONGEST);
+fn pause(tries: u32, chance: u32, longest: Duration) -> Duration {
+    let whole = FIRST.saturating_mul(1 << tries.min(10)).min(longest);
     whole - whole / 4 * (chance >> 24) / 256
 }
 

@@ -29,6 +29,9 @@ pub use tables::{Change, Hop, Mac, Tables, difference};
 /// against what they were.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether the certificate's files are there now.
+const FILES: Duration = Duration::from_secs(2);
+
 /// Runs for ever.
 ///
 /// # Errors
@@ -41,14 +44,14 @@ pub async fn run(wanted: contract::Routes) -> Result<()> {
     keeper.remember();
     keeper.look(start.elapsed());
     loop {
-        let error = match connection.client() {
-            Ok(client) => watch(client, &connection, &mut keeper, &mut outage, start).await,
-            Err(error) => Some(format!("{error:#}")),
+        let (error, longest) = match connection.client() {
+            Ok(client) => (watch(client, &connection, &mut keeper, &mut outage, start).await, Duration::MAX),
+            Err(error) => (Some(format!("{error:#}")), FILES),
         };
         if let Some(error) = error {
             let failed = outage.failed(start.elapsed(), &error);
             failed.line.into_iter().for_each(say::line);
-            tokio::time::sleep(failed.pause).await;
+            tokio::time::sleep(failed.pause.min(longest)).await;
             keeper.look(start.elapsed());
         }
     }

@@ -3,6 +3,8 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io::Write as _;
 
+use kube::runtime::watcher;
+
 /// Tells one line.
 pub fn line(text: impl Display) {
     // Where nobody reads any more there is nobody to tell that to.
@@ -16,16 +18,44 @@ pub fn fault(text: impl Display) {
 
 /// An error and its causes in one line; a cause that the text before it has said already is left out.
 pub fn words(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let more = own_words(error);
+        if text.is_empty() {
+            text = more;
+        } else if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
+        next = cause(error);
     }
+    // The TLS library ends some with the address of its manual.
+    let text = text.split(": https://docs.rs/").next().unwrap_or_default();
     text.replace('\n', " ")
+}
+
+/// What an error itself says. Those of the library repeat their causes, and say an API server's answer as its fields.
+fn own_words(error: &(dyn Error + 'static)) -> String {
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        return if status.message.is_empty() { format!("status {}", status.code) } else { status.message.clone() };
+    }
+    if let Some(kube::Error::Service(_)) = error.downcast_ref() {
+        return "the API server cannot be reached".to_owned();
+    }
+    match error.downcast_ref() {
+        Some(watcher::Error::InitialListFailed(_)) => "listing failed".to_owned(),
+        Some(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)) => "the watch failed".to_owned(),
+        Some(watcher::Error::WatchError(status)) => format!("the watch was refused: {}", status.message),
+        _ => error.to_string(),
+    }
+}
+
+/// What is behind an error; an answer says everything itself.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(_)) => None,
+        _ => error.source(),
+    }
 }
 
 #[cfg(test)]
@@ -36,5 +66,12 @@ mod tests {
     fn a_cause_is_said_once() {
         let plain = anyhow::anyhow!("connection refused").context("connecting").context("asking: connecting");
         assert_eq!(words(plain.as_ref()), "asking: connecting: connection refused");
+    }
+
+    #[test]
+    fn an_answer_is_its_message() {
+        let status = kube::core::Status::failure("nodes is forbidden", "Forbidden").with_code(403);
+        let error = kube::runtime::watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()));
+        assert_eq!(words(&error), "listing failed: nodes is forbidden");
     }
 }

@@ -1,142 +1,203 @@
-//! Keeps a cluster in order from one of its masters: its own objects are there, nodes get the certificates that are theirs, no certificate ends.
-mod approve;
+//! Keeps a cluster's objects as a folder says, its nodes' certificates coming, and this master's own certificates young.
+mod approval;
 mod objects;
 mod requests;
 
-use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use http::Request;
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kscratch_pki::OffsetDateTime;
-use kube::Client;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
 
-use crate::certificates::{self, Outcome};
-use crate::connection::Connection;
-use crate::contract::{self, Certificates, Steward};
+use crate::certificates::{self, Kept};
+use crate::connection::{Connection, WATCH_SECONDS, bounded};
+use crate::contract;
 use crate::outage::Outage;
 use crate::{place, say};
-use objects::Applied;
+use objects::Objects;
+use requests::Requests;
 
-/// How often requests for certificates are looked at. A machine that joins waits for this.
-const REQUESTS: Duration = Duration::from_secs(2);
-/// How often all objects are applied again.
-const OBJECTS: Duration = Duration::from_secs(60);
-/// How often certificates are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(3600);
+/// How often requests that wait are looked at again, and what else is due is done.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether an object went missing.
+const MISSING: Duration = Duration::from_secs(10);
+
+/// How often all objects are applied, once the cluster took them all.
+const APPLY: Duration = Duration::from_secs(60);
+
+/// How often this machine's certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(60 * 60);
+
+/// The API server is on this machine: a pause is for its sake, not for the network's.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+struct Steward {
+    wanted: contract::Steward,
+    start: Instant,
+    outage: Outage,
+    objects: Objects,
+    requests: Requests,
+    renewing: Outage,
+    renewed: Option<Instant>,
+    ready: bool,
+}
 
 /// Runs for ever.
 ///
 /// # Errors
 /// What was asked for cannot be done at all.
-pub async fn run(wanted: Steward) -> Result<()> {
+pub async fn run(wanted: contract::Steward) -> Result<()> {
     let mut connection = Connection::new(&wanted.server, &wanted.authority, &wanted.certificate, &wanted.key)?;
-    let begun = Instant::now();
-    let mut outage = Outage::new(format!("keeping the cluster in order at {}", wanted.server), std::process::id());
-    let mut steward = Keeping { wanted, complete: false, told: BTreeMap::new(), renewed: Instant::now() };
+    let mut steward = Steward {
+        start: Instant::now(),
+        outage: Outage::new(format!("working with {}", wanted.server), 0).at_most(LONGEST_PAUSE),
+        objects: Objects::new(&wanted.objects),
+        requests: Requests::new(),
+        renewing: Outage::new("renewing this machine's certificates", 0),
+        renewed: None,
+        ready: false,
+        wanted,
+    };
     loop {
+        // First, and without the API server: it may be the client's own certificate that has ended.
+        steward.renew();
         let error = match connection.client() {
-            Ok(client) => steward.keep(&client, &connection, &mut outage, begun).await,
-            Err(error) => Err(error),
+            Ok(client) => steward.serve(client, &connection).await.err(),
+            Err(error) => Some(error),
         };
-        if let Err(error) = error {
-            let failed = outage.failed(begun.elapsed(), &say::words(error.as_ref()));
+        if let Some(error) = error {
+            let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
             failed.line.into_iter().for_each(say::line);
-            steward.renew();
             tokio::time::sleep(failed.pause).await;
         }
     }
 }
 
-struct Keeping {
-    wanted: Steward,
-    /// Whether all objects have been applied once.
-    complete: bool,
-    /// What was told of each object that is refused.
-    told: BTreeMap<String, String>,
-    renewed: Instant,
-}
-
-impl Keeping {
-    /// Keeps order with one client, until its certificate's files change.
-    async fn keep(
-        &mut self,
-        client: &Client,
-        connection: &Connection,
-        outage: &mut Outage,
-        begun: Instant,
-    ) -> Result<()> {
-        ready(client).await?;
-        outage.well(begun.elapsed()).into_iter().for_each(say::line);
-        let mut applied: Option<Instant> = None;
+impl Steward {
+    /// Works until something is wrong, or until the certificate's files change.
+    async fn serve(&mut self, client: Client, connection: &Connection) -> Result<()> {
+        ask_ready(&client).await?;
+        self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
+        let mut applied = Instant::now();
+        let mut all = self.apply(&client).await?;
+        let mut looked = Instant::now();
+        self.requests.begin(self.policy());
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut events = pin!(watcher(Api::<CertificateSigningRequest>::all(client.clone()), config));
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if applied.is_none_or(|at| at.elapsed() >= OBJECTS) {
-                self.apply(client).await?;
-                applied = Some(Instant::now());
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.requests.news(event, self.start.elapsed()),
+                    Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => return Ok(()),
+                    Some(Err(error)) => return Err(error).context("watching certificate requests"),
+                    None => anyhow::bail!("the watch of certificate requests ended"),
+                },
+                _ = tick.tick() => {
+                    self.renew();
+                    if connection.renewed() {
+                        return Ok(());
+                    }
+                    if !all || applied.elapsed() >= APPLY {
+                        (applied, looked) = (Instant::now(), Instant::now());
+                        all = self.apply(&client).await?;
+                    } else if looked.elapsed() >= MISSING {
+                        looked = Instant::now();
+                        if self.objects.miss(&client).await? {
+                            all = self.apply(&client).await?;
+                        }
+                    }
+                    self.requests.look();
+                }
             }
-            requests::answer_all(client, &self.wanted.approve).await?;
-            self.renew();
-            if connection.renewed() {
-                return Ok(());
-            }
-            tokio::time::sleep(REQUESTS).await;
+            self.requests.decide(&client, self.start.elapsed()).await?;
         }
     }
 
-    /// Applies all objects. One that is refused does not keep back the others; it is told when it begins and when its reason changes.
-    async fn apply(&mut self, client: &Client) -> Result<()> {
-        let mut refused = 0;
-        for object in objects::read(&self.wanted.objects, OffsetDateTime::now_utc())? {
-            let name = object.describe();
-            match object.apply(client).await? {
-                Applied::Yes | Applied::Later => {
-                    if self.told.remove(&name).is_some() {
-                        say::line(format_args!("{name} is applied"));
-                    }
-                }
-                Applied::Refused(why) => {
-                    refused += 1;
-                    if self.told.get(&name) != Some(&why) {
-                        say::line(format_args!("{name} is refused by the API server: {why}"));
-                        self.told.insert(name, why);
-                    }
-                }
-            }
-        }
-        if refused == 0 && !self.complete {
-            place::file(&self.wanted.ready, b"", 0o644, 0)?;
+    /// Says whether all objects are in the cluster.
+    async fn apply(&mut self, client: &Client) -> Result<bool> {
+        let all = self.objects.apply(client, self.start.elapsed()).await?;
+        if all && !self.ready {
+            mark(&self.wanted.ready)?;
+            self.ready = true;
             say::line("the cluster's own objects are in place");
-            self.complete = true;
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// Makes certificates anew whose time has come. Programs read them again by themselves.
+    /// Looks at this machine's certificates when it is time to.
     fn renew(&mut self) {
-        if self.renewed.elapsed() < CERTIFICATES {
+        let pause = if self.renewing.lasts() { CERTIFICATES / 60 } else { CERTIFICATES };
+        if self.renewed.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
-        self.renewed = Instant::now();
-        let outcomes = contract::read::<Certificates>(&self.wanted.certificates)
-            .map(|wanted| certificates::converge(&wanted, OffsetDateTime::now_utc()));
-        match outcomes {
-            Ok(outcomes) => outcomes.into_iter().for_each(|outcome| match outcome {
-                Ok(Outcome::Kept(_)) => {}
-                Ok(Outcome::Made(line)) => say::line(line),
-                Err(error) => say::line(format_args!("{error:#}")),
-            }),
-            Err(error) => say::line(format_args!("looking at the certificates: {error:#}")),
+        self.renewed = Some(Instant::now());
+        let done = contract::read(&self.wanted.certificates)
+            .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Untold));
+        let now = self.start.elapsed();
+        let line = match done {
+            Ok(()) => self.renewing.well(now),
+            Err(error) => self.renewing.failed(now, &format!("{error:#}")).line,
+        };
+        line.into_iter().for_each(say::line);
+    }
+
+    /// What the servers of this master are called is nothing that a node may be called.
+    fn policy(&self) -> approval::Policy {
+        let servers = contract::read::<contract::Certificates>(&self.wanted.certificates)
+            .map(|wanted| wanted.certificates)
+            .unwrap_or_default();
+        approval::Policy {
+            clients: self.wanted.approve.clone(),
+            names: servers.iter().flat_map(|leaf| leaf.dns_names.clone()).collect(),
+            addresses: servers.iter().flat_map(|leaf| leaf.addresses.clone()).collect(),
         }
     }
 }
 
-/// Whether the API server is ready; until then its answers are those of half a server.
-async fn ready(client: &Client) -> Result<()> {
-    let request = Request::get("/readyz").body(Vec::new()).context("asking whether the API server is ready")?;
-    match client.request_text(request).await {
-        Ok(text) if text.trim() == "ok" => Ok(()),
-        Ok(text) => bail!("the API server is not ready: {}", text.lines().next().unwrap_or_default()),
-        Err(kube::Error::Api(status)) => bail!("the API server is not ready: it answers {}", status.code),
-        Err(error) => Err(error).context("asking whether the API server is ready"),
+/// Asks an API server whether it serves; one that is starting answers with what it still lacks.
+async fn ask_ready(client: &Client) -> Result<()> {
+    let request = http::Request::get("/readyz").body(Vec::new()).context("making the request for /readyz")?;
+    let answer = bounded(client.request_text(request)).await.map(drop);
+    if let Err(error) = &answer
+        && let Some(kube::Error::Api(status)) = error.downcast_ref()
+        && let Some(lacks) = lacking(&status.message)
+    {
+        anyhow::bail!("it is not ready: {lacks}");
+    }
+    answer.context("asking /readyz")
+}
+
+/// The checks that have not passed, of `/readyz`' lines `[+]NAME ok` and `[-]NAME failed: reason withheld`.
+fn lacking(answer: &str) -> Option<String> {
+    let failed = answer.lines().filter_map(|line| line.strip_prefix("[-]")?.split(' ').next());
+    let names: Vec<_> = failed.collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Writes an empty file that tells others to go on.
+pub fn mark(path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making the directory {}", folder.display()))?;
+    }
+    place::file(path, b"", 0o644, rustix::process::geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lacking;
+
+    #[test]
+    fn what_an_api_server_lacks_is_named() {
+        let answer = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(lacking(answer).as_deref(), Some("etcd, poststarthook/rbac/bootstrap-roles"));
+        assert_eq!(lacking("etcd failed"), None);
     }
 }

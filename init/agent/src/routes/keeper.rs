@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::kernel::{Device, Kernel};
 use super::memory;
-use super::tables::{Tables, difference, mac};
+use super::tables::{Change, Tables, difference, mac};
 use super::wanted::{Own, Peer, Peers, Reach, reach};
 use crate::contract::{Mode, Routes};
 use crate::outage::Outage;
@@ -120,6 +120,8 @@ impl Keeper {
         let mut first = Ok(());
         for change in difference(&kernel.tables(device)?, &wanted) {
             match kernel.change(change, device).with_context(|| change.to_string()) {
+                // A neighbour comes and goes with its machine.
+                Ok(()) if matches!(change, Change::SetNeighbour(..) | Change::DropNeighbour(..)) => {}
                 Ok(()) => say::line(change),
                 // One machine that cannot be reached is no reason to give up the others.
                 Err(error) => first = first.and(Err(error)),

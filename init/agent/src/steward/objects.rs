@@ -1,203 +1,246 @@
-//! Reads the cluster's own objects from a folder and applies each by server-side apply: what is as wanted stays, what is missing comes back.
-use std::fs;
-use std::path::Path;
+//! Applies the objects of a folder to the cluster, and tells what is wrong with those that it does not take.
+mod kinds;
 
-use anyhow::{Context as _, Result, bail};
-use kscratch_pki::OffsetDateTime;
-use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
-use kube::core::GroupVersionKind;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::Value;
 
-/// Who owns the fields that are applied.
+use crate::connection::bounded;
+use crate::outage::Outage;
+use crate::say;
+use kinds::Kind;
+
+/// Who the objects' fields belong to (server-side apply).
 const MANAGER: &str = "kscratch";
 
-/// Kinds that kscratch has objects of: group, version, plural, and whether they are of a namespace.
-const KINDS: [(&str, &str, &str, &str, bool); 13] = [
-    ("ClusterRole", "rbac.authorization.k8s.io", "v1", "clusterroles", false),
-    ("ClusterRoleBinding", "rbac.authorization.k8s.io", "v1", "clusterrolebindings", false),
-    ("ConfigMap", "", "v1", "configmaps", true),
-    ("DaemonSet", "apps", "v1", "daemonsets", true),
-    ("Deployment", "apps", "v1", "deployments", true),
-    ("Namespace", "", "v1", "namespaces", false),
-    ("Node", "", "v1", "nodes", false),
-    ("PriorityClass", "scheduling.k8s.io", "v1", "priorityclasses", false),
-    ("Role", "rbac.authorization.k8s.io", "v1", "roles", true),
-    ("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings", true),
-    ("Secret", "", "v1", "secrets", true),
-    ("Service", "", "v1", "services", true),
-    ("ServiceAccount", "", "v1", "serviceaccounts", true),
-];
+/// The folder, and what went wrong with it.
+pub struct Objects {
+    folder: PathBuf,
+    reading: Outage,
+    refused: BTreeMap<String, Outage>,
+}
 
 /// One object.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Object {
-    kind: &'static (&'static str, &'static str, &'static str, &'static str, bool),
+#[derive(Debug, Clone)]
+struct Object {
+    kind: Kind,
     namespace: Option<String>,
     name: String,
     value: Value,
 }
 
-/// What became of an object.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Applied {
-    /// It is as wanted.
-    Yes,
-    /// Somebody else has to make it first: a Node's kubelet.
-    Later,
-    /// The API server does not take it.
-    Refused(String),
-}
-
-/// All objects of a folder's `*.json`, in the order of the files' names. Bootstrap tokens that have ended are left out: they would be
-/// removed as often as they are applied.
-///
-/// # Errors
-/// A file cannot be read, or holds something that is none of the known kinds.
-pub(super) fn read(folder: &Path, now: OffsetDateTime) -> Result<Vec<Object>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
-        if path.extension().is_some_and(|ending| ending == "json") {
-            paths.push(path);
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.name, self.name),
+            None => write!(f, "{} {}", self.kind.name, self.name),
         }
     }
-    paths.sort();
-    let mut objects = Vec::new();
-    for path in paths {
-        let doing = || format!("reading {}", path.display());
-        let value: Value = serde_json::from_slice(&fs::read(&path).with_context(doing)?).with_context(doing)?;
-        let values = match value["items"].as_array() {
-            Some(items) if value["kind"] == "List" => items.clone(),
-            _ => vec![value],
-        };
-        for value in values {
-            if !has_ended(&value, now) {
-                objects.push(Object::new(value).with_context(doing)?);
+}
+
+impl Objects {
+    /// Nothing is applied yet.
+    pub fn new(folder: &Path) -> Self {
+        let reading = Outage::new(format!("reading the objects in {}", folder.display()), 0);
+        Self { folder: folder.to_owned(), reading, refused: BTreeMap::new() }
+    }
+
+    /// Applies them all; says whether all are in the cluster. Nodes that are not there are left for another time: only a kubelet makes its Node.
+    ///
+    /// # Errors
+    /// The API server cannot be reached. What it refuses is told, and is no error.
+    pub async fn apply(&mut self, client: &Client, now: Duration) -> Result<bool> {
+        let Some(objects) = self.read(now) else { return Ok(false) };
+        let mut all = true;
+        for object in objects {
+            let name = object.to_string();
+            let outage = self.refused.entry(name.clone()).or_insert_with(|| Outage::new(format!("applying {name}"), 0));
+            match bounded_apply(client, &object).await {
+                Ok(()) => outage.well(now).into_iter().for_each(say::line),
+                Err(error) if is_refusal(&error) => {
+                    all = false;
+                    outage.failed(now, &say::words(error.as_ref())).line.into_iter().for_each(say::line);
+                }
+                Err(error) => return Err(error.context(format!("applying {name}"))),
             }
         }
+        Ok(all)
+    }
+
+    /// Whether one is not in the cluster, which is told.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn miss(&mut self, client: &Client) -> Result<bool> {
+        let Ok(objects) = read(&self.folder) else { return Ok(false) };
+        let mut missing = false;
+        for object in objects.iter().filter(|object| !object.kind.only_existing) {
+            let found = bounded(api(client, object).get_metadata_opt(&object.name)).await;
+            match found {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    // One that is refused is not there either, and was told.
+                    if !self.refused.get(&object.to_string()).is_some_and(Outage::lasts) {
+                        say::line(format_args!("{object} is missing: applying it again"));
+                        missing = true;
+                    }
+                }
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error.context(format!("looking for {object}"))),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn read(&mut self, now: Duration) -> Option<Vec<Object>> {
+        match read(&self.folder) {
+            Ok(objects) => {
+                self.reading.well(now).into_iter().for_each(say::line);
+                Some(objects)
+            }
+            Err(error) => {
+                self.reading.failed(now, &format!("{error:#}")).line.into_iter().for_each(say::line);
+                None
+            }
+        }
+    }
+}
+
+async fn bounded_apply(client: &Client, object: &Object) -> Result<()> {
+    let api = api(client, object);
+    if object.kind.only_existing && bounded(api.get_metadata_opt(&object.name)).await?.is_none() {
+        return Ok(());
+    }
+    let parameters = PatchParams::apply(MANAGER).force();
+    bounded(api.patch_metadata(&object.name, &parameters, &Patch::Apply(&object.value))).await.map(drop)
+}
+
+fn api(client: &Client, object: &Object) -> Api<DynamicObject> {
+    match &object.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.kind.resource()),
+        None => Api::all_with(client.clone(), &object.kind.resource()),
+    }
+}
+
+/// Whether the API server answered, and said no to this one object. It says 401, 429 and 5xx to everything.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => (400..500).contains(&status.code) && ![401, 429].contains(&status.code),
+        _ => false,
+    }
+}
+
+/// The objects of all `*.json` files of a folder, in the order of the files' names.
+fn read(folder: &Path) -> Result<Vec<Object>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("reading the folder {}", folder.display()))? {
+        let path = entry.with_context(|| format!("reading the folder {}", folder.display()))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut objects = Vec::new();
+    for file in files {
+        let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let value = serde_json::from_slice(&text).map_err(anyhow::Error::new);
+        value
+            .and_then(|value| collect(value, &mut objects))
+            .with_context(|| format!("reading what {} says", file.display()))?;
     }
     Ok(objects)
 }
 
-/// Whether a bootstrap token's time is over.
-fn has_ended(value: &Value, now: OffsetDateTime) -> bool {
-    value["type"] == "bootstrap.kubernetes.io/token"
-        && value["stringData"]["expiration"].as_str().is_some_and(|end| end <= rfc3339(now).as_str())
-}
-
-/// A moment as role metadata and Kubernetes write it: text that sorts as time does.
-fn rfc3339(now: OffsetDateTime) -> String {
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        now.hour(),
-        now.minute(),
-        now.second()
-    )
-}
-
-impl Object {
-    fn new(value: Value) -> Result<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let kind = value["kind"].as_str().unwrap_or_default();
-        let Some(known) = KINDS.iter().find(|known| known.0 == kind) else {
-            bail!("{kind:?} is no kind that kscratch applies");
-        };
-        let version = if known.1.is_empty() { known.2.to_owned() } else { format!("{}/{}", known.1, known.2) };
-        if value["apiVersion"] != version.as_str() {
-            bail!("a {kind} is of {version}, not of {}", value["apiVersion"]);
-        }
-        let name = text(&value["metadata"]["name"]).with_context(|| format!("a {kind} has no name"))?;
-        let namespace = text(&value["metadata"]["namespace"]);
-        if namespace.is_some() != known.4 {
-            bail!("{kind} {name}: a namespace is {}", if known.4 { "missing" } else { "given, but it is of none" });
-        }
-        Ok(Self { kind: known, namespace, name, value })
+/// Takes an object, or the items of a `List`.
+fn collect(mut value: Value, into: &mut Vec<Object>) -> Result<()> {
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let (Some(version), Some(kind)) = (text(&value, "/apiVersion"), text(&value, "/kind")) else {
+        bail!("an object has no apiVersion or no kind");
+    };
+    if (version.as_str(), kind.as_str()) == ("v1", "List") {
+        let items = value.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
+        return items.context("a List has no items")?.into_iter().try_for_each(|item| collect(item, into));
     }
-
-    /// Its kind and name, for people.
-    pub(super) fn describe(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("{} {namespace}/{}", self.kind.0, self.name),
-            None => format!("{} {}", self.kind.0, self.name),
-        }
+    let kind =
+        Kind::find(&version, &kind).ok_or_else(|| anyhow!("objects of kind {kind} ({version}) are not known"))?;
+    let name = text(&value, "/metadata/name").with_context(|| format!("a {} has no name", kind.name))?;
+    let namespace = text(&value, "/metadata/namespace");
+    if kind.namespaced != namespace.is_some() {
+        bail!("{} {name} {}", kind.name, if kind.namespaced { "has no namespace" } else { "is in no namespace" });
     }
-
-    /// Applies it.
-    ///
-    /// # Errors
-    /// The API server does not answer.
-    pub(super) async fn apply(&self, client: &Client) -> Result<Applied> {
-        let (kind, group, version, plural, _) = *self.kind;
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let api: Api<DynamicObject> = match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        // Applying would make it, and then the kubelet would not say what it knows about its node.
-        if kind == "Node" && api.get_metadata_opt(&self.name).await.with_context(|| self.doing())?.is_none() {
-            return Ok(Applied::Later);
-        }
-        let how = PatchParams::apply(MANAGER).force();
-        match api.patch(&self.name, &how, &Patch::Apply(&self.value)).await {
-            Ok(_) => Ok(Applied::Yes),
-            // Overload and a server that is not whole yet are an outage, not a refusal.
-            Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
-                Ok(Applied::Refused(format!("{} ({})", status.message, status.code)))
-            }
-            Err(error) => Err(error).with_context(|| self.doing()),
-        }
-    }
-
-    fn doing(&self) -> String {
-        format!("applying {}", self.describe())
-    }
+    into.push(Object { kind, namespace, name, value });
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use super::read;
 
-    use kscratch_pki::OffsetDateTime;
-    use serde_json::{Value, json};
-
-    use super::{Object, read};
-
-    fn secret(expires: Option<&str>) -> Value {
-        json!({ "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
-            "metadata": { "name": format!("bootstrap-token-{}", expires.unwrap_or("never")), "namespace": "kube-system" },
-            "stringData": { "expiration": expires } })
-    }
-
-    #[test]
-    fn lists_are_taken_apart_in_order_and_ended_tokens_left_out() {
+    /// What a folder of these files holds.
+    fn check(files: &[(&str, &str)], want: Result<&[&str], &str>) {
         let folder = tempfile::tempdir().unwrap();
-        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-        let role =
-            json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "a" } });
-        let tokens = [Some("2027-01-15T07:59:59Z"), Some("2027-01-15T08:00:01Z"), None].map(secret);
-        fs::write(folder.path().join("20.json"), json!({ "kind": "List", "items": tokens }).to_string()).unwrap();
-        fs::write(folder.path().join("10.json"), role.to_string()).unwrap();
-        fs::write(folder.path().join("00.txt"), "no object").unwrap();
-        let names: Vec<String> = read(folder.path(), now).unwrap().iter().map(Object::describe).collect();
-        let token = |end: &str| format!("Secret kube-system/bootstrap-token-{end}");
-        assert_eq!(names, ["ClusterRole a".to_owned(), token("2027-01-15T08:00:01Z"), token("never")]);
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let got = read(folder.path());
+        let got = got.map(|objects| objects.iter().map(ToString::to_string).collect::<Vec<_>>());
+        match want {
+            Ok(want) => assert_eq!(got.unwrap(), want),
+            Err(want) => {
+                let error = format!("{:#}", got.unwrap_err());
+                assert!(error.contains(want), "{error}");
+            }
+        }
     }
 
     #[test]
-    fn what_is_no_object_is_named() {
-        for (value, want) in [
-            (json!({ "kind": "Pod" }), "\"Pod\" is no kind that kscratch applies"),
-            (json!({ "kind": "Role", "apiVersion": "v1" }), "a Role is of rbac.authorization.k8s.io/v1, not of \"v1\""),
+    fn objects_and_lists_come_in_the_order_of_the_files() {
+        check(
+            &[
+                (
+                    "20-b.json",
+                    r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"coredns","namespace":"kube-system"}}"#,
+                ),
+                (
+                    "10-a.json",
+                    r#"{"apiVersion":"v1","kind":"List","items":[
+                    {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}},
+                    {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"r"}}]}"#,
+                ),
+                (".hidden.json.new", "{"),
+                (".hidden.json", "{"),
+                ("readme.txt", "{"),
+            ],
+            Ok(&["Namespace a", "ClusterRole r", "Deployment kube-system/coredns"]),
+        );
+        check(&[], Ok(&[]));
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_named() {
+        let rows = [
+            ("{", "a.json says: EOF"),
+            ("[]", "an object has no apiVersion or no kind"),
             (
-                json!({ "kind": "Secret", "apiVersion": "v1", "metadata": { "name": "a" } }),
-                "Secret a: a namespace is missing",
+                r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"d"}}"#,
+                "objects of kind Pod (v1) are not known",
             ),
-        ] {
-            assert_eq!(Object::new(value).unwrap_err().to_string(), want);
+            (r#"{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"d"}}"#, "a Secret has no name"),
+            (r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"}}"#, "Secret s has no namespace"),
+            (
+                r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n","namespace":"d"}}"#,
+                "Node n is in no namespace",
+            ),
+            (r#"{"apiVersion":"v1","kind":"List"}"#, "a List has no items"),
+        ];
+        for (text, want) in rows {
+            check(&[("a.json", text)], Err(want));
         }
     }
 }

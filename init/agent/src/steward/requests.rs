@@ -1,113 +1,164 @@
-//! Looks at the certificate requests of the cluster and answers those that are the steward's to answer.
+//! Holds the certificate requests that nobody has decided yet, and decides those that can be decided.
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
-use kscratch_pki::{OffsetDateTime, Request};
-use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::{Client, ResourceExt as _};
+use anyhow::Result;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use kscratch_pki::Request;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::watcher::Event;
+use kube::{Api, Client};
 use serde_json::json;
 
-use super::approve::{Asked, CLIENT, Decision, Place, SERVING, decide};
-use crate::contract::Approvable;
+use super::approval::{Asked, CLIENT, Policy, SERVING, Verdict, judge};
+use crate::connection::bounded;
 use crate::node::Node;
 use crate::say;
 
-/// Answers every request that waits for it.
-///
-/// # Errors
-/// The API server does not answer.
-pub(super) async fn answer_all(client: &Client, approve: &[Approvable]) -> Result<()> {
-    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let all = requests.list(&ListParams::default()).await.context("listing certificate requests")?;
-    let open: Vec<CertificateSigningRequest> = all.items.into_iter().filter(is_open).collect();
-    if open.is_empty() {
-        return Ok(());
+/// How long a request may wait for what proves it.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// See the module.
+pub struct Requests {
+    policy: Policy,
+    pending: BTreeMap<String, Csr>,
+    /// Stays when the list is made anew.
+    seen: BTreeMap<String, Seen>,
+    due: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    /// When, by the clock that nobody sets.
+    first: Duration,
+    /// Whether it was told that it waits.
+    told: bool,
+}
+
+impl Requests {
+    /// None are known.
+    pub fn new() -> Self {
+        Self { policy: Policy::default(), pending: BTreeMap::new(), seen: BTreeMap::new(), due: false }
     }
-    let nodes = places(client).await?;
-    for request in open {
-        let name = request.name_any();
-        let decision = match asked(&request) {
-            Ok(asked) => decide(&asked, &nodes, approve),
-            Err(error) => Decision::Deny(format!("{error:#}")),
-        };
-        let (condition, line) = match decision {
-            Decision::Wait => continue,
-            Decision::Approve(whose) => (condition("Approved", "OfItsOwnNode", &whose), format!("approved {whose}")),
-            Decision::Deny(why) => {
-                let line = format!("denied {name} of {}: {why}", request.spec.username.as_deref().unwrap_or_default());
-                (condition("Denied", "NotOfItsOwnNode", &why), line)
+
+    /// A new watch begins.
+    pub fn begin(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Takes what the watch says.
+    pub fn news(&mut self, event: Event<Csr>, now: Duration) {
+        match event {
+            Event::Init => self.pending.clear(),
+            Event::InitDone => self.seen.retain(|name, _| self.pending.contains_key(name)),
+            Event::InitApply(request) | Event::Apply(request) => {
+                let name = request.metadata.name.clone().unwrap_or_default();
+                if undecided(&request) {
+                    self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
+                    self.pending.insert(name, request);
+                    self.due = true;
+                } else {
+                    self.forget(&name);
+                }
             }
-        };
-        if answer(&requests, &request, condition).await.with_context(|| format!("answering {name}"))? {
-            say::line(line);
+            Event::Delete(request) => self.forget(&request.metadata.name.unwrap_or_default()),
         }
     }
-    Ok(())
-}
 
-/// Whether a request is of a signer that the steward approves for, and has no answer.
-fn is_open(request: &CertificateSigningRequest) -> bool {
-    let conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    [SERVING, CLIENT].contains(&request.spec.signer_name.as_str()) && conditions.count() == 0
-}
+    /// It is time to look again at those that wait.
+    pub fn look(&mut self) {
+        self.due = !self.pending.is_empty();
+    }
 
-/// What all Node objects say about where their nodes are.
-async fn places(client: &Client) -> Result<BTreeMap<String, Place>> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let nodes = nodes.list(&ListParams::default()).await.context("listing nodes")?;
-    let place = |node: &Node| Place {
-        names: ["Hostname", "InternalDNS", "ExternalDNS"]
-            .into_iter()
-            .flat_map(|kind| node.names(kind).map(str::to_owned).collect::<Vec<_>>())
-            .collect(),
-        addresses: ["InternalIP", "ExternalIP"]
-            .into_iter()
-            .flat_map(|kind| node.addresses(kind).collect::<Vec<_>>())
-            .collect(),
-    };
-    Ok(nodes.items.iter().map(|node| (node.name().to_owned(), place(node))).collect())
-}
+    fn forget(&mut self, name: &str) {
+        self.pending.remove(name);
+        self.seen.remove(name);
+    }
 
-fn asked(request: &CertificateSigningRequest) -> Result<Asked> {
-    let spec = &request.spec;
-    let pem = std::str::from_utf8(&spec.request.0).context("reading the request's PEM text")?;
-    let made = request.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let age = OffsetDateTime::now_utc().unix_timestamp().saturating_sub(made);
-    Ok(Asked {
-        signer: spec.signer_name.clone(),
-        user: spec.username.clone().unwrap_or_default(),
-        groups: spec.groups.iter().flatten().cloned().collect(),
-        usages: spec.usages.iter().flatten().cloned().collect(),
-        names: Request::parse(pem)?.names,
-        age: u64::try_from(age).unwrap_or(0),
-    })
-}
-
-fn condition(kind: &str, reason: &str, message: &str) -> CertificateSigningRequestCondition {
-    CertificateSigningRequestCondition {
-        type_: kind.to_owned(),
-        status: "True".to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        ..CertificateSigningRequestCondition::default()
+    /// Decides what can be decided, if there is news.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn decide(&mut self, client: &Client, now: Duration) -> Result<()> {
+        if !std::mem::take(&mut self.due) {
+            return Ok(());
+        }
+        let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
+        let names: Vec<String> = self.pending.keys().cloned().collect();
+        for name in names {
+            let Some(request) = self.pending.get(&name) else { continue };
+            let seen = self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
+            let waited = now.saturating_sub(seen.first);
+            let verdict = match decide(request, &nodes, &self.policy) {
+                Verdict::Wait(why) if waited >= PATIENCE => Verdict::Deny(why),
+                verdict => verdict,
+            };
+            let user = request.spec.username.as_deref().unwrap_or("nobody");
+            let (condition, why, line) = match verdict {
+                Verdict::Pass => {
+                    self.forget(&name);
+                    continue;
+                }
+                Verdict::Wait(why) => {
+                    if !std::mem::replace(&mut seen.told, true) {
+                        say::line(format_args!("request {name} of {user} waits: {why}"));
+                    }
+                    continue;
+                }
+                Verdict::Approve(what) => {
+                    ("Approved", "kscratch: its Node proves it".to_owned(), format!("approved {what}"))
+                }
+                Verdict::Deny(why) => {
+                    let line = format!("denied request {name} of {user}: {why}");
+                    ("Denied", format!("kscratch: {why}"), line)
+                }
+            };
+            match answer(client, request, condition, &why).await {
+                Ok(()) => say::line(line),
+                // Somebody was faster: the watch tells what he made of it.
+                Err(error) if is_late(&error) => {}
+                Err(error) => return Err(error.context(format!("answering certificate request {name}"))),
+            }
+            self.forget(&name);
+        }
+        Ok(())
     }
 }
 
-/// Writes the answer. False where somebody else was faster.
-async fn answer(
-    requests: &Api<CertificateSigningRequest>,
-    request: &CertificateSigningRequest,
-    condition: CertificateSigningRequestCondition,
-) -> Result<bool> {
-    // The version makes it an answer to what was read.
-    let answer = json!({
-        "metadata": { "resourceVersion": request.metadata.resource_version },
-        "status": { "conditions": [condition] },
+/// Whether it waits for somebody's approval, and could be ours to approve.
+fn undecided(request: &Csr) -> bool {
+    let decided = request.status.as_ref().is_some_and(|status| {
+        status.certificate.is_some() || status.conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())
     });
-    match requests.patch_approval(&request.name_any(), &PatchParams::default(), &Patch::Merge(answer)).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    !decided && [SERVING, CLIENT].contains(&request.spec.signer_name.as_str())
+}
+
+fn decide(request: &Csr, nodes: &[Node], policy: &Policy) -> Verdict {
+    let spec = &request.spec;
+    let read = std::str::from_utf8(&spec.request.0)
+        .map_err(|_| "it is not text".to_owned())
+        .and_then(|text| Request::parse(text).map_err(|error| error.to_string()));
+    let asked = Asked {
+        signer: &spec.signer_name,
+        user: spec.username.as_deref().unwrap_or_default(),
+        groups: spec.groups.as_deref().unwrap_or_default(),
+        usages: spec.usages.as_deref().unwrap_or_default(),
+        names: read.as_ref().map(|request| &request.names).map_err(String::as_str),
+    };
+    judge(asked, nodes, policy)
+}
+
+/// Writes the answer, unless the request has changed meanwhile.
+async fn answer(client: &Client, request: &Csr, condition: &str, why: &str) -> Result<()> {
+    let name = request.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({
+        "metadata": {"resourceVersion": request.metadata.resource_version},
+        "status": {"conditions": [{"type": condition, "status": "True", "reason": "Kscratch", "message": why}]},
+    });
+    let requests = Api::<Csr>::all(client.clone());
+    bounded(requests.patch_approval(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+}
+
+fn is_late(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if [404, 409].contains(&status.code))
 }

@@ -1,0 +1,224 @@
+//! Requests, honest and otherwise, and what becomes of them.
+use kscratch_pki::Names;
+use serde_json::json;
+
+use super::{Asked, CLIENT, Policy, SERVING, Verdict, judge};
+use crate::contract::Client;
+use crate::node::Node;
+
+fn node(name: &str, addresses: &[(&str, &str)], labels: serde_json::Value) -> Node {
+    let addresses: Vec<_> = addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "status": {"addresses": addresses}}))
+        .unwrap()
+}
+
+fn cluster() -> Vec<Node> {
+    vec![
+        node(
+            "m1",
+            &[("InternalIP", "192.168.7.10"), ("Hostname", "m1")],
+            json!({"node-role.kubernetes.io/control-plane": ""}),
+        ),
+        node("n1", &[("InternalIP", "192.168.7.11"), ("Hostname", "n1"), ("InternalDNS", "n1.example")], json!({})),
+        node("n2", &[("InternalIP", "192.168.7.12"), ("InternalIP", "fd00::12"), ("Hostname", "n2")], json!({})),
+        // It calls itself what it is not.
+        node(
+            "bad",
+            &[
+                ("InternalIP", "192.168.7.66"),
+                ("InternalIP", "192.168.7.12"),
+                ("InternalIP", "10.96.0.1"),
+                ("InternalIP", "127.0.0.1"),
+                ("Hostname", "kubernetes.default.svc.cluster.local"),
+                ("InternalDNS", "kubernetes"),
+                ("InternalDNS", "cluster.example"),
+                ("InternalDNS", "*.example"),
+                ("InternalDNS", "N2."),
+                ("InternalDNS", "localhost"),
+            ],
+            json!({"role": "control-plane"}),
+        ),
+        node("kubernetes", &[("InternalIP", "192.168.7.67")], json!({})),
+    ]
+}
+
+fn policy() -> Policy {
+    let client = |name: &str, group: Option<&str>| Client {
+        common_name: name.to_owned(),
+        organizations: group.map(str::to_owned).into_iter().collect(),
+    };
+    Policy {
+        clients: vec![client("system:kube-proxy", None), client("kscratch:routes", Some("kscratch:routes"))],
+        names: ["kubernetes", "m1", "cluster.example"].map(str::to_owned).into(),
+        addresses: ["10.96.0.1", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
+    }
+}
+
+/// A request as the kubelet of `node` makes it.
+struct Request {
+    signer: &'static str,
+    user: String,
+    groups: Vec<String>,
+    usages: Vec<String>,
+    names: Names,
+}
+
+fn kubelet(node: &str, dns: &[&str], addresses: &[&str]) -> Request {
+    Request {
+        signer: SERVING,
+        user: format!("system:node:{node}"),
+        groups: vec!["system:nodes".to_owned(), "system:authenticated".to_owned()],
+        usages: vec!["digital signature".to_owned(), "server auth".to_owned()],
+        names: Names {
+            common_name: format!("system:node:{node}"),
+            organizations: vec!["system:nodes".to_owned()],
+            dns_names: dns.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..Names::default()
+        },
+    }
+}
+
+fn proxy(node: &str) -> Request {
+    let mut request = kubelet(node, &[], &[]);
+    request.signer = CLIENT;
+    request.usages[1] = "client auth".to_owned();
+    request.names = Names { common_name: "system:kube-proxy".to_owned(), ..Names::default() };
+    request
+}
+
+#[track_caller]
+fn check(mut request: Request, change: fn(&mut Request), want: &str) {
+    change(&mut request);
+    let asked = Asked {
+        signer: request.signer,
+        user: &request.user,
+        groups: &request.groups,
+        usages: &request.usages,
+        names: Ok(&request.names),
+    };
+    let got = match judge(asked, &cluster(), &policy()) {
+        Verdict::Approve(what) => format!("approve: {what}"),
+        Verdict::Deny(why) => format!("deny: {why}"),
+        Verdict::Wait(why) => format!("wait: {why}"),
+        Verdict::Pass => "pass".to_owned(),
+    };
+    assert_eq!(got, want);
+}
+
+fn as_is(_: &mut Request) {}
+
+#[test]
+fn what_a_node_proves_is_approved() {
+    check(kubelet("n1", &["n1"], &["192.168.7.11"]), as_is, "approve: serving certificate of node n1 (192.168.7.11)");
+    check(kubelet("n1", &["N1.example."], &[]), as_is, "approve: serving certificate of node n1 (N1.example.)");
+    check(kubelet("n2", &[], &["192.168.7.66"]), as_is, "deny: 192.168.7.66 is an address of node bad too");
+    check(
+        kubelet("n1", &["n1"], &["192.168.7.11"]),
+        |it| it.usages.push("key encipherment".to_owned()),
+        "approve: serving certificate of node n1 (192.168.7.11)",
+    );
+    check(kubelet("m1", &["m1"], &["192.168.7.10"]), as_is, "approve: serving certificate of node m1 (192.168.7.10)");
+    check(kubelet("n2", &[], &["fd00::12"]), as_is, "approve: serving certificate of node n2 (fd00::12)");
+}
+
+#[test]
+fn what_the_cluster_does_not_know_yet_waits() {
+    check(kubelet("n9", &["n9"], &["192.168.7.19"]), as_is, "wait: there is no Node n9");
+    check(kubelet("n1", &["n1"], &["192.168.7.99"]), as_is, "wait: 192.168.7.99 is no address of Node n1");
+    check(kubelet("n1", &["other"], &[]), as_is, "wait: other is no name of Node n1");
+}
+
+#[test]
+fn nobody_serves_under_another_ones_name() {
+    let rows: [(&[&str], &[&str], &str); 10] = [
+        (
+            &["kubernetes.default.svc.cluster.local"],
+            &[],
+            "deny: kubernetes.default.svc.cluster.local can be no node's name",
+        ),
+        (&["kubernetes"], &[], "deny: kubernetes is a name of node kubernetes too"),
+        (&["cluster.example"], &[], "wait: cluster.example is a name of the control plane, and node bad is none of it"),
+        (&["*.example"], &[], "deny: *.example can be no node's name"),
+        (&["N2."], &[], "deny: N2. is a name of node n2 too"),
+        (&["localhost"], &[], "deny: localhost can be no node's name"),
+        (&[], &["192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
+        (&[], &["10.96.0.1"], "wait: 10.96.0.1 is an address of the control plane, and node bad is none of it"),
+        (&[], &["127.0.0.1"], "deny: 127.0.0.1 can be no node's address"),
+        (&[], &["::ffff:192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
+    ];
+    for (dns, addresses, want) in rows {
+        check(kubelet("bad", dns, addresses), as_is, want);
+    }
+    let want = "deny: kubernetes is a name of node bad too";
+    check(kubelet("kubernetes", &["kubernetes"], &[]), as_is, want);
+}
+
+#[test]
+fn a_serving_request_that_is_not_a_kubelets_is_denied() {
+    let good = || kubelet("n1", &["n1"], &["192.168.7.11"]);
+    check(good(), |it| it.user = "admin".to_owned(), "deny: admin is no node");
+    check(good(), |it| it.user = "system:node:".to_owned(), "deny: system:node: is no node");
+    check(good(), |it| it.groups = vec!["system:authenticated".to_owned()], "deny: system:node:n1 is no node");
+    check(
+        good(),
+        |it| it.user = "system:node:n2".to_owned(),
+        "deny: system:node:n2 asks for a certificate of system:node:n1",
+    );
+    check(
+        good(),
+        |it| it.names.organizations.push("system:masters".to_owned()),
+        "deny: its organization is not system:nodes alone",
+    );
+    check(good(), |it| it.names.organizations.clear(), "deny: its organization is not system:nodes alone");
+    check(good(), |it| it.usages.push("client auth".to_owned()), "deny: it asks for the usage client auth");
+    check(good(), |it| it.usages.clear(), "deny: it does not ask for the usage server auth");
+    check(good(), |it| it.names.other_names.push("URI(spiffe://a)".to_owned()), "deny: it names URI(spiffe://a)");
+    check(good(), |it| it.names.other_subject.push("2.5.4.11=x".to_owned()), "deny: it names 2.5.4.11=x");
+    check(kubelet("n1", &[], &[]), as_is, "deny: it has neither names nor addresses");
+}
+
+#[test]
+fn clients_are_those_of_the_list_alone() {
+    check(proxy("n1"), as_is, "approve: certificate of system:kube-proxy for node n1");
+    check(
+        proxy("n1"),
+        |it| {
+            it.names.common_name = "kscratch:routes".to_owned();
+            it.names.organizations = vec!["kscratch:routes".to_owned()];
+        },
+        "approve: certificate of kscratch:routes for node n1",
+    );
+    check(
+        proxy("n1"),
+        |it| it.names.organizations = vec!["system:masters".to_owned()],
+        "deny: nodes have no certificate of system:kube-proxy (of system:masters)",
+    );
+    check(
+        proxy("n1"),
+        |it| it.names.common_name = "admin".to_owned(),
+        "deny: nodes have no certificate of admin (of no group)",
+    );
+    check(
+        proxy("n1"),
+        |it| it.names.common_name = "system:node:n2".to_owned(),
+        "deny: nodes have no certificate of system:node:n2 (of no group)",
+    );
+    check(
+        proxy("n1"),
+        |it| it.names.dns_names.push("n1".to_owned()),
+        "deny: a client's certificate has no alternative names",
+    );
+    check(proxy("n1"), |it| it.usages.push("server auth".to_owned()), "deny: it asks for the usage server auth");
+    check(proxy("n1"), |it| it.groups.clear(), "deny: system:node:n1 is no node");
+    check(proxy("n1"), |it| it.user = "alice".to_owned(), "pass");
+    check(proxy("n1"), |it| it.signer = "kubernetes.io/kube-apiserver-client-kubelet", "pass");
+}
+
+#[test]
+fn what_cannot_be_read_is_denied() {
+    let groups = ["system:nodes".to_owned()];
+    let asked =
+        Asked { signer: SERVING, user: "system:node:n1", groups: &groups, usages: &[], names: Err("it is damaged") };
+    assert_eq!(judge(asked, &cluster(), &policy()), Verdict::Deny("it is damaged".to_owned()));
+}

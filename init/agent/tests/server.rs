@@ -1,0 +1,329 @@
+//! Turns what an API server does wrong into what `agent routes` says and does: a small server that speaks HTTP over TLS stands in for it.
+//!
+//! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2 and util-linux.
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use kscratch_pki::{Authority, OffsetDateTime, Pair, Usage, Wanted};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+type Stream = StreamOwned<ServerConnection, TcpStream>;
+
+/// What the server does with the next request.
+enum Answer {
+    /// Answers with a status and a JSON text.
+    Whole(u16, String),
+    /// Sends these events of a watch, then goes on with what comes.
+    Events(Vec<String>),
+    /// Lets go of the connection.
+    Drop,
+}
+
+/// A request line, and where its answers go.
+struct Asked {
+    line: String,
+    answers: Sender<Answer>,
+}
+
+/// The server's side.
+struct Server {
+    port: u16,
+    requests: Receiver<Asked>,
+}
+
+impl Server {
+    fn start(authority: &Authority) -> Self {
+        let wanted = Wanted {
+            usages: [Usage::Server].into(),
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+            ..Wanted::client("kube-apiserver", None)
+        };
+        let pair = authority.issue(&wanted, OffsetDateTime::now_utc()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(authority.certificate().der().to_vec())).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (request, requests) = channel();
+        let config = Arc::new(config);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (config, request) = (config.clone(), request.clone());
+                std::thread::spawn(move || {
+                    let connection = ServerConnection::new(config).unwrap();
+                    // A client that goes away is no fault of the server.
+                    let _ = serve(StreamOwned::new(connection, stream?), &request);
+                    std::io::Result::Ok(())
+                });
+            }
+        });
+        Self { port, requests }
+    }
+
+    /// Waits for a list or a watch, and answers it. More answers may follow.
+    #[track_caller]
+    fn answer(&self, watch: bool, answer: Answer) -> Sender<Answer> {
+        let asked = self.requests.recv_timeout(Duration::from_secs(60)).expect("the agent asks nothing more");
+        assert!(asked.line.starts_with("GET /api/v1/nodes?"), "{}", asked.line);
+        assert_eq!(asked.line.contains("watch=true"), watch, "{}", asked.line);
+        asked.answers.send(answer).unwrap();
+        asked.answers
+    }
+}
+
+fn serve(mut stream: Stream, requests: &Sender<Asked>) -> std::io::Result<()> {
+    loop {
+        let mut lines = BufReader::new(&mut stream);
+        let mut first = String::new();
+        lines.read_line(&mut first)?;
+        let mut line = String::new();
+        while lines.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        if first.is_empty() {
+            return Ok(());
+        }
+        let (answers, answer) = channel();
+        let _ = requests.send(Asked { line: first.trim().to_owned(), answers });
+        // A test that says nothing more lets go.
+        let next = || answer.recv().unwrap_or(Answer::Drop);
+        match next() {
+            Answer::Drop => return Ok(()),
+            Answer::Whole(status, body) => {
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+                )?;
+                stream.flush()?;
+            }
+            Answer::Events(events) => {
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+                )?;
+                send(&mut stream, &events)?;
+                while let Answer::Events(events) = next() {
+                    send(&mut stream, &events)?;
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn send(stream: &mut Stream, events: &[String]) -> std::io::Result<()> {
+    for event in events {
+        write!(stream, "{:x}\r\n{event}\n\r\n", event.len() + 1)?;
+    }
+    stream.flush()
+}
+
+fn node(name: &str, address: &str, range: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Node","metadata":{{"name":"{name}","resourceVersion":"5","creationTimestamp":"2026-01-01T00:00:00Z"}},
+        "spec":{{"podCIDR":"{range}","podCIDRs":["{range}"]}},
+        "status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}],"images":[{{"names":["x"]}}]}}}}"#
+    )
+    .replace('\n', " ")
+}
+
+fn list(nodes: &[String]) -> Answer {
+    let items = nodes.join(",");
+    let text =
+        format!(r#"{{"apiVersion":"v1","kind":"NodeList","metadata":{{"resourceVersion":"7"}},"items":[{items}]}}"#);
+    Answer::Whole(200, text)
+}
+
+fn event(kind: &str, object: &str) -> String {
+    format!(r#"{{"type":"{kind}","object":{object}}}"#)
+}
+
+fn status(code: u16, message: &str) -> String {
+    format!(
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"X","code":{code}}}"#
+    )
+}
+
+/// An agent with its files. It ends with the test.
+struct Agent {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Agent {
+    fn start(folder: &Path, port: u16) -> Self {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let contract = format!(
+            r#"{{"server":"https://127.0.0.1:{port}","authority":"{}","certificate":"{}","key":"{}","node":"n1","mode":"routed",
+            "cluster_pod_range":"10.244.0.0/16","link":"eth0","address":"192.168.7.11","pod_range_file":"{}","state":"{}","mtu":1450}}"#,
+            at("ca.crt"),
+            at("client.crt"),
+            at("client.key"),
+            at("pod-range"),
+            at("state/nodes.json"),
+        );
+        std::fs::write(at("routes.json"), contract).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_kscratch-agent"))
+            .args(["routes", &at("routes.json")])
+            .stdout(std::fs::File::create(at("log")).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Self { child, folder: folder.to_owned() }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
+    #[track_caller]
+    fn says(&self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < end, "the agent does not say {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn put_client(folder: &Path, pair: &Pair) {
+    std::fs::write(folder.join("client.key"), &pair.key_pem).unwrap();
+    std::fs::write(folder.join("client.crt"), &pair.certificate_pem).unwrap();
+}
+
+fn client(authority: &Authority) -> Pair {
+    authority.issue(&Wanted::client("kscratch:routes", Some("kscratch:routes")), OffsetDateTime::now_utc()).unwrap()
+}
+
+/// Runs the test's body in a network namespace of its own, where eth0 is 192.168.7.11, with an authority and a client's certificate of it.
+fn with_a_server(name: &str, body: fn(&Path, &Authority, &Server)) {
+    if std::env::var("KSCRATCH_TEST_NAMESPACE").is_ok_and(|value| value == name) {
+        let folder = tempfile::tempdir().unwrap();
+        for line in [
+            "link set lo up",
+            "link add eth0 type veth peer name other",
+            "addr add 192.168.7.11/24 dev eth0",
+            "link set eth0 up",
+            "link set other up",
+        ] {
+            let done =
+                Command::new("ip").args(line.split(' ')).status().expect("running ip (apt-get install iproute2)");
+            assert!(done.success(), "ip {line}");
+        }
+        let (authority, pair) = Authority::new_with_pair("kubernetes", OffsetDateTime::now_utc(), 1).unwrap();
+        std::fs::write(folder.path().join("ca.crt"), pair.certificate_pem).unwrap();
+        put_client(folder.path(), &client(&authority));
+        return body(folder.path(), &authority, &Server::start(&authority));
+    }
+    assert!(rustix::process::geteuid().is_root(), "network namespaces need root: run the tests as root");
+    let output = Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("KSCRATCH_TEST_NAMESPACE", name)
+        .output()
+        .expect("running unshare (apt-get install util-linux)");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "in the namespace:\n{text}");
+    assert!(text.contains("1 passed"), "the test did not run in the namespace:\n{text}");
+}
+
+#[test]
+fn nodes_come_and_go() {
+    with_a_server("nodes_come_and_go", |folder, _, server| {
+        let agent = Agent::start(folder, server.port);
+        let own = node("n1", "192.168.7.11", "10.244.1.0/24");
+        server.answer(false, list(&[own, node("n2", "192.168.7.12", "10.244.2.0/24")]));
+        agent.says("setting the route to 10.244.2.0/24 through 192.168.7.12");
+        agent.says("the range of this node is 10.244.1.0/24");
+        assert_eq!(std::fs::read_to_string(folder.join("pod-range")).unwrap(), "10.244.1.0/24\n");
+        let watch =
+            server.answer(true, Answer::Events(vec![event("ADDED", &node("n3", "192.168.7.13", "10.244.3.0/24"))]));
+        agent.says("setting the route to 10.244.3.0/24 through 192.168.7.13");
+        let state = std::fs::read_to_string(folder.join("state/nodes.json")).unwrap();
+        assert!(state.contains("\"n3\""), "{state}");
+        watch.send(Answer::Events(vec![event("DELETED", &node("n2", "192.168.7.12", "10.244.2.0/24"))])).unwrap();
+        agent.says("removing the route to 10.244.2.0/24");
+        watch.send(Answer::Events(vec!["{ this is no event".to_owned()])).unwrap();
+        server.answer(false, list(&[node("n2", "192.168.7.22", "10.244.2.0/24")]));
+        agent.says("setting the route to 10.244.2.0/24 through 192.168.7.22");
+        agent.says("removing the route to 10.244.3.0/24");
+    });
+}
+
+#[test]
+fn a_watch_that_is_too_old_is_begun_anew_without_a_word() {
+    with_a_server("a_watch_that_is_too_old_is_begun_anew_without_a_word", |folder, _, server| {
+        let agent = Agent::start(folder, server.port);
+        server.answer(false, list(&[]));
+        server.answer(true, Answer::Events(vec![event("ERROR", &status(410, "too old resource version"))]));
+        server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
+        agent.says("setting the route to 10.244.2.0/24");
+        assert!(!agent.log().contains("failed"), "{}", agent.log());
+    });
+}
+
+#[test]
+fn a_server_that_goes_away_takes_no_route_with_it_and_is_told_once() {
+    with_a_server("a_server_that_goes_away_takes_no_route_with_it_and_is_told_once", |folder, _, server| {
+        let agent = Agent::start(folder, server.port);
+        server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
+        agent.says("setting the route to 10.244.2.0/24");
+        server.answer(true, Answer::Drop);
+        for _ in 0..3 {
+            server.answer(false, Answer::Drop);
+        }
+        server.answer(false, Answer::Whole(503, status(503, "the server is starting")));
+        assert_eq!(agent.log().matches("watching the nodes of").count(), 1, "{}", agent.log());
+        server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
+        agent.says("goes on after");
+        assert!(!agent.log().contains("removing"), "{}", agent.log());
+    });
+}
+
+#[test]
+fn a_certificate_that_is_renewed_on_the_disk_is_used() {
+    with_a_server("a_certificate_that_is_renewed_on_the_disk_is_used", |folder, authority, server| {
+        // One that this server does not take: another authority's.
+        let (stranger, _) = Authority::new_with_pair("stranger", OffsetDateTime::now_utc(), 1).unwrap();
+        put_client(folder, &client(&stranger));
+        let agent = Agent::start(folder, server.port);
+        agent.says("failed: listing failed: ");
+        put_client(folder, &client(authority));
+        server.answer(false, Answer::Whole(401, status(401, "Unauthorized")));
+        server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
+        agent.says("goes on after");
+        agent.says("setting the route to 10.244.2.0/24");
+        let _watch = server.answer(true, Answer::Events(Vec::new()));
+        // While a watch is held, too.
+        put_client(folder, &client(authority));
+        server.answer(false, list(&[]));
+        agent.says("removing the route to 10.244.2.0/24");
+    });
+}
