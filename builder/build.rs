@@ -62,16 +62,7 @@ fn programs(workspace: &Path, out: &Path) -> Result<(), Box<dyn std::error::Erro
         cargo.env_remove(name);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).current_dir(workspace);
-    cargo.args([
-        "build",
-        "--locked",
-        "--quiet",
-        "--release",
-        "--bins",
-        "--target",
-        TARGET,
-        "--target-dir",
-    ]);
+    cargo.args(["build", "--locked", "--quiet", "--release", "--bins", "--target", TARGET, "--target-dir"]);
     cargo.arg(&target);
     cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let settings =

@@ -3,6 +3,7 @@ pub mod certificates;
 pub mod connection;
 pub mod contract;
 pub mod identities;
+pub mod newcluster;
 pub mod node;
 pub mod outage;
 pub mod place;

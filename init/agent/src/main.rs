@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use kscratch_agent::certificates::{self, Kept};
-use kscratch_agent::{contract, identities, routes, say, steward};
+use kscratch_agent::{contract, identities, newcluster, routes, say, steward};
 use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
 kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
   certificates FILE   make this machine's certificates from its authorities, once
   identities FILE     keep client certificates that the cluster signs for this node
+  new-cluster FOLDER  make the identity of a cluster, once
   routes FILE         keep the routes to the other machines' pods
   steward FILE        keep the cluster's own objects, its nodes' requests and this master's certificates
 and with FILE, the JSON text that says how.
@@ -22,9 +23,9 @@ fn main() -> ExitCode {
         ["certificates", file] => contract::read(Path::new(file))
             .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Told)),
         ["identities", file] => contract::read(Path::new(file)).and_then(|wanted| forever(identities::run(wanted))),
+        ["new-cluster", folder] => newcluster::make(Path::new(folder)),
         ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| forever(steward::run(wanted))),
         ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| forever(routes::run(wanted))),
-        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| forever(steward::run(wanted))),
         ["--version"] => {
             say::line(format_args!("kscratch-agent {}", env!("CARGO_PKG_VERSION")));
             Ok(())
