@@ -2,6 +2,7 @@
 //!
 //! Everything here is for tests: what goes wrong ends the test that asked, with words.
 #![expect(clippy::missing_panics_doc, reason = "a panic is how a test ends")]
+pub mod api;
 pub mod archive;
 pub mod bench;
 pub mod disk;

@@ -13,7 +13,13 @@ pub const COLD: Duration = Duration::from_secs(50 * 60);
 /// The image of `build --role node` with no other setting.
 pub fn node() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| built("node", None))
+    IMAGE.get_or_init(|| built("node", "node", None))
+}
+
+/// The image of `build --role master` with no other setting.
+pub fn master() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| built("master", "master", None))
 }
 
 /// The same image with the probe's program in docker's store.
@@ -27,22 +33,26 @@ pub fn with_probe() -> &'static Path {
         archive::write(&folder, "kscratch-probe", "test", &program);
         let config = folder.join("image.toml");
         fs::write(&config, "version = 1\n\n[images]\nload = [\"kscratch-probe.tar\"]\n").expect("writing image.toml");
-        built("node-with-probe", Some(&config))
+        built("node-with-probe", "node", Some(&config))
     })
 }
 
-fn built(name: &str, config: Option<&Path>) -> PathBuf {
+fn built(name: &str, role: &str, config: Option<&Path>) -> PathBuf {
     let folder = program::scratch().join(name);
     fs::create_dir_all(&folder).expect("making the image's folder");
     let _turn = turn(name);
-    let output = folder.join("kscratch-node.img");
-    build(&folder, &output, config, &[]).succeeded();
+    let output = folder.join(format!("kscratch-{role}.img"));
+    build_role(role, &folder, &output, config, &[]).succeeded();
     output
 }
 
 /// `kscratch-image build --role node` in `folder`, with its lock there.
 pub fn build(folder: &Path, output: &Path, config: Option<&Path>, more: &[&str]) -> Said {
-    let mut args: Vec<&std::ffi::OsStr> = ["build", "--role", "node", "--output"].iter().map(AsRef::as_ref).collect();
+    build_role("node", folder, output, config, more)
+}
+
+fn build_role(role: &str, folder: &Path, output: &Path, config: Option<&Path>, more: &[&str]) -> Said {
+    let mut args: Vec<&std::ffi::OsStr> = ["build", "--role", role, "--output"].iter().map(AsRef::as_ref).collect();
     args.push(output.as_os_str());
     let lock = folder.join("kscratch.lock");
     args.extend(["--lock".as_ref(), lock.as_os_str()]);

@@ -123,7 +123,7 @@ fn arguments(component: Component, master: &Master<'_>) -> Arguments {
         Component::Etcd => etcd(master),
         Component::ApiServer => api_server(master),
         Component::ControllerManager => controller_manager(master),
-        Component::Scheduler => clients_of_api_server(Component::Scheduler).into(),
+        Component::Scheduler => clients_of_api_server(Component::Scheduler, master).into(),
     }
 }
 
@@ -212,7 +212,7 @@ fn api_server(master: &Master<'_>) -> Arguments {
 fn controller_manager(master: &Master<'_>) -> Arguments {
     let (cluster, component) = (master.cluster, Component::ControllerManager);
     let file = |name: &str| component.file(name);
-    let mut arguments: Arguments = clients_of_api_server(component).into();
+    let mut arguments: Arguments = clients_of_api_server(component, master).into();
     arguments.extend([
         ("cluster-name", cluster.name.clone()),
         ("allocate-node-cidrs", "true".to_owned()),
@@ -230,15 +230,16 @@ fn controller_manager(master: &Master<'_>) -> Arguments {
     arguments
 }
 
-/// What controller-manager and scheduler have in common.
-fn clients_of_api_server(component: Component) -> [(&'static str, String); 6] {
+/// What controller-manager and scheduler have in common. Alone they elect nobody: a start would wait for the lease of the one before, and an API server
+/// that is slow for ten seconds would make them end.
+fn clients_of_api_server(component: Component, master: &Master<'_>) -> [(&'static str, String); 6] {
     let kubeconfig = component.file("kubeconfig.json");
     [
         ("kubeconfig", kubeconfig.clone()),
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig),
         ("bind-address", "127.0.0.1".to_owned()),
-        ("leader-elect", "true".to_owned()),
+        ("leader-elect", master.has_peers().to_string()),
         ("profiling", "false".to_owned()),
     ]
 }
