@@ -229,11 +229,12 @@ fn what_another_takes_away_is_put_back() {
 }
 
 #[test]
-fn a_damaged_state_file_is_told_and_passed_over() {
-    between_two_machines("a_damaged_state_file_is_told_and_passed_over", |folder| {
-        let one = Agent::start_from(folder, "one", "overlay", "{\"nodes\":{\"n2\":{\"crea");
+fn a_damaged_state_file_is_told_and_takes_no_route_with_it() {
+    between_two_machines("a_damaged_state_file_is_told_and_takes_no_route_with_it", |folder| {
+        run("ip route add 10.244.2.0/24 via 192.168.7.12 proto 107");
+        let one = Agent::start_from(folder, "one", "routed", "{\"nodes\":{\"n2\":{\"crea");
         one.says("what was known before is lost: reading what ");
         one.says("watching the nodes of");
-        assert!(run("ip link").contains("kscratch-vx"));
+        assert!(run("ip route").contains("10.244.2.0/24 via 192.168.7.12 dev eth0 proto 107"));
     });
 }

@@ -81,8 +81,11 @@ impl Keeper {
 
     /// Brings everything in line; where nothing changed it does nothing.
     pub fn look(&mut self, now: Duration) {
-        let kept = self.keep_tables();
-        told(&mut self.tables, now, kept);
+        // Where nobody is known, not even from before, what the kernel has is better than nothing.
+        if self.said || self.kept.is_some() {
+            let kept = self.keep_tables();
+            told(&mut self.tables, now, kept);
+        }
         if self.said {
             let kept = self.keep_state();
             told(&mut self.state, now, kept);
