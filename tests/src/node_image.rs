@@ -52,7 +52,7 @@ pub fn build(folder: &Path, output: &Path, config: Option<&Path>, more: &[&str])
 }
 
 fn build_role(role: &str, folder: &Path, output: &Path, config: Option<&Path>, more: &[&str]) -> Said {
-    let mut args: Vec<&std::ffi::OsStr> = ["build", "--role", role, "--output"].iter().map(AsRef::as_ref).collect();
+    let mut args: Vec<&std::ffi::OsStr> = ["build", "--role", role, "--output"].map(AsRef::as_ref).into();
     args.push(output.as_os_str());
     let lock = folder.join("kscratch.lock");
     args.extend(["--lock".as_ref(), lock.as_os_str()]);
