@@ -8,6 +8,7 @@ use kscratch_pki::OffsetDateTime;
 
 use super::api::{Access, Api};
 use super::client::{self, Started};
+use super::panics::Panics;
 use super::place::{KUBECONFIG, PLAN, Place, ROLE, write_private};
 use super::plan::{API_PORT, Make, Plan, PlannedForward};
 use super::protocol::{Request, Status};
@@ -215,6 +216,7 @@ pub(super) fn api(kubeconfig: &Path) -> Result<Api> {
 
 fn wait(place: &Place, watch: Option<&Watch>, deadline: Instant, bound: Duration, console: &Console) -> Result<()> {
     let mut view = View::new(console);
+    let (begun, mut panics) = (Instant::now(), Panics::default());
     loop {
         let status = client::status(place)?;
         let nodes = watch.map(Watch::latest);
@@ -223,7 +225,9 @@ fn wait(place: &Place, watch: Option<&Watch>, deadline: Instant, bound: Duration
         if rows.iter().all(|row| row.ready) {
             return Ok(());
         }
-        let failed = failure(&status, &rows);
+        let panicked: Vec<String> =
+            rows.iter().filter_map(|row| panics.note(&row.name, &row.phase, begun.elapsed())).collect();
+        let failed = failure(&status, &rows).or_else(|| panicked.into_iter().next());
         if failed.is_some() || Instant::now() > deadline {
             drop(view);
             let why = failed.unwrap_or_else(|| format!("not all machines are Ready within {} s", bound.as_secs()));
@@ -245,7 +249,7 @@ fn failure(status: &Status, rows: &[Row]) -> Option<String> {
     let off =
         rows.iter().find(|row| !row.on).map(|row| format!("{} went off while it came up: {}", row.name, row.phase));
     // Without metadata init waits for the power button.
-    let hopeless = |row: &&Row| row.phase.contains("Kernel panic") || row.phase.contains(" metadata: failed: ");
+    let hopeless = |row: &&Row| row.phase.contains(" metadata: failed: ");
     off.or_else(|| rows.iter().find(hopeless).map(|row| format!("{} did not come up: {}", row.name, row.phase)))
 }
 
