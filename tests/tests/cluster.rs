@@ -1,5 +1,6 @@
 //! Brings up a cluster of a master and a node and holds it against requirements' acceptance list, as far as it is asked here.
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl Drop for Cluster {
                 let console = self.command(&["logs", "lab", machine]).stdout;
                 let tail: Vec<&str> = console.lines().rev().take(60).collect();
                 for line in tail.into_iter().rev() {
-                    eprintln!("{machine}: {line}");
+                    let _ = writeln!(std::io::stderr(), "{machine}: {line}");
                 }
             }
         }
