@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs of the crates below: PID 1, the contents of our own two images, and what keeps a machine in its cluster.
-const PROGRAMS: [&str; 4] = ["kscratch-init", "kscratch-pause", "kscratch-hello", "kscratch-agent"];
+/// Programs of the crates below: PID 1, the contents of our own two images, what keeps a machine in its cluster, and what forwards ports.
+const PROGRAMS: [&str; 5] = ["kscratch-init", "kscratch-pause", "kscratch-hello", "kscratch-agent", "kscratch-socat"];
 
 /// Crates that they are of.
 const PACKAGES: [&str; 2] = ["kscratch-init", "kscratch-agent"];

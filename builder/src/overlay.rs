@@ -21,6 +21,9 @@ pub const INIT: &str = "/usr/lib/kscratch/init";
 /// What keeps a machine in its cluster.
 pub const AGENT: &str = "/usr/lib/kscratch/agent";
 
+/// What cri-dockerd looks for by this name to forward a port into a pod.
+pub const SOCAT: &str = "/usr/bin/socat";
+
 /// Where static pod manifests stand in the image.
 pub const MANIFESTS: &str = "/usr/share/kscratch/manifests";
 
@@ -83,6 +86,7 @@ pub fn base(role: Role, versions: &Versions) -> Result<Tree> {
     }
     tree.insert(INIT, Node::file(programs::INIT.to_vec(), 0o755, made("init of every image")))?;
     tree.insert(AGENT, Node::file(programs::AGENT.to_vec(), 0o755, made("agent of every image")))?;
+    tree.insert(SOCAT, Node::file(programs::SOCAT.to_vec(), 0o755, made("port forwarder of every image")))?;
     for link in ["/usr/sbin/init", "/usr/sbin/modprobe"] {
         tree.insert(link, Node::symlink("../lib/kscratch/init", made("link to init")))?;
     }

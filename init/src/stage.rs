@@ -1,6 +1,7 @@
 //! The two stages of a boot: from the kernel's start to the root, and from the root to the event loop.
 pub mod beside;
 pub mod block;
+pub mod clock;
 pub mod gather;
 pub mod hardware;
 pub mod initramfs;

@@ -60,6 +60,12 @@ pub trait Sys: Send + Sync {
     /// What the kernel says.
     fn set_host_name(&self, name: &str) -> io::Result<()>;
 
+    /// Sets the clock to this many seconds since 1970 (clock_settime(2), `CLOCK_REALTIME`).
+    ///
+    /// # Errors
+    /// The kernel's error.
+    fn set_clock(&self, seconds: i64) -> io::Result<()>;
+
     /// Tells the kernel that a partition in use has grown (`BLKPG_RESIZE_PARTITION`). Bytes.
     ///
     /// # Errors

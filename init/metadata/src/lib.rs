@@ -12,6 +12,7 @@ mod rules;
 mod schema;
 mod secret;
 mod syntax;
+mod validity;
 
 pub use address::{Endpoint, Interface, Mac};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd};
@@ -23,6 +24,7 @@ pub use role::{
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
+pub use validity::{Validity, validity};
 
 /// Whether a text can be the name of a node: an RFC 1123 subdomain of at most 63 characters.
 pub fn is_node_name(text: &str) -> bool {

@@ -97,6 +97,9 @@ impl Sys for Volumes<'_> {
     fn set_host_name(&self, name: &str) -> std::io::Result<()> {
         self.calls.set_host_name(name)
     }
+    fn set_clock(&self, seconds: i64) -> std::io::Result<()> {
+        self.calls.set_clock(seconds)
+    }
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> std::io::Result<()> {
         self.calls.resize_partition(disk, number, start, length)
     }

@@ -11,6 +11,7 @@ use kscratch_metadata::{Role, RoleMetadata};
 
 use super::beside;
 use super::block::Devices;
+use super::clock;
 use super::gather;
 use super::initramfs::Early;
 use super::mounts;
@@ -285,6 +286,10 @@ impl Rest {
     /// Applies the plan of a node. A phase that fails does not keep back those that can do without it.
     fn node(&mut self, metadata: RoleMetadata) {
         self.machine.host_name = metadata.node.name.clone();
+        // Before anything looks at a certificate, or dates a file.
+        if let Err(error) = clock::lift(self.sys, self.root, &metadata) {
+            log::line(format_args!("{error:#}; the clock stays as it is"));
+        }
         // The runtime needs nothing of the network, and takes longer to start than all the rest of the boot.
         self.apply(&plan::runtime(&metadata));
         let (root, id) = (self.root, self.id.clone());

@@ -10,6 +10,7 @@ use rustix::ioctl::{Setter, ioctl, opcode};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::system::RebootCommand;
+use rustix::time::{ClockId, Timespec};
 
 use super::{Everyone, Flag, Mount, Power, Ran, Sys};
 
@@ -103,6 +104,11 @@ impl Sys for Linux {
 
     fn set_host_name(&self, name: &str) -> io::Result<()> {
         Ok(rustix::system::sethostname(name.as_bytes())?)
+    }
+
+    fn set_clock(&self, seconds: i64) -> io::Result<()> {
+        let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
     }
 
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {

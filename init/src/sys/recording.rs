@@ -88,6 +88,10 @@ impl Sys for Recording {
         self.record(format!("hostname {name}"))
     }
 
+    fn set_clock(&self, seconds: i64) -> io::Result<()> {
+        self.record(format!("clock {seconds}"))
+    }
+
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
         self.record(format!("resize-partition {} {number} {start} {length}", disk.display()))
     }

@@ -1,0 +1,131 @@
+//! Lifts a clock that is before the image's date or the cluster's first second, and tells of one that is after the cluster's end.
+//!
+//! A machine whose battery is empty wakes up in 1970 or in the year of its firmware: no certificate is valid then, and no boot may wait
+//! for a time server to say so.
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use kscratch_metadata::{RoleMetadata, Validity, validity};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::log;
+use crate::sys::Sys;
+
+/// Every file of the root bears the image's date.
+const DATED: &str = "/usr/share/kscratch/release.json";
+
+/// What is to be done about the clock.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Decision {
+    /// The time to set it to, in seconds since 1970.
+    set: Option<i64>,
+    /// What a person should know.
+    told: Option<String>,
+}
+
+/// Sets the clock where it cannot be right.
+///
+/// # Errors
+/// The image has no date, or the clock cannot be set.
+pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata) -> Result<()> {
+    let now = seconds(SystemTime::now());
+    let dated = root.join(DATED.trim_start_matches('/'));
+    let image = std::fs::metadata(dated).and_then(|metadata| metadata.modified());
+    let image = seconds(image.with_context(|| format!("reading the date of {DATED}"))?);
+    let ca = metadata.cluster.as_ref().and_then(|cluster| validity(cluster.ca.as_deref()?));
+    let Decision { set, told } = decide(now, image, ca);
+    if let Some(told) = told {
+        log::line(told);
+    }
+    match set {
+        Some(to) => sys.set_clock(to).context("setting the clock"),
+        None => Ok(()),
+    }
+}
+
+fn decide(now: i64, image: i64, ca: Option<Validity>) -> Decision {
+    let first = ca.map_or(i64::MIN, |ca| ca.from);
+    let (least, what) =
+        if first > image { (first, "the first second of the cluster's CA") } else { (image, "the image's date") };
+    if now < least {
+        let told = format!("the clock says {}, which is before {what}: set to {}", text(now), text(least));
+        return Decision { set: Some(least), told: Some(told) };
+    }
+    let ended = ca.filter(|ca| ca.until < now).map(|ca| {
+        format!(
+            "the clock says {}, and the cluster's CA ended on {}: nobody in this cluster will trust another; if the clock is wrong, set it in the firmware",
+            text(now),
+            text(ca.until)
+        )
+    });
+    Decision { set: None, told: ended }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
+/// `2026-11-24T12:34:56Z`; what no calendar reaches as a number.
+fn text(seconds: i64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|moment| moment.format(&Rfc3339).ok());
+    moment.unwrap_or_else(|| format!("{seconds} s after 1970"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kscratch_metadata::{Cluster, RoleMetadata, Validity};
+
+    use super::{decide, lift};
+    use crate::sys::Recording;
+
+    const IMAGE: i64 = 1_795_000_000;
+
+    #[track_caller]
+    fn check(now: i64, ca: Option<(i64, i64)>, set: Option<i64>, told: &str) {
+        let decision = decide(now, IMAGE, ca.map(|(from, until)| Validity { from, until }));
+        assert_eq!((decision.set, decision.told.as_deref().unwrap_or_default()), (set, told));
+    }
+
+    #[test]
+    fn only_a_clock_that_cannot_be_right_is_set() {
+        check(IMAGE, None, None, "");
+        check(IMAGE + 1, Some((IMAGE - 9, IMAGE + 9)), None, "");
+        let before = "the clock says 1970-01-01T00:00:00Z, which is before the image's date: set to 2026-11-18T11:06:40Z";
+        check(0, None, Some(IMAGE), before);
+        check(0, Some((IMAGE - 9, IMAGE + 9)), Some(IMAGE), before);
+        check(
+            IMAGE,
+            Some((IMAGE + 60, IMAGE + 99)),
+            Some(IMAGE + 60),
+            "the clock says 2026-11-18T11:06:40Z, which is before the first second of the cluster's CA: set to 2026-11-18T11:07:40Z",
+        );
+        check(
+            IMAGE + 60,
+            Some((IMAGE - 9, IMAGE + 9)),
+            None,
+            "the clock says 2026-11-18T11:07:40Z, and the cluster's CA ended on 2026-11-18T11:06:49Z: nobody in this cluster will trust another; if the clock is wrong, set it in the firmware",
+        );
+        check(i64::MAX, None, None, "");
+    }
+
+    #[test]
+    fn the_image_has_a_date() {
+        let root = tempfile::tempdir().unwrap();
+        let sys = Recording::new();
+        let mut metadata = RoleMetadata::standalone();
+        let error = lift(&sys, root.path(), &metadata).unwrap_err();
+        assert!(format!("{error:#}").starts_with("reading the date of /usr/share/kscratch/release.json: "), "{error:#}");
+        fs::create_dir_all(root.path().join("usr/share/kscratch")).unwrap();
+        fs::write(root.path().join("usr/share/kscratch/release.json"), "").unwrap();
+        metadata.cluster = Some(Cluster::default());
+        lift(&sys, root.path(), &metadata).unwrap();
+        assert_eq!(sys.calls(), Vec::<String>::new(), "a file of just now is not in the future");
+    }
+}
