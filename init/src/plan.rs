@@ -166,6 +166,8 @@ pub struct Service {
     /// Whether its children outlive it on a restart (dockerd's live-restore, containerd's shims): only the main process is
     /// signalled on stop, never the cgroup.
     pub leave_children: bool,
+    /// Whether its lines are few and for people: the console shows them as they come.
+    pub tells: bool,
 }
 
 /// How readiness is found out: by asking, never by sleeping.

@@ -153,6 +153,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         oom_score_adj: 123,
         open_files: 77,
         leave_children: value["leave_children"].as_bool().unwrap_or(false),
+        tells: false,
     }
 }
 

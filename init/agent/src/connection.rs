@@ -55,18 +55,55 @@ impl std::fmt::Debug for Material {
     }
 }
 
+/// A client that proves itself by a bearer token.
+///
+/// # Errors
+/// `server` is no https URL, or the authority's file is not sound.
+pub fn with_token(server: &str, authority: &Path, token: &str) -> Result<Client> {
+    let text = std::fs::read(authority).with_context(|| format!("reading {}", authority.display()))?;
+    let mut config = config(https(server)?, authorities(authority, &text)?);
+    config.auth_info.token = Some(token.to_owned().into());
+    Client::try_from(config).with_context(|| format!("making a client of {server}"))
+}
+
+fn https(server: &str) -> Result<Uri> {
+    let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
+    if uri.scheme_str() != Some("https") || uri.host().is_none() {
+        bail!("the server's URL {server:?} is not of the form https://HOST:PORT");
+    }
+    Ok(uri)
+}
+
+fn config(server: Uri, authorities: Vec<Vec<u8>>) -> Config {
+    let mut config = Config::new(server);
+    config.root_cert = Some(authorities);
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
+    config.write_timeout = Some(CONNECT);
+    config.reset_reader_on_write = true;
+    // Whoever asks has pauses of his own.
+    config.default_retry = false;
+    config
+}
+
+fn authorities(file: &Path, text: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let blocks = pem::parse_many(text).with_context(|| format!("reading {}", file.display()))?;
+    let found: Vec<_> =
+        blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
+    if found.is_empty() {
+        bail!("there is no certificate in {}", file.display());
+    }
+    Ok(found)
+}
+
 impl Connection {
     /// `certificate` and `key` may be one file that holds both, as the kubelet's does.
     ///
     /// # Errors
     /// `server` is no https URL.
     pub fn new(server: &str, authority: &Path, certificate: &Path, key: &Path) -> Result<Self> {
-        let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
-        if uri.scheme_str() != Some("https") || uri.host().is_none() {
-            bail!("the server's URL {server:?} is not of the form https://HOST:PORT");
-        }
         Ok(Self {
-            server: uri,
+            server: https(server)?,
             authority: authority.to_owned(),
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -80,17 +117,10 @@ impl Connection {
     /// A file is not there or not sound.
     pub fn client(&mut self) -> Result<Client> {
         let material = self.read()?;
-        let mut config = Config::new(self.server.clone());
-        config.root_cert = Some(self.authorities(&material.authority)?);
+        let mut config = config(self.server.clone(), authorities(&self.authority, &material.authority)?);
         config.auth_info.client_certificate_data =
             Some(self.blocks(&self.certificate, &material.certificate, false)?);
         config.auth_info.client_key_data = Some(self.blocks(&self.key, &material.key, true)?.into());
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(SILENCE);
-        config.write_timeout = Some(CONNECT);
-        config.reset_reader_on_write = true;
-        // Whoever asks has pauses of his own.
-        config.default_retry = false;
         let client = Client::try_from(config).with_context(|| format!("making a client of {}", self.server))?;
         self.used = Some(material);
         Ok(client)
@@ -104,16 +134,6 @@ impl Connection {
     fn read(&self) -> Result<Material> {
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
         Ok(Material { authority: read(&self.authority)?, certificate: read(&self.certificate)?, key: read(&self.key)? })
-    }
-
-    fn authorities(&self, text: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let blocks = pem::parse_many(text).with_context(|| format!("reading {}", self.authority.display()))?;
-        let found: Vec<_> =
-            blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
-        if found.is_empty() {
-            bail!("there is no certificate in {}", self.authority.display());
-        }
-        Ok(found)
     }
 
     /// The keys of a PEM text, or its certificates, in the form that a kubeconfig has them.

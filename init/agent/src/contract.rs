@@ -128,6 +128,8 @@ pub struct Steward {
     pub certificates: PathBuf,
     /// Client certificates that nodes may have for their asking.
     pub approve: Vec<Client>,
+    /// The group of those that join with a token.
+    pub joiners: String,
     /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
 }
@@ -153,6 +155,9 @@ pub struct Identities {
     pub authority: PathBuf,
     /// PEM file of the kubelet's client certificate and key.
     pub kubelet: PathBuf,
+    /// The kubelet's first kubeconfig, whose token is what it joins with; none where the metadata has no token.
+    #[serde(default)]
+    pub bootstrap: Option<PathBuf>,
     /// This machine's Node.
     pub node: String,
     /// What is to be there.
@@ -205,11 +210,11 @@ mod tests {
         );
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
-            "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}],
+            "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
             "ready": "/run/kscratch/ready/steward"}"#,
         );
         check::<Identities>(
-            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "node": "n1", "identities": [{"name": "kube-proxy",
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "identities": [{"name": "kube-proxy",
             "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
         );
         check::<Routes>(

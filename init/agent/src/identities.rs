@@ -1,5 +1,6 @@
 //! Gets client certificates for this node from the cluster, with the kubelet's own, and renews them.
 mod asked;
+mod joining;
 
 use std::time::{Duration, Instant};
 
@@ -130,13 +131,7 @@ async fn round(
 
 /// A client with what the kubelet has now; the kubelet renews its own certificate. While it has none yet, it is joining, which is waited for.
 async fn current(wanted: &Identities, connection: &mut Connection, client: &mut Option<Client>) -> Result<Client> {
-    let mut told = false;
-    while !wanted.kubelet.exists() {
-        if !std::mem::replace(&mut told, true) {
-            say::line(format_args!("waiting for the kubelet's certificate {}", wanted.kubelet.display()));
-        }
-        tokio::time::sleep(SOON).await;
-    }
+    joining::wait(wanted).await;
     match client {
         Some(client) if !connection.renewed() => Ok(client.clone()),
         _ => Ok(client.insert(connection.client()?).clone()),

@@ -28,6 +28,15 @@ struct Spec {
 struct Status {
     #[serde(default)]
     addresses: Vec<Address>,
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -61,6 +70,11 @@ impl Node {
     /// Its addresses of a kind, without what is none.
     pub fn addresses(&self, kind: &str) -> impl Iterator<Item = IpAddr> {
         self.names(kind).filter_map(|text| text.parse().ok())
+    }
+
+    /// Whether its kubelet was heard of lately, whatever it said: the control plane writes `Unknown` where it was not.
+    pub fn alive(&self) -> bool {
+        self.status.conditions.iter().find(|one| one.kind == "Ready").is_none_or(|ready| ready.status != "Unknown")
     }
 
     /// Whether it carries a label.

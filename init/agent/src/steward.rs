@@ -156,6 +156,7 @@ impl Steward {
             .unwrap_or_default();
         approval::Policy {
             clients: self.wanted.approve.clone(),
+            joiners: self.wanted.joiners.clone(),
             names: servers.iter().flat_map(|leaf| leaf.dns_names.clone()).collect(),
             addresses: servers.iter().flat_map(|leaf| leaf.addresses.clone()).collect(),
         }

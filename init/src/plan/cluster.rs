@@ -74,7 +74,7 @@ pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -
     steps.push(json_file(kubeproxy::KUBECONFIG, &proxy));
     steps.extend(kubelet_files(metadata, cluster, facts, &server, ca));
     if metadata.role == Role::Node {
-        steps.push(json_file(services::IDENTITIES, &identities(&server, place.name)));
+        steps.push(json_file(services::IDENTITIES, &identities(metadata, &server, place.name)));
     }
     if let Some((link, address)) = place.uplink {
         let routes = routes(metadata, cluster, &server, place, link, address);
@@ -120,7 +120,7 @@ pub(super) fn kubeconfig(server: &str, ca: &str, user: &str, certificate: &str, 
     })
 }
 
-fn identities(server: &str, name: &str) -> Value {
+fn identities(metadata: &RoleMetadata, server: &str, name: &str) -> Value {
     let wanted = IDENTITIES.map(|identity| {
         json!({
             "name": identity.name,
@@ -135,6 +135,7 @@ fn identities(server: &str, name: &str) -> Value {
         "server": server,
         "authority": kubelet::CA,
         "kubelet": kubelet::CLIENT,
+        "bootstrap": metadata.join.token.as_ref().map(|_| kubelet::BOOTSTRAP),
         "node": name,
         "identities": wanted,
         "ready": services::IDENTITIES_READY,

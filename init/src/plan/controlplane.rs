@@ -225,6 +225,7 @@ fn steward() -> Value {
             "common_name": identity.common_name,
             "organizations": identity.organizations,
         })),
+        "joiners": addons::JOINERS,
         "ready": super::services::STEWARD_READY,
     })
 }

@@ -63,6 +63,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
         oom_score_adj: SPARED,
         open_files: OPEN_FILES,
         leave_children: false,
+        tells: false,
     }
 }
 
@@ -143,6 +144,7 @@ fn agent(name: &'static str, file: &str, ready: &str, after: &'static str) -> Se
     Service {
         args: vec![name.to_owned(), file.to_owned()],
         ready_within: CLUSTER_READY_WITHIN,
+        tells: true,
         ..service(name, AGENT, Ready::File(ready.to_owned()), &[after])
     }
 }

@@ -361,10 +361,17 @@ impl Loop {
     fn write_log(&mut self, name: &'static str, bytes: &[u8]) {
         let (folder, rotation) = (&self.options.logs, self.options.rotation);
         let log = self.logs.entry(name).or_insert_with(|| Log::new(folder, name, rotation));
-        match log.write(bytes) {
+        let written = log.write(bytes);
+        // Whoever tells writes whole lines.
+        let told = match self.supervisor.service(name) {
+            Some(service) if service.tells => log.take_tail(),
+            _ => Vec::new(),
+        };
+        let path = log.path().display().to_string();
+        told.iter().for_each(|line| self.say(&format!("{name}: {line}")));
+        match written {
             Ok(()) => _ = self.broken_logs.remove(name),
             Err(error) => {
-                let path = log.path().display().to_string();
                 if self.broken_logs.insert(name) {
                     self.say(&format!("writing {path}: {error}"));
                 }

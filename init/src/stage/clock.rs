@@ -97,7 +97,8 @@ mod tests {
     fn only_a_clock_that_cannot_be_right_is_set() {
         check(IMAGE, None, None, "");
         check(IMAGE + 1, Some((IMAGE - 9, IMAGE + 9)), None, "");
-        let before = "the clock says 1970-01-01T00:00:00Z, which is before the image's date: set to 2026-11-18T11:06:40Z";
+        let before =
+            "the clock says 1970-01-01T00:00:00Z, which is before the image's date: set to 2026-11-18T11:06:40Z";
         check(0, None, Some(IMAGE), before);
         check(0, Some((IMAGE - 9, IMAGE + 9)), Some(IMAGE), before);
         check(
@@ -121,7 +122,10 @@ mod tests {
         let sys = Recording::new();
         let mut metadata = RoleMetadata::standalone();
         let error = lift(&sys, root.path(), &metadata).unwrap_err();
-        assert!(format!("{error:#}").starts_with("reading the date of /usr/share/kscratch/release.json: "), "{error:#}");
+        assert!(
+            format!("{error:#}").starts_with("reading the date of /usr/share/kscratch/release.json: "),
+            "{error:#}"
+        );
         fs::create_dir_all(root.path().join("usr/share/kscratch")).unwrap();
         fs::write(root.path().join("usr/share/kscratch/release.json"), "").unwrap();
         metadata.cluster = Some(Cluster::default());

@@ -94,7 +94,7 @@ impl Asked {
 }
 
 /// What a request's status says. A certificate that was signed in spite of a denial counts for nothing.
-fn read(request: &Csr) -> Answer {
+pub fn read(request: &Csr) -> Answer {
     let Some(status) = &request.status else { return Answer::Waits };
     for condition in status.conditions.as_deref().unwrap_or_default() {
         let said = condition.message.as_deref().or(condition.reason.as_deref()).unwrap_or("without a reason");

@@ -13,6 +13,9 @@ pub const SERVING: &str = "kubernetes.io/kubelet-serving";
 /// Signs what clients of the API server have.
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
+/// Signs what a kubelet joins with, and renews.
+pub const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+
 /// A label that a kubelet cannot give its own Node (the NodeRestriction admission plugin).
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
@@ -36,6 +39,8 @@ pub struct Asked<'a> {
 pub struct Policy {
     /// Client certificates that nodes may have.
     pub clients: Vec<Client>,
+    /// The group of those that join with a token.
+    pub joiners: String,
     /// Names of the control plane's own servers: only its own nodes may serve under them.
     pub names: BTreeSet<String>,
     /// Addresses of the control plane's own servers.
@@ -60,6 +65,7 @@ pub fn judge(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Verdict {
     let verdict = match asked.signer {
         SERVING => serving(asked, nodes, policy),
         CLIENT => client(asked, policy),
+        KUBELET => join(asked, nodes, policy),
         _ => return Verdict::Pass,
     };
     verdict.unwrap_or_else(|refused| refused)
@@ -115,6 +121,35 @@ fn client(asked: Asked<'_>, policy: &Policy) -> Result<Verdict, Verdict> {
             names.common_name,
             if names.organizations.is_empty() { "no group".to_owned() } else { names.organizations.join(", ") }
         )),
+    }
+}
+
+/// A token lets a machine become a node, but not one that is alive: whoever has a token could otherwise be any node of the cluster.
+fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Verdict> {
+    // A node that renews its own is approved by the control plane itself.
+    if !asked.groups.contains(&policy.joiners) {
+        return Ok(Verdict::Pass);
+    }
+    let names = readable(asked)?;
+    usages(asked, "client auth")?;
+    if !names.dns_names.is_empty() || !names.addresses.is_empty() {
+        return deny("a client's certificate has no alternative names");
+    }
+    let name = match names.common_name.strip_prefix("system:node:") {
+        Some(name) if !name.is_empty() && names.organizations == ["system:nodes"] => name,
+        _ => {
+            return deny(format!(
+                "a token makes nodes, and {} of {:?} is none",
+                names.common_name, names.organizations
+            ));
+        }
+    };
+    match nodes.iter().find(|node| node.name() == name) {
+        Some(node) if node.alive() => Err(Verdict::Wait(format!(
+            "there is a node {name} that is alive; another machine has its name once it is off for a minute, or deleted"
+        ))),
+        Some(_) => Ok(Verdict::Approve(format!("node {name}, which joins again"))),
+        None => Ok(Verdict::Approve(format!("node {name}, which joins"))),
     }
 }
 

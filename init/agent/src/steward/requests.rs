@@ -10,7 +10,7 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::approval::{Asked, CLIENT, Policy, SERVING, Verdict, judge};
+use super::approval::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
 use crate::connection::bounded;
 use crate::node::Node;
 use crate::say;
@@ -106,7 +106,7 @@ impl Requests {
                     continue;
                 }
                 Verdict::Approve(what) => {
-                    ("Approved", "kscratch: its Node proves it".to_owned(), format!("approved {what}"))
+                    ("Approved", "kscratch: it may have it".to_owned(), format!("approved {what}"))
                 }
                 Verdict::Deny(why) => {
                     let line = format!("denied request {name} of {user}: {why}");
@@ -130,7 +130,7 @@ fn undecided(request: &Csr) -> bool {
     let decided = request.status.as_ref().is_some_and(|status| {
         status.certificate.is_some() || status.conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())
     });
-    !decided && [SERVING, CLIENT].contains(&request.spec.signer_name.as_str())
+    !decided && [SERVING, CLIENT, KUBELET].contains(&request.spec.signer_name.as_str())
 }
 
 fn decide(request: &Csr, nodes: &[Node], policy: &Policy) -> Verdict {

@@ -6,7 +6,7 @@ use super::{Master, coredns};
 use crate::plan::cluster::ROUTES_GROUP;
 
 /// The group that bootstrap tokens belong to.
-const JOINERS: &str = "system:bootstrappers:kscratch:nodes";
+pub(super) const JOINERS: &str = "system:bootstrappers:kscratch:nodes";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The objects, in files whose names order them.
@@ -29,7 +29,6 @@ fn access() -> Vec<Value> {
     const REQUESTS: &str = "system:certificates.k8s.io:certificatesigningrequests";
     vec![
         binding("kscratch:join", "system:node-bootstrapper", group(JOINERS)),
-        binding("kscratch:join:approve", &format!("{REQUESTS}:nodeclient"), group(JOINERS)),
         binding("kscratch:nodes:renew", &format!("{REQUESTS}:selfnodeclient"), group("system:nodes")),
         binding("kscratch:admins", "cluster-admin", group("kubeadm:cluster-admins")),
         // By this the API server may ask kubelets for logs and have them execute something; nothing else.

@@ -54,7 +54,8 @@ pub(super) fn pod(component: Component, master: &Master<'_>) -> Value {
                 "ports": [{ "name": "probe", "containerPort": health.port, "protocol": "TCP" }],
                 // Ten minutes: until the first roles are written nobody may ask, and a slow machine takes its time for them.
                 "startupProbe": health.probe(health.started, 5, 120),
-                "livenessProbe": health.probe(health.alive, 10, 8),
+                // Four minutes: a machine that is short of processors for a while is not helped by starting all of it anew.
+                "livenessProbe": health.probe(health.alive, 10, 24),
                 "readinessProbe": health.probe(health.ready, 5, 3),
                 "resources": { "requests": requests(component) },
                 "securityContext": {

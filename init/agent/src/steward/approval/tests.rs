@@ -2,7 +2,7 @@
 use kscratch_pki::Names;
 use serde_json::json;
 
-use super::{Asked, CLIENT, Policy, SERVING, Verdict, judge};
+use super::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
 use crate::contract::Client;
 use crate::node::Node;
 
@@ -39,6 +39,11 @@ fn cluster() -> Vec<Node> {
             json!({"role": "control-plane"}),
         ),
         node("kubernetes", &[("InternalIP", "192.168.7.67")], json!({})),
+        serde_json::from_value(json!({
+            "metadata": { "name": "gone" },
+            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
+        }))
+        .unwrap(),
     ]
 }
 
@@ -49,6 +54,7 @@ fn policy() -> Policy {
     };
     Policy {
         clients: vec![client("system:kube-proxy", None), client("kscratch:routes", Some("kscratch:routes"))],
+        joiners: "system:bootstrappers:x".to_owned(),
         names: ["kubernetes", "m1", "cluster.example"].map(str::to_owned).into(),
         addresses: ["10.96.0.1", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
     }
@@ -213,6 +219,46 @@ fn clients_are_those_of_the_list_alone() {
     check(proxy("n1"), |it| it.groups.clear(), "deny: system:node:n1 is no node");
     check(proxy("n1"), |it| it.user = "alice".to_owned(), "pass");
     check(proxy("n1"), |it| it.signer = "kubernetes.io/kube-apiserver-client-kubelet", "pass");
+}
+
+/// A request as the kubelet of a machine makes it that joins with a token.
+fn joining(node: &str) -> Request {
+    Request {
+        signer: KUBELET,
+        user: "system:bootstrap:abcdef".to_owned(),
+        groups: vec!["system:bootstrappers".to_owned(), "system:bootstrappers:x".to_owned()],
+        usages: vec!["digital signature".to_owned(), "client auth".to_owned()],
+        ..kubelet(node, &[], &[])
+    }
+}
+
+#[test]
+fn a_token_takes_no_living_nodes_name() {
+    check(joining("n9"), as_is, "approve: node n9, which joins");
+    check(
+        joining("n1"),
+        as_is,
+        "wait: there is a node n1 that is alive; another machine has its name once it is off for a minute, or deleted",
+    );
+    check(joining("gone"), as_is, "approve: node gone, which joins again");
+    check(
+        joining("n9"),
+        |it| it.names.common_name = "system:kube-proxy".to_owned(),
+        "deny: a token makes nodes, and system:kube-proxy of [\"system:nodes\"] is none",
+    );
+    check(
+        joining("n9"),
+        |it| it.names.organizations.push("system:masters".to_owned()),
+        "deny: a token makes nodes, and system:node:n9 of [\"system:nodes\", \"system:masters\"] is none",
+    );
+    check(
+        joining("n9"),
+        |it| it.names.addresses.push("10.0.0.1".parse().unwrap()),
+        "deny: a client's certificate has no alternative names",
+    );
+    check(joining("n9"), |it| it.usages.push("server auth".to_owned()), "deny: it asks for the usage server auth");
+    check(joining("n9"), |it| it.groups.clear(), "pass");
+    check(joining(""), as_is, "deny: a token makes nodes, and system:node: of [\"system:nodes\"] is none");
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! Tells what keeps a machine from joining: its kubelet says so only in its own log, and there is nobody to read that yet.
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use kscratch_pki::Request;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::asked::{Answer, read};
+use crate::connection::{self, bounded};
+use crate::contract::Identities;
+use crate::outage::Outage;
+use crate::say;
+
+/// What signs the certificate that a kubelet joins with.
+const SIGNER: &str = "spec.signerName=kubernetes.io/kube-apiserver-client-kubelet";
+/// How often it is looked whether the kubelet has joined.
+const SOON: Duration = Duration::from_secs(1);
+/// How long the kubelet may take before anybody is asked why: its first words with the API server need no witness.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// What is known of a machine that joins.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// The cluster has not decided yet.
+    Waits(String),
+    /// It cannot become a node like this.
+    Stuck(String),
+    /// Nothing is known that stands in the way.
+    Fine,
+}
+
+/// Waits until the kubelet has its certificate, and tells meanwhile why it has none.
+pub async fn wait(wanted: &Identities) {
+    if wanted.kubelet.exists() {
+        return;
+    }
+    say::line(format_args!("waiting for {} to join {}", wanted.node, wanted.server));
+    let start = Instant::now();
+    let mut outage = Outage::new(format!("joining {} as {}", wanted.server, wanted.node), 0);
+    let mut waits = None;
+    let mut next = GRACE;
+    while !wanted.kubelet.exists() {
+        if start.elapsed() >= next {
+            let pause = match state(wanted).await {
+                State::Stuck(why) => {
+                    let failed = outage.failed(start.elapsed(), &why);
+                    failed.line.into_iter().for_each(say::line);
+                    failed.pause
+                }
+                State::Waits(for_what) => {
+                    if waits.as_ref() != Some(&for_what) {
+                        say::line(&for_what);
+                        waits = Some(for_what);
+                    }
+                    GRACE
+                }
+                State::Fine => GRACE,
+            };
+            next = start.elapsed() + pause;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    outage.well(start.elapsed()).into_iter().for_each(say::line);
+    say::line(format_args!("{} has joined after {} s", wanted.node, start.elapsed().as_secs()));
+}
+
+async fn state(wanted: &Identities) -> State {
+    match requests(wanted).await {
+        Ok(Some(requests)) => of_requests(&requests, &wanted.node),
+        Ok(None) => State::Stuck(
+            "this machine has no join token: put one into its role metadata (kscratch-image cluster token create)"
+                .to_owned(),
+        ),
+        Err(error) => State::Stuck(of_error(&error)),
+    }
+}
+
+/// What the cluster was asked for by machines that join, as this machine's token lets it see; `None` without a token.
+async fn requests(wanted: &Identities) -> Result<Option<Vec<Csr>>> {
+    let Some(bootstrap) = &wanted.bootstrap else { return Ok(None) };
+    let client: Client = connection::with_token(&wanted.server, &wanted.authority, &token(bootstrap)?)?;
+    let all = Api::<Csr>::all(client);
+    Ok(Some(bounded(all.list(&ListParams::default().fields(SIGNER))).await?.items))
+}
+
+/// The token of the kubelet's first kubeconfig.
+fn token(bootstrap: &Path) -> Result<String> {
+    let action = || format!("reading {}", bootstrap.display());
+    let text = std::fs::read(bootstrap).with_context(action)?;
+    let kubeconfig: serde_json::Value = serde_json::from_slice(&text).with_context(action)?;
+    let token = kubeconfig["users"][0]["user"]["token"].as_str();
+    Ok(token.with_context(|| format!("there is no token in {}", bootstrap.display()))?.to_owned())
+}
+
+/// The latest request for this node counts.
+fn of_requests(requests: &[Csr], node: &str) -> State {
+    let wanted = format!("system:node:{node}");
+    let asks = |request: &&Csr| {
+        let text = std::str::from_utf8(&request.spec.request.0).ok();
+        text.and_then(|text| Request::parse(text).ok()).is_some_and(|parsed| parsed.names.common_name == wanted)
+    };
+    let latest = requests.iter().filter(asks).max_by_key(|request| request.metadata.creation_timestamp.clone());
+    let Some(request) = latest else { return State::Fine };
+    let name = request.metadata.name.as_deref().unwrap_or_default();
+    match read(request) {
+        Answer::Signed(_) => State::Fine,
+        Answer::Waits => {
+            State::Waits(format!("the cluster was asked to take this machine as {node} ({name}), and has not said yes"))
+        }
+        Answer::Refused(why) => State::Stuck(format!(
+            "the cluster refuses it: {why}; give this machine another name, or delete the request {name} to let it ask again"
+        )),
+    }
+}
+
+fn of_error(error: &anyhow::Error) -> String {
+    let words = say::words(error.as_ref());
+    if let Some(kube::Error::Api(status)) = error.downcast_ref()
+        && status.code == 401
+    {
+        return "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata".to_owned();
+    }
+    if words.contains("invalid peer certificate: UnknownIssuer")
+        || words.contains("invalid peer certificate: BadSignature")
+    {
+        return "whoever answers there cannot prove to be this machine's cluster: look at cluster.ca and cluster.endpoint in the role metadata".to_owned();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+    use kscratch_pki::Pending;
+    use serde_json::json;
+
+    use super::{State, of_error, of_requests, token};
+
+    fn request(name: &str, node: &str, created: &str, status: serde_json::Value) -> Csr {
+        let pending = Pending::new(&format!("system:node:{node}"), &["system:nodes".to_owned()]).unwrap();
+        let mut request: Csr = serde_json::from_value(json!({
+            "metadata": { "name": name, "creationTimestamp": created },
+            "spec": { "request": "", "signerName": "x" },
+            "status": status,
+        }))
+        .unwrap();
+        request.spec.request = ByteString(pending.request_pem.into_bytes());
+        request
+    }
+
+    #[test]
+    fn the_latest_request_for_this_node_counts() {
+        let denied =
+            json!({ "conditions": [{ "type": "Denied", "status": "True", "message": "kscratch: it is alive" }] });
+        let old = request("old", "n1", "2026-01-01T00:00:00Z", denied.clone());
+        let new = request("new", "n1", "2026-01-02T00:00:00Z", json!({}));
+        let other = request("other", "n2", "2026-01-03T00:00:00Z", denied);
+        assert_eq!(of_requests(&[], "n1"), State::Fine);
+        assert_eq!(of_requests(std::slice::from_ref(&other), "n1"), State::Fine);
+        let stuck = "the cluster refuses it: denied: kscratch: it is alive; give this machine another name, or delete the request old to let it ask again";
+        assert_eq!(of_requests(&[other.clone(), old.clone()], "n1"), State::Stuck(stuck.to_owned()));
+        let waits = "the cluster was asked to take this machine as n1 (new), and has not said yes";
+        assert_eq!(of_requests(&[new, old, other], "n1"), State::Waits(waits.to_owned()));
+        let signed = request("signed", "n1", "2026-01-04T00:00:00Z", json!({ "certificate": "UEVN" }));
+        assert_eq!(of_requests(&[signed], "n1"), State::Fine);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let status = kube::core::Status::failure("Unauthorized", "Unauthorized").with_code(401);
+        let unknown = of_error(&kube::Error::Api(status.boxed()).into());
+        assert!(unknown.starts_with("the cluster does not know this machine's join token"), "{unknown}");
+        let stranger =
+            anyhow::anyhow!("invalid peer certificate: UnknownIssuer").context("the API server cannot be reached");
+        assert!(of_error(&stranger).starts_with("whoever answers there cannot prove"), "{stranger:#}");
+        let silent = anyhow::anyhow!("connection refused").context("the API server cannot be reached");
+        assert_eq!(of_error(&silent), "the API server cannot be reached: connection refused");
+    }
+
+    #[test]
+    fn the_token_is_the_first_users() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"users": [{"name": "a", "user": {"token": "abcdef.0123456789abcdef"}}]}"#)
+            .unwrap();
+        assert_eq!(token(file.path()).unwrap(), "abcdef.0123456789abcdef");
+        std::fs::write(file.path(), "{}").unwrap();
+        assert!(token(file.path()).unwrap_err().to_string().starts_with("there is no token in "));
+    }
+}
