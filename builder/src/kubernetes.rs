@@ -16,6 +16,7 @@ use crate::store::{Digest, Store, Stored};
 mod cridockerd;
 mod gobuild;
 pub(crate) mod part;
+mod patched;
 mod pinned;
 mod tarball;
 mod toolchain;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::pinned::Module;
-use super::version;
+use super::{patched, version};
 use crate::console::{Console, Hint};
 use crate::derived;
 use crate::lock::{Artifact, Origin};
@@ -162,6 +162,14 @@ pub fn compile(
     let what = format!("{} {}", module.name, module.version());
     let spinner = console.spinner(&format!("compiling {what}"));
     spinner.message("downloading modules");
+    if let Some(patch) = &module.patch {
+        // Checked against go.sum on the way.
+        let asked = format!("{}@v{}", module.path, module.version());
+        let told = run(command("mod").args(["download", "-json", &asked]), &mut |_| {})
+            .map_err(|error| explain(error, &what, offline))?;
+        patched::place(work.path(), &told.concat(), patch).with_context(|| format!("patching {what}"))?;
+        write("go.mod", &format!("{}\nreplace {} => ./{}\n", module.go_mod, module.path, patched::FOLDER))?;
+    }
     let imported = run(command("list").args(["-mod=readonly", "-deps"]).args(&packages), &mut |_| {})
         .map_err(|error| explain(error, &what, offline))?;
     let (total, mut done) = (imported.len(), 0);
@@ -233,7 +241,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
-    use super::super::pinned::Main;
+    use super::super::pinned::{Main, Patch};
     use super::*;
 
     const MODULE: Module = Module {
@@ -246,6 +254,7 @@ mod tests {
         go_mod: "module x\n\ngo 1.26.0\n\nrequire example.test/thing v1.40.3\n",
         go_sum: "",
         main_go: Some("package main"),
+        patch: None,
     };
 
     /// A Go that is a script: what it was asked is kept beside it.
@@ -283,6 +292,25 @@ mod tests {
             "{asked}"
         );
         assert!(asked.contains("proxy=off cgo=0"), "{asked}");
+    }
+
+    #[test]
+    fn a_patched_module_is_compiled_from_its_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let upstream = folder.path().join("upstream");
+        fs::create_dir_all(&upstream).unwrap();
+        fs::write(upstream.join("a.go"), "one two").unwrap();
+        let build = "cat go.mod patched/a.go > ../../seen; while [ \"$1\" != -o ]; do shift; done; echo A > $2/a; echo B > $2/b";
+        let go = go(folder.path(), "1.26.8", build);
+        let script = fs::read_to_string(&go).unwrap();
+        let download = format!("mod) echo '{{'; echo '\"Dir\": \"{}\"}}';; env)", upstream.display());
+        fs::write(&go, script.replacen("env)", &download, 1)).unwrap();
+        let patch = Some(Patch { file: "a.go", from: "two", to: "three" });
+        compile(&Module { patch, ..MODULE }, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
+        let seen = fs::read_to_string(store.root().join("seen")).unwrap();
+        assert!(seen.ends_with("\nreplace example.test/thing => ./patched\none three"), "{seen}");
+        assert_eq!(fs::read_to_string(upstream.join("a.go")).unwrap(), "one two");
     }
 
     #[test]

@@ -20,6 +20,19 @@ pub struct Module {
     pub go_sum: &'static str,
     /// A main.go of our own beside go.mod, where what it imports decides what is in the program.
     pub main_go: Option<&'static str>,
+    /// A change of its own source, where upstream has a fault that nothing else helps against.
+    pub patch: Option<Patch>,
+}
+
+/// One place of a module's source that is written otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patch {
+    /// The file, from the module's root.
+    pub file: &'static str,
+    /// What stands there once.
+    pub from: &'static str,
+    /// What is compiled instead.
+    pub to: &'static str,
 }
 
 /// A package that becomes a program.
@@ -57,6 +70,7 @@ macro_rules! pinned {
             go_mod: include_str!(concat!("../../go/", $folder, "/go.mod")),
             go_sum: include_str!(concat!("../../go/", $folder, "/go.sum")),
             main_go: None,
+            patch: None,
         }
     };
 }
@@ -92,12 +106,21 @@ const KUBERNETES: [[Module; 3]; 4] = [
     kubernetes!("kubernetes-1.34", "kubectl-1.34"),
 ];
 
-const CRI_DOCKERD: Module = pinned!(
-    "cri-dockerd-0.4",
-    "cri-dockerd",
-    "github.com/Mirantis/cri-dockerd",
-    &[Main::new("github.com/Mirantis/cri-dockerd", "cri-dockerd")]
-);
+/// Where `kubectl exec`, `attach` and `port-forward` go is told to the kubelet without a scheme, and kubelets from 1.36 on take that for https, which
+/// cri-dockerd does not speak (its issue 569, open at 0.4.4).
+const CRI_DOCKERD: Module = Module {
+    patch: Some(Patch {
+        file: "cmd/server.go",
+        from: r#"&url.URL{Path: "/cri/"}"#,
+        to: r#"&url.URL{Scheme: "http", Path: "/cri/"}"#,
+    }),
+    ..pinned!(
+        "cri-dockerd-0.4",
+        "cri-dockerd",
+        "github.com/Mirantis/cri-dockerd",
+        &[Main::new("github.com/Mirantis/cri-dockerd", "cri-dockerd")]
+    )
+};
 
 const ETCD: &[Main] = &[Main::new("go.etcd.io/etcd/server/v3", "etcd")];
 
@@ -127,10 +150,11 @@ impl Module {
         self.go_mod.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or_default()
     }
 
-    /// Digest over go.mod, go.sum and main.go: it stands for every byte of source that is compiled.
+    /// Digest over go.mod, go.sum, main.go and the patch: it stands for every byte of source that is compiled.
     pub fn digest(&self) -> Digest {
-        let files = [Some(self.go_mod), Some(self.go_sum), self.main_go];
-        crate::derived::key("go module", files.into_iter().flatten().map(str::as_bytes))
+        let files = [Some(self.go_mod), Some(self.go_sum), self.main_go].into_iter().flatten();
+        let patch = self.patch.iter().flat_map(|patch| [patch.file, patch.from, patch.to]);
+        crate::derived::key("go module", files.chain(patch).map(str::as_bytes))
     }
 
     /// Flags of `go build`.
@@ -262,6 +286,7 @@ mod tests {
         let digest = find("kubernetes", "1.37.2").unwrap().digest().to_string();
         assert_eq!(digest, "aac7ec017f69edbc2faab619f5c48b16ddadaf285d4a65c91fa8d68daf6671ae");
         assert_ne!(find("coredns", "1.14.7").unwrap().digest(), Module { main_go: Some(""), ..COREDNS }.digest());
+        assert_ne!(CRI_DOCKERD.digest(), Module { patch: None, ..CRI_DOCKERD }.digest());
     }
 
     #[test]
