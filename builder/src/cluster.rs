@@ -10,6 +10,7 @@
 pub mod check;
 pub mod folder;
 pub mod kubeconfigs;
+pub mod kubectl;
 pub mod machines;
 pub mod metadata;
 pub mod new;

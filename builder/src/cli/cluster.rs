@@ -1,4 +1,5 @@
 //! The arguments of `kscratch-image cluster`.
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -20,6 +21,8 @@ pub enum ClusterCommand {
     Kubeconfig(ClusterArgs),
     /// Hold a cluster's folder against a table of rules, and ask its endpoint
     Check(ClusterArgs),
+    /// Run kubectl as the cluster's administrator: `cluster kubectl lab get nodes`
+    Kubectl(KubectlArgs),
     /// Its machines in QEMU.
     #[command(flatten)]
     Machines(MachinesCommand),
@@ -34,6 +37,23 @@ pub struct ClusterArgs {
     /// Folder that holds the cluster's folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
+}
+
+/// `cluster kubectl`.
+#[derive(Debug, Args)]
+pub struct KubectlArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Lock that names the version; where there is none, the kubectl that is installed is taken
+    #[arg(long, value_name = "FILE", default_value = "kscratch.lock")]
+    pub lock: PathBuf,
+    /// Folder for downloads and what is compiled [default: the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// What kubectl is told
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
 }
 
 /// How pods of different nodes reach one another.

@@ -5,12 +5,14 @@ use anyhow::{Result, anyhow};
 use kscratch_pki::{OffsetDateTime, moment};
 
 use super::print;
-use crate::cli::cluster::{ClusterArgs, ClusterCommand, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs};
+use crate::cli::cluster::{
+    ClusterArgs, ClusterCommand, KubectlArgs, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs,
+};
 use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
 use crate::cluster::metadata::{Machine, Members, Rendered, render};
 use crate::cluster::settings::{Settings, VERSION};
 use crate::cluster::token::{self, Lapse};
-use crate::cluster::{check, kubeconfigs, machines, new};
+use crate::cluster::{check, kubeconfigs, kubectl, machines, new};
 use crate::console::{Console, Hint};
 
 /// Does what the arguments say.
@@ -29,6 +31,7 @@ pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<Exi
                 console.say(format_args!("{} is good for a year", folder.file(file).display()));
             }
         }
+        ClusterCommand::Kubectl(args) => kubectl(args, console)?,
         ClusterCommand::Machines(command) => return super::machines::execute(command, now, console),
         ClusterCommand::Check(args) => {
             let report = check::cluster(&open(args)?, now);
@@ -39,6 +42,14 @@ pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<Exi
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn kubectl(args: &KubectlArgs, console: &Console) -> Result<()> {
+    name(&args.cluster.name)?;
+    let kubeconfig = kubectl::kubeconfig(&args.cluster.folder, &args.cluster.name)?;
+    let store = super::store(args.cache.as_deref())?;
+    let program = kubectl::find(&args.lock, std::env::var_os("PATH"), &store, console)?;
+    match kubectl::become_it(&program, &kubeconfig, &args.arguments)? {}
 }
 
 fn open(args: &ClusterArgs) -> Result<Folder> {
