@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::program::{SHORT, run};
 
 /// An API server, and who asks it.
+#[derive(Debug)]
 pub struct Api {
     server: String,
     folder: tempfile::TempDir,
@@ -38,14 +39,45 @@ impl Api {
         Self { server: field("server"), folder }
     }
 
+    /// The same server, asked with the certificate and key in a PEM text.
+    #[must_use]
+    pub fn as_certificate(&self, pem: &str) -> Self {
+        let folder = tempfile::tempdir().expect("making a folder");
+        fs::copy(self.file("ca"), folder.path().join("ca")).expect("copying the CA's certificate");
+        for file in ["cert", "key"] {
+            fs::write(folder.path().join(file), pem).expect("writing credentials");
+        }
+        Self { server: self.server.clone(), folder }
+    }
+
+    /// Its URL, without a path.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Asks as the admin. The server's certificate is held against the cluster's CA.
     pub fn get(&self, path: &str) -> Answer {
+        self.ask_as_oneself(path, &[])
+    }
+
+    /// Changes an object by a JSON merge patch (RFC 7396).
+    pub fn patch(&self, path: &str, patch: &str) -> Answer {
+        let header = "Content-Type: application/merge-patch+json";
+        self.ask_as_oneself(path, &["--request", "PATCH", "--header", header, "--data", patch])
+    }
+
+    /// Makes an object.
+    pub fn post(&self, path: &str, object: &str) -> Answer {
+        self.ask_as_oneself(path, &["--header", "Content-Type: application/json", "--data", object])
+    }
+
+    fn ask_as_oneself(&self, path: &str, more: &[&str]) -> Answer {
         let [cert, key] = ["cert", "key"].map(|name| self.file(name).display().to_string());
-        self.ask(path, &["--cert", &cert, "--key", &key])
+        self.ask(path, &[&["--cert", &cert, "--key", &key], more].concat())
     }
 
     /// Asks without any credentials.

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod archive;
 pub mod bench;
+pub mod cluster;
 pub mod disk;
 pub mod http;
 pub mod node_image;

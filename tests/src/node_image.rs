@@ -16,25 +16,28 @@ pub fn node() -> &'static Path {
     IMAGE.get_or_init(|| built("node", "node", None))
 }
 
-/// The image of `build --role master` with no other setting.
-pub fn master() -> &'static Path {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| built("master", "master", None))
-}
-
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let folder = program::scratch().join("probe");
-        fs::create_dir_all(&folder).expect("making the probe's folder");
-        let _turn = turn("probe");
-        let program = probe::compile(&folder);
-        archive::write(&folder, "kscratch-probe", "test", &program);
-        let config = folder.join("image.toml");
-        fs::write(&config, "version = 1\n\n[images]\nload = [\"kscratch-probe.tar\"]\n").expect("writing image.toml");
-        built("node-with-probe", "node", Some(&config))
-    })
+    IMAGE.get_or_init(|| built("node-with-probe", "node", Some(&probe_config())))
+}
+
+/// The image of `build --role master`, with the probe's program in docker's store; its `kscratch.lock` stands beside it.
+pub fn master_with_probe() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| built("master-with-probe", "master", Some(&probe_config())))
+}
+
+/// An image.toml that loads the probe, and beside it the probe.
+fn probe_config() -> PathBuf {
+    let folder = program::scratch().join("probe");
+    fs::create_dir_all(&folder).expect("making the probe's folder");
+    let _turn = turn("probe");
+    let config = folder.join("image.toml");
+    let program = probe::compile(&folder);
+    archive::write(&folder, "kscratch-probe", "test", &program);
+    fs::write(&config, "version = 1\n\n[images]\nload = [\"kscratch-probe.tar\"]\n").expect("writing image.toml");
+    config
 }
 
 fn built(name: &str, role: &str, config: Option<&Path>) -> PathBuf {

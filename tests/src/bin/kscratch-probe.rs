@@ -1,21 +1,35 @@
-//! A program for a privileged test pod: it lets a test look at a node, and end its processes, over HTTP from outside.
+//! A program for test pods: it lets a test see from inside a pod, and in a privileged one look at the node and end its processes.
 //!
-//! The product has neither shell nor debug hook, so a test brings its own eyes as a pod (hostNetwork, hostPID, privileged).
-//! `rustc` alone compiles this file, statically: it uses nothing but the standard library.
+//! The product has neither shell nor debug hook, so a test brings its own eyes as a pod; those that look at a node have hostNetwork,
+//! hostPID and privileged. `rustc` alone compiles this file, statically: it uses nothing but the standard library.
 //!
 //! ```text
-//! GET /read?path=PATH            a file of the node
-//! GET /list?path=PATH            names in a folder of the node, one a line
-//! GET /processes                 `PID NAME COMMAND LINE`, one a line
-//! GET /kill?pid=PID              SIGKILL to a service of the node, named by its process
-//! GET /http?port=N&path=PATH     what a port of the node's loopback address answers
-//! GET /unix?socket=S&path=PATH   what a unix socket of the node answers
+//! kscratch-probe [serve [PORT]]  answers on PORT, 9999 by default:
+//!   GET /read?path=PATH            a file of the node
+//!   GET /holds?path=PATH&text=TEXT whether a file of the node holds a text: `true` or `false`
+//!   GET /list?path=PATH            names in a folder of the node, one a line
+//!   GET /processes                 `PID NAME COMMAND LINE`, one a line
+//!   GET /kill?pid=PID              SIGKILL to a service of the node, named by its process
+//!   GET /unix?socket=S&path=PATH   what a unix socket of the node answers
+//!   GET /http?port=N&path=PATH     what a port answers; of the loopback address, or of the address `host`
+//!   GET /connect?host=A&port=N     whether a port takes connections
+//!   GET /name?of=NAME              addresses of a name, as the pod's /etc/resolv.conf leads to them, one a line
+//!   GET /peer                      the address that asks
+//!   GET /own?path=PATH             a file of the pod; /write?path=PATH&text=TEXT makes one
+//!   GET /fill?path=PATH            writes a file until nothing can be written any more, and says why
+//!   GET /variable?name=NAME        a variable of the pod's environment
+//!   GET /exit?code=N               ends the program
+//! kscratch-probe say WORDS       prints them
+//! kscratch-probe write PATH TEXT makes a file
+//! kscratch-probe holds PATH TEXT fails unless the file is that text
+//! kscratch-probe equal A B       fails unless they are the same
+//! kscratch-probe end CODE        ends with it
 //! ```
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -26,7 +40,21 @@ const ROOT: &str = "/proc/1/root";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> io::Result<()> {
-    for stream in TcpListener::bind(("0.0.0.0", PORT))?.incoming() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["serve"] => listen(PORT),
+        ["serve", port] => listen(port.parse().map_err(io::Error::other)?),
+        ["say", ref words @ ..] => writeln!(io::stdout(), "{}", words.join(" ")),
+        ["write", path, text] => fs::write(path, text),
+        ["holds", path, text] if fs::read_to_string(path)? == text => Ok(()),
+        ["equal", a, b] if a == b => Ok(()),
+        ["end", code] => std::process::exit(code.parse().map_err(io::Error::other)?),
+        _ => Err(io::Error::other(format!("{arguments:?}"))),
+    }
+}
+
+fn listen(port: u16) -> io::Result<()> {
+    for stream in TcpListener::bind(("0.0.0.0", port))?.incoming() {
         let stream = stream?;
         // A connection that breaks is its client's matter.
         thread::spawn(move || drop(serve(stream)));
@@ -40,7 +68,7 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let target = request.split(' ').nth(1).unwrap_or_default();
-    let (status, body) = match answer(target) {
+    let (status, body) = match answer(target, stream.peer_addr()?.ip()) {
         Ok(body) => ("200 OK", body),
         Err(error) => ("500 Internal Server Error", format!("{target}: {error}\n").into_bytes()),
     };
@@ -48,18 +76,34 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&body)
 }
 
-fn answer(target: &str) -> io::Result<Vec<u8>> {
+fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let value = |key: &str| query.get(key).copied().ok_or_else(|| io::Error::other(format!("`{key}` is missing")));
+    let number = |key: &str| value(key)?.parse::<u16>().map_err(io::Error::other);
+    let place = || -> io::Result<SocketAddr> {
+        let host = query.get("host").map_or(Ok(Ipv4Addr::LOCALHOST), |host| host.parse()).map_err(io::Error::other)?;
+        Ok((host, number("port")?).into())
+    };
     match path {
         "/read" => fs::read(format!("{ROOT}{}", value("path")?)),
+        "/holds" => {
+            let (bytes, text) = (fs::read(format!("{ROOT}{}", value("path")?))?, value("text")?.as_bytes());
+            Ok(bytes.windows(text.len()).any(|window| window == text).to_string().into_bytes())
+        }
+        "/peer" => Ok(format!("{peer}\n").into_bytes()),
+        "/own" => fs::read(value("path")?),
+        "/write" => fs::write(value("path")?, value("text")?).map(|()| Vec::new()),
+        "/fill" => Ok(fill(value("path")?)),
+        "/variable" => std::env::var(value("name")?).map(String::into_bytes).map_err(io::Error::other),
+        "/exit" => std::process::exit(number("code")?.into()),
+        "/name" => names(value("of")?),
+        "/connect" => TcpStream::connect_timeout(&place()?, PATIENCE).map(|_| Vec::new()),
         "/list" => list(value("path")?),
         "/processes" => processes(),
         "/kill" => kill(value("pid")?),
         "/http" => {
-            let port = value("port")?.parse().map_err(io::Error::other)?;
-            let stream = TcpStream::connect(("127.0.0.1", port))?;
+            let stream = TcpStream::connect_timeout(&place()?, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             ask(stream, value("path")?)
         }
@@ -70,6 +114,63 @@ fn answer(target: &str) -> io::Result<Vec<u8>> {
         }
         _ => Err(ErrorKind::NotFound.into()),
     }
+}
+
+/// Zeros until the disk is full.
+fn fill(path: &str) -> Vec<u8> {
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(path)?;
+        loop {
+            file.write_all(&[0; 1 << 20])?;
+        }
+    };
+    write().err().map(|error| error.to_string()).unwrap_or_default().into_bytes()
+}
+
+/// Asks the name servers of resolv.conf(5) for IPv4 addresses, with its search list; the standard library's resolver would need files that an
+/// image of one program does not have.
+fn names(name: &str) -> io::Result<Vec<u8>> {
+    let settings = fs::read_to_string("/etc/resolv.conf")?;
+    let of = |key: &str| settings.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix(' ')).next();
+    let server: Ipv4Addr = of("nameserver").ok_or(ErrorKind::NotFound)?.trim().parse().map_err(io::Error::other)?;
+    let searched = of("search").unwrap_or_default().split_whitespace().map(|domain| format!("{name}.{domain}"));
+    for full in searched.chain([name.to_owned()]) {
+        let addresses = addresses(&full, server)?;
+        if !addresses.is_empty() {
+            return Ok(addresses.iter().map(|address| format!("{address}\n")).collect::<String>().into_bytes());
+        }
+    }
+    Err(io::Error::other(format!("{server} knows no {name}")))
+}
+
+/// One question of type A, class IN (RFC 1035, sections 4.1 and 3.2), asked up to three times.
+fn addresses(name: &str, server: Ipv4Addr) -> io::Result<Vec<Ipv4Addr>> {
+    let mut question = vec![0x6b, 0x73, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.trim_end_matches('.').split('.') {
+        question.push(label.len().try_into().map_err(io::Error::other)?);
+        question.extend(label.bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.set_read_timeout(Some(PATIENCE / 2))?;
+    let mut buffer = [0; 1500];
+    let mut asked = Err(ErrorKind::TimedOut.into());
+    for _ in 0..3 {
+        socket.send_to(&question, (server, 53))?;
+        asked = socket.recv(&mut buffer);
+        if asked.is_ok() {
+            break;
+        }
+    }
+    let answer = &buffer[..asked?];
+    // Addresses are the records that end in: type A, class IN, some seconds to live, four bytes.
+    let records = answer.get(question.len()..).unwrap_or_default();
+    let address = |at: usize| {
+        let record = records.get(at..at + 14)?;
+        (record[..4] == [0, 1, 0, 1] && record[8..10] == [0, 4])
+            .then(|| Ipv4Addr::new(record[10], record[11], record[12], record[13]))
+    };
+    Ok((0..records.len()).filter_map(address).collect())
 }
 
 fn list(path: &str) -> io::Result<Vec<u8>> {

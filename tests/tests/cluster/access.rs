@@ -1,0 +1,111 @@
+//! Who may do what: kubectl's ways into a pod, and everything that is closed (A4, A6).
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use kscratch_tests::cluster::{Cluster, SOON};
+use kscratch_tests::http;
+use kscratch_tests::program::{SHORT, run};
+
+/// A text that stands nowhere else.
+const PLAIN: &str = "plain-text-of-a-secret";
+
+/// `kubectl logs`, `exec` and `port-forward`, through a kubelet whose certificate the API server proves.
+pub fn kubectl_gets_in(cluster: &Cluster) {
+    let exec = ["exec", "b1", "--", "/kscratch-probe", "say", "hello", "there"];
+    assert_eq!(cluster.kubectl(&exec).succeeded().stdout, "hello there\n");
+    let logs = cluster.kubectl(&["logs", "--namespace", "kube-system", "etcd-m1", "--tail", "1"]).succeeded();
+    assert!(logs.stdout.contains("\"level\""), "{}", logs.stdout);
+    let mut command = cluster.kubectl_command();
+    command.args(["port-forward", "pod/b1", ":9999"]).stdout(Stdio::piped()).stdin(Stdio::null());
+    let mut forward = command.spawn().unwrap();
+    let mut said = BufReader::new(forward.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let port = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let peer = port.map(|port| http::wait_for(port, "/peer", SOON, |_| true));
+    forward.kill().unwrap();
+    forward.wait().unwrap();
+    assert_eq!(peer.as_deref(), Some("127.0.0.1\n"), "{line}");
+}
+
+/// The API server, the kubelets and etcd, asked by who has no business there.
+pub fn nobody_gets_in(cluster: &Cluster) {
+    let api = cluster.api();
+    assert_eq!(api.get_as_nobody("/readyz"), (200, "ok".to_owned()));
+    for path in ["/api", "/version", "/metrics", "/api/v1/nodes"] {
+        assert_eq!(api.get_as_nobody(path).0, 401, "{path}");
+    }
+    let kubelet = format!("https://127.0.0.1:{}", cluster.forwarded("n1", 10250));
+    for path in ["/pods", "/metrics", "/configz", "/logs/"] {
+        let mut curl = Command::new("curl");
+        // Its name is n1's and not this host's: proven elsewhere, by every `kubectl logs`.
+        curl.args([
+            "--silent",
+            "--insecure",
+            "--max-time",
+            "60",
+            "--write-out",
+            "%{http_code}",
+            "--output",
+            "/dev/null",
+        ]);
+        curl.arg(format!("{kubelet}{path}"));
+        assert_eq!(run(curl, SHORT).stdout, "401", "{path}");
+    }
+    for (node, address) in [("m1", "192.168.76.10"), ("n1", "192.168.76.20")] {
+        let read = |file: &str| cluster.ask(&format!("eye-{node}"), &format!("/read?path=/proc/1/net/{file}"));
+        let mut open = [listening(&read("tcp")), listening(&read("tcp6"))].concat();
+        open.sort_unstable();
+        open.dedup();
+        // 9999 is the eye itself.
+        let wanted: &[u16] = if node == "m1" { &[6443, 9999, 10250] } else { &[9999, 10250] };
+        assert_eq!(open, wanted, "ports of {node} ({address}) that listen to others");
+    }
+}
+
+/// Ports of `/proc/net/tcp` that listen on another address than the loopback's (proc_pid_net(5)).
+fn listening(table: &str) -> Vec<u16> {
+    let port = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, state) = (words.next()?, words.nth(1)?);
+        let (address, port) = local.split_once(':')?;
+        let loopback = address == "0100007F" || address == "00000000000000000000000001000000";
+        (state == "0A" && !loopback).then(|| u16::from_str_radix(port, 16).ok())?
+    };
+    table.lines().filter_map(port).collect()
+}
+
+/// What a secret is on etcd's disk.
+pub fn secrets_are_encrypted(cluster: &Cluster) {
+    let literal = format!("--from-literal=word={PLAIN}");
+    cluster.kubectl(&["create", "secret", "generic", "guarded", &literal]).succeeded();
+    let holds = |file: &str, text: &str| {
+        let target = format!("/holds?path=/var/lib/etcd/member/{file}&text={text}");
+        cluster.ask("eye-m1", &target) == "true"
+    };
+    let log = "wal/0000000000000000-0000000000000000.wal";
+    assert!(holds(log, "/registry/secrets/default/guarded"), "the secret is not in etcd's log");
+    assert!(holds(log, "k8s:enc:secretbox:v1:") || holds(log, "k8s:enc:aes"), "nothing is encrypted in etcd's log");
+    for file in [log, "snap/db"] {
+        assert!(!holds(file, PLAIN), "the secret's text stands in {file}");
+    }
+    let read = cluster.kubectl(&["get", "secret", "guarded", "--output", "jsonpath={.data.word}"]).succeeded();
+    assert_eq!(read.stdout, "cGxhaW4tdGV4dC1vZi1hLXNlY3JldA==");
+}
+
+/// A node's certificate reads what its own pods need, and nothing of another node's.
+pub fn nodes_keep_to_themselves(cluster: &Cluster) {
+    let pem = cluster.ask("eye-n1", "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem");
+    let api = cluster.api().as_certificate(&pem);
+    assert_eq!(api.get("/api/v1/nodes/n1").0, 200);
+    assert_eq!(api.get("/api/v1/namespaces/default/secrets/guarded").0, 403, "no pod of n1 has that secret");
+    assert_eq!(api.get("/api/v1/secrets").0, 403);
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(api.get(&format!("{pods}/b1")).0, 403, "b1 is a pod of n2");
+    assert_eq!(api.get(&format!("{pods}/a1")).0, 200, "a1 is a pod of n1");
+    assert_eq!(api.patch("/api/v1/nodes/n1", r#"{"metadata":{"labels":{"example.com/own":"yes"}}}"#).0, 200);
+    assert_eq!(api.patch("/api/v1/nodes/n2", r#"{"metadata":{"labels":{"example.com/own":"no"}}}"#).0, 403);
+    // The label of a master would bring a master's pods.
+    let label = r#"{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}"#;
+    assert_eq!(api.patch("/api/v1/nodes/n1", label).0, 403);
+}

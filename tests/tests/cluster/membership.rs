@@ -1,0 +1,59 @@
+//! Nodes come, go and come back: ranges, routes, identity (A3, A5).
+use kscratch_tests::cluster::{Cluster, SOON};
+use serde_json::Value;
+
+use super::wait_until;
+
+/// The node's route table as it stands in `/proc/net/route`: destinations of 24 bits.
+fn routes(cluster: &Cluster, eye: &str) -> Vec<String> {
+    let table = cluster.ask(eye, "/read?path=/proc/1/net/route");
+    let destination = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (number, mask) = (words.get(1)?, words.get(7)?);
+        // The kernel prints an address in network order as a little-endian number.
+        let [d, c, b, a] = u32::from_str_radix(number, 16).ok()?.to_be_bytes();
+        (*mask == "00FFFFFF").then(|| format!("{a}.{b}.{c}.{d}/24"))
+    };
+    table.lines().skip(1).filter_map(destination).collect()
+}
+
+/// Every node has a range of its own, and every node a route to it.
+pub fn every_node_has_a_range_and_routes_to_the_others(cluster: &Cluster) {
+    let nodes = cluster.api().items("/api/v1/nodes");
+    let mut ranges: Vec<&str> = nodes.iter().filter_map(|node| node["spec"]["podCIDR"].as_str()).collect();
+    ranges.sort_unstable();
+    assert_eq!(ranges, ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]);
+    for eye in ["eye-m1", "eye-n1", "eye-n2"] {
+        cluster.address_of(eye);
+        wait_until(&format!("{eye} sees routes to {ranges:?}"), || {
+            let routes = routes(cluster, eye);
+            ranges.iter().all(|range| routes.iter().any(|route| route == range))
+        });
+    }
+}
+
+/// A power cut: it comes back as what it was, with the certificates that it had, and with its pods.
+pub fn a_node_that_is_cut_comes_back(cluster: &Cluster) {
+    let requests = || cluster.api().items("/apis/certificates.k8s.io/v1/certificatesigningrequests").len();
+    let before = requests();
+    cluster.power("cut", &["n2"]);
+    cluster.power("on", &["n2"]);
+    cluster.settle();
+    let page = "/api/v1/namespaces/kube-system/pods/hello-n2:8080/proxy/";
+    let (_, again) = cluster.api().wait_for(page, SOON, |(code, _)| *code == 200);
+    assert!(again.starts_with("hello from hello-n2 at 10.244."), "{again}");
+    cluster.ask("b1", "/peer");
+    assert_eq!(requests(), before, "a machine that comes back asks for no new certificate");
+}
+
+/// A node that is switched off and deleted: nobody has a route to its range any more.
+pub fn a_node_that_is_removed_is_forgotten(cluster: &Cluster) {
+    let nodes = cluster.api().items("/api/v1/nodes");
+    let removed = nodes.iter().find(|node| node["metadata"]["name"] == "n2").expect("there is a node n2");
+    let range = Value::as_str(&removed["spec"]["podCIDR"]).expect("it has a range").to_owned();
+    cluster.power("off", &["n2"]);
+    cluster.kubectl(&["delete", "node", "n2"]).succeeded();
+    for eye in ["eye-m1", "eye-n1"] {
+        wait_until(&format!("{eye} forgets the route to {range}"), || !routes(cluster, eye).contains(&range));
+    }
+}

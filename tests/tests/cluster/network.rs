@@ -1,0 +1,80 @@
+//! Pods reach one another, services and the world outside, and who is asked sees the right address (A4).
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use kscratch_tests::cluster::{Cluster, SOON, service};
+use kscratch_tests::http;
+use serde_json::json;
+
+/// What a pod asks another address for.
+fn http(host: &str, port: u16, path: &str) -> String {
+    format!("/http?host={host}&port={port}&path={path}")
+}
+
+/// All of it, for the pods `a1` and `a2` on `n1`, `b1` on `n2`, and the nodes' eyes. `mtu` is that of a pod's link.
+pub fn holds(cluster: &Cluster, mtu: &str) {
+    let [a1, a2, b1] = ["a1", "a2", "b1"].map(|pod| cluster.address_of(pod));
+    let peer = |pod: &str, host: &str, port: u16| cluster.ask(pod, &http(host, port, "/peer")).trim().to_owned();
+    // On one node and across nodes, both ways: nobody translates.
+    assert_eq!(peer("a1", &a2, 9999), a1);
+    assert_eq!(peer("a1", &b1, 9999), a1);
+    assert_eq!(peer("b1", &a1, 9999), b1);
+    // More than one packet, and none too large for the way.
+    assert_eq!(cluster.ask("eye-n1", "/read?path=/sys/class/net/cbr0/mtu").trim(), mtu);
+    let program = cluster.ask("a1", &http(&b1, 9999, "/own?path=/kscratch-probe"));
+    assert!(program.len() > 100_000, "{} bytes came", program.len());
+    // What is no pod sees the node.
+    assert_eq!(peer("a1", "192.168.76.21", 9999), "192.168.76.20");
+    // A node sees its own pods and those of others.
+    assert_ne!(peer("eye-n1", &b1, 9999), "");
+
+    services(cluster, &[&a1, &b1]);
+    // The image's own pod has the node's port 8080.
+    let hello = cluster.ask("a1", &http("192.168.76.21", 8080, "/"));
+    assert!(hello.starts_with("hello from hello-n2 at 10.244."), "{hello}");
+}
+
+fn services(cluster: &Cluster, [a1, b1]: &[&String; 2]) {
+    let mut outside = service("outside", "b1");
+    outside["spec"]["type"] = json!("NodePort");
+    outside["spec"]["ports"][0]["nodePort"] = json!(30080);
+    cluster.apply(&[service("front-a", "a1"), service("front-b", "b1"), outside]);
+    let address = |name: &str| {
+        let (_, text) = cluster.api().get(&format!("/api/v1/namespaces/default/services/{name}"));
+        let service: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned()
+    };
+    let (front_a, front_b) = (address("front-a"), address("front-b"));
+    // Rules come a little after the objects: the first question is asked until it is answered.
+    let seen = cluster.ask_for("a1", &http(&front_b, 80, "/peer"), |peer| peer.trim() == *a1);
+    assert_eq!(seen.trim(), *a1, "a service keeps the pod's address");
+    assert_eq!(cluster.ask("b1", &http(&front_a, 80, "/peer")).trim(), *b1);
+    // A pod that asks its own service is its own peer (hairpin), however its address is written there.
+    assert_ne!(cluster.ask("a1", &http(&front_a, 80, "/peer")).trim(), "");
+    // From a node's own network, from a pod through a node without that pod, and from outside.
+    assert_ne!(cluster.ask("eye-n1", &http(&front_b, 80, "/peer")).trim(), "");
+    assert_ne!(cluster.ask("a1", &http("192.168.76.10", 30080, "/peer")).trim(), "");
+    http::wait_for(cluster.forwarded("n1", 30080), "/peer", SOON, |peer| !peer.trim().is_empty());
+
+    // Names, as the pod's resolv.conf leads to them.
+    assert_eq!(cluster.ask("a1", "/name?of=front-b").trim(), front_b);
+    assert_eq!(cluster.ask("b1", "/name?of=front-b.default.svc").trim(), front_b);
+    assert_eq!(cluster.ask("b1", "/name?of=kubernetes.default").trim(), "10.96.0.1");
+}
+
+/// A server on this host, which has no way to an address of a pod: it is answered because the node lends its own.
+pub fn reaches_outside(cluster: &Cluster) {
+    let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nfrom outside");
+        }
+    });
+    // The gateway's address is this host's loopback (QEMU, "-netdev user").
+    assert_eq!(cluster.ask("a1", &http("192.168.76.2", port, "/")), "from outside");
+}

@@ -1,0 +1,83 @@
+//! Harms clusters in every way that requirements name, and each time asks for the same healthy cluster with nothing lost.
+//!
+//! It takes about an hour under emulation, which is too long for the gate:
+//! `cargo test -p kscratch-tests --features faults --test faults`.
+mod newcomers;
+mod power;
+mod surroundings;
+
+use kscratch_tests::cluster::{Cluster, SOON, eye, pod};
+
+/// Power: cut in every phase of the first boot, cut under load, reset everywhere at once, an API server that is away.
+#[test]
+fn power_may_go_at_any_time() {
+    let cluster = power::cut_in_every_phase_of_the_first_boot();
+    begin(&cluster);
+    let identity = Identity::of(&cluster);
+    power::cut_under_write_load(&cluster);
+    power::reset_all_at_once(&cluster);
+    power::a_node_boots_without_its_api_server(&cluster);
+    identity.is_still_that_of(&cluster);
+}
+
+/// Clock, address, disk: what a machine finds when it boots is not what it was.
+#[test]
+fn surroundings_may_change() {
+    let cluster = Cluster::up("routed", 1, 1, &[]);
+    begin(&cluster);
+    let identity = Identity::of(&cluster);
+    surroundings::a_clock_that_is_years_behind(&cluster);
+    surroundings::a_clock_that_is_years_ahead(&cluster);
+    surroundings::a_disk_that_is_full(&cluster);
+    identity.is_still_that_of(&cluster);
+    // From here on n1 has another address, and a certificate that says so.
+    surroundings::an_address_that_changes(&cluster);
+}
+
+/// Machines that should not join, and then should.
+#[test]
+fn newcomers_may_be_wrong() {
+    let cluster = Cluster::up("routed", 1, 1, &[]);
+    begin(&cluster);
+    newcomers::a_token_that_nobody_knows(&cluster);
+    newcomers::a_ca_of_another_cluster(&cluster);
+    newcomers::a_name_that_is_taken(&cluster);
+    newcomers::and_then_it_joins(&cluster);
+}
+
+/// The pods with which a cluster is looked at.
+fn begin(cluster: &Cluster) {
+    cluster.apply(&[eye("m1"), eye("n1"), pod("a1", "n1")]);
+    is_healthy(cluster);
+}
+
+/// All machines are Ready, and a pod of n1 answers the API server and reaches a machine.
+#[track_caller]
+fn is_healthy(cluster: &Cluster) {
+    cluster.settle();
+    cluster.ask("a1", "/peer");
+    cluster.ask("a1", "/connect?host=192.168.76.10&port=6443");
+    let page = "/api/v1/namespaces/kube-system/pods/hello-n1:8080/proxy/";
+    cluster.api().wait_for(page, SOON, |(code, _)| *code == 200);
+}
+
+/// What a machine may never lose: its certificates, and that it asked for them once.
+struct Identity {
+    requests: usize,
+    certificate: String,
+}
+
+impl Identity {
+    fn of(cluster: &Cluster) -> Identity {
+        let requests = cluster.api().items("/apis/certificates.k8s.io/v1/certificatesigningrequests").len();
+        let file = "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem";
+        Identity { requests, certificate: cluster.ask("eye-n1", file) }
+    }
+
+    #[track_caller]
+    fn is_still_that_of(&self, cluster: &Cluster) {
+        let now = Identity::of(cluster);
+        assert_eq!(now.requests, self.requests, "a machine that comes back asks for no new certificate");
+        assert!(now.certificate == self.certificate, "n1 has another certificate");
+    }
+}

@@ -1,0 +1,90 @@
+//! Machines that want to join with a wrong token, of another cluster, or under a name that is taken: clear words, and no storm.
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kscratch_tests::cluster::{BOOT, Cluster};
+use kscratch_tests::program::kscratch;
+
+/// From power on to the words, under emulation; a name that is taken is thought about for five minutes.
+const WORDS: Duration = Duration::from_secs(15 * 60);
+/// For so long a machine that cannot join is watched.
+const WATCH: Duration = Duration::from_secs(120);
+/// No more starts of its kubelet, and no more requests, than this meanwhile.
+const STORM: usize = 8;
+
+/// The newcomer's metadata: n1's, of another name and address, and then as `change` makes it.
+fn place(cluster: &Cluster, change: impl Fn(String) -> String) {
+    let role = fs::read_to_string(cluster.file("machines/n1/role.toml")).unwrap();
+    let role = role.replace("name = \"n1\"", "name = \"n2\"").replace("192.168.76.20/24", "192.168.76.21/24");
+    let mac = "52:54:00:6b:73:14";
+    assert!(role.contains("name = \"n2\"") && role.contains("192.168.76.21/24"), "{role}");
+    let role = role.replace(mac, "52:54:00:6b:73:15");
+    fs::create_dir_all(cluster.file("machines/n2")).unwrap();
+    fs::write(cluster.file("machines/n2/role.toml"), change(role)).unwrap();
+}
+
+fn requests(cluster: &Cluster) -> usize {
+    cluster.api().items("/apis/certificates.k8s.io/v1/certificatesigningrequests").len()
+}
+
+/// Boots it, and waits for its words; then watches whether it leaves the others in peace.
+#[track_caller]
+fn says(cluster: &Cluster, words: &str) {
+    let from = cluster.console("n2").len();
+    if cluster.file("machines/n2/disk.qcow2").exists() {
+        cluster.power("on", &["n2"]);
+    } else {
+        let up = ["up", "lab", "--nodes", "2", "--timeout", "5", "--image-node"];
+        let image = kscratch_tests::node_image::with_probe().display().to_string();
+        // It cannot come up; that is told, and the machine goes on.
+        assert_eq!(cluster.command(&[&up[..], &[&image]].concat()).code, 1);
+    }
+    let said = || cluster.console("n2").get(from..).unwrap_or_default().to_owned();
+    let end = Instant::now() + WORDS;
+    while !said().contains(words) {
+        assert!(Instant::now() < end, "n2 does not say: {words}");
+        thread::sleep(Duration::from_secs(1));
+    }
+    let starts = |text: &str| text.matches("service kubelet: started").count();
+    let before = (starts(&said()), requests(cluster));
+    thread::sleep(WATCH);
+    let after = (starts(&said()), requests(cluster));
+    assert!(after.0 - before.0 <= STORM && after.1 - before.1 <= STORM, "{before:?} became {after:?} in {WATCH:?}");
+    assert!(said().matches(words).count() <= 4, "it says so again and again");
+    cluster.power("off", &["n2"]);
+}
+
+pub fn a_token_that_nobody_knows(cluster: &Cluster) {
+    place(cluster, |role| {
+        let (head, rest) = role.split_once("token = \"").expect("there is a token");
+        format!("{head}token = \"abcdef.0123456789abcdef{}", &rest[23..])
+    });
+    says(cluster, "the cluster does not know this machine's join token");
+}
+
+pub fn a_ca_of_another_cluster(cluster: &Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    kscratch(folder.path(), ["cluster", "new", "other", "--endpoint", "192.168.76.10"], BOOT).succeeded();
+    let find = |name: &str| fs::read_to_string(folder.path().join("other/secrets").join(name)).unwrap();
+    let (own, other) = (fs::read_to_string(cluster.file("secrets/ca.crt")).unwrap(), find("ca.crt"));
+    place(cluster, |role| {
+        assert!(role.contains(own.trim()), "{role}");
+        role.replace(own.trim(), other.trim())
+    });
+    says(cluster, "whoever answers there cannot prove to be this machine's cluster");
+}
+
+pub fn a_name_that_is_taken(cluster: &Cluster) {
+    place(cluster, |role| role.replace("name = \"n2\"", "name = \"n1\""));
+    says(cluster, "there is a node n1 that is alive");
+    crate::is_healthy(cluster);
+}
+
+pub fn and_then_it_joins(cluster: &Cluster) {
+    place(cluster, |role| role);
+    cluster.power("on", &["n2"]);
+    crate::is_healthy(cluster);
+    let nodes = cluster.api().items("/api/v1/nodes");
+    assert!(nodes.iter().any(|node| node["metadata"]["name"] == "n2"), "{nodes:?}");
+}

@@ -1,0 +1,152 @@
+//! Power goes: at every phase of a first boot, under write load, everywhere at once, and at the API server while a node boots.
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kscratch_tests::cluster::{Cluster, SOON};
+use regex::Regex;
+
+use crate::is_healthy;
+
+/// From power on to a phase or a service, under emulation and beside another machine.
+const PHASE: Duration = Duration::from_secs(8 * 60);
+/// Writes that are acknowledged before the power goes.
+const WRITES: usize = 40;
+
+/// What a machine says since a moment.
+struct Heard<'a> {
+    cluster: &'a Cluster,
+    machine: &'a str,
+    from: usize,
+}
+
+impl Heard<'_> {
+    /// From now on.
+    fn of<'a>(cluster: &'a Cluster, machine: &'a str) -> Heard<'a> {
+        Heard { cluster, machine, from: cluster.console(machine).len() }
+    }
+
+    fn says(&self, pattern: &Regex) -> bool {
+        self.cluster.console(self.machine).get(self.from..).is_some_and(|text| pattern.is_match(text))
+    }
+
+    /// Waits until it says one of two things; whether it was the first.
+    #[track_caller]
+    fn either(&self, first: &str, second: &str) -> bool {
+        let [first, second] = [first, second].map(|pattern| Regex::new(pattern).unwrap());
+        let end = Instant::now() + PHASE;
+        loop {
+            if self.says(&first) {
+                return true;
+            }
+            if self.says(&second) {
+                return false;
+            }
+            assert!(Instant::now() < end, "{} says neither {first} nor {second}", self.machine);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[track_caller]
+    fn wait(&self, pattern: &str) {
+        assert!(self.either(pattern, pattern));
+    }
+}
+
+/// A master and a node that are cut in the first phase of their first boot, in the second at the next try, and so on, and then around
+/// each service; what they become in the end is a cluster like any other.
+pub fn cut_in_every_phase_of_the_first_boot() -> Cluster {
+    let cluster = Cluster::made("routed", 1, 1);
+    let master =
+        ["service containerd: started", "service dockerd: ready", "service kubelet: started", "service kubelet: ready"];
+    let later = ["steward: ready", "pods of this node: "];
+    let phases = cut_in_every_phase(&cluster, "m1", &[&master[..], &later].concat());
+    assert!(phases >= 12, "a master's boot has {phases} phases");
+    cluster.power("on", &["m1"]);
+    Heard { cluster: &cluster, machine: "m1", from: 0 }.wait("service steward: ready");
+    let node = [
+        "service containerd: started",
+        "service dockerd: ready",
+        "service kubelet: ready",
+        "identities: n1 has joined",
+    ];
+    let phases = cut_in_every_phase(&cluster, "n1", &[&node[..], &["pods of this node: "]].concat());
+    assert!(phases >= 10, "a node's boot has {phases} phases");
+    cluster.settle();
+    cluster
+}
+
+/// Cuts a machine's power in each phase, a boot each, and at each mark; says how many phases there were.
+#[track_caller]
+fn cut_in_every_phase(cluster: &Cluster, machine: &str, marks: &[&str]) -> usize {
+    let boot_until = |mark: &str, end: &str| {
+        let heard = Heard::of(cluster, machine);
+        cluster.power("on", &[machine]);
+        let came = heard.either(mark, end);
+        cluster.power("cut", &[machine]);
+        came
+    };
+    let mut phase = 1;
+    // `services` is the last of the phases that a boot waits for.
+    while boot_until(&format!(r"\] phase {phase:02} [a-z-]+: start"), r"\] service kubelet: ready") {
+        phase += 1;
+    }
+    for mark in marks {
+        assert!(boot_until(mark, mark), "{machine}: {mark}");
+    }
+    phase - 1
+}
+
+/// What etcd has acknowledged is there after the power went in the middle of writing.
+pub fn cut_under_write_load(cluster: &Cluster) {
+    let api = cluster.api();
+    let write = |number: usize| {
+        let object = format!(
+            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"write-{number}"}},"data":{{"number":"{number}"}}}}"#
+        );
+        api.post("/api/v1/namespaces/default/configmaps", &object).0 == 201
+    };
+    let acknowledged: Vec<usize> = thread::scope(|scope| {
+        let writer = scope.spawn(|| (0..10 * WRITES).take_while(|number| write(*number)).collect());
+        let end = Instant::now() + SOON;
+        // The writer goes on until the API server is gone.
+        while api.get(&format!("/api/v1/namespaces/default/configmaps/write-{WRITES}")).0 != 200 {
+            assert!(Instant::now() < end, "{WRITES} writes are not done");
+        }
+        cluster.power("cut", &["m1"]);
+        writer.join().unwrap()
+    });
+    assert!(acknowledged.len() > WRITES && acknowledged.len() < 10 * WRITES, "{} writes", acknowledged.len());
+    cluster.power("on", &["m1"]);
+    is_healthy(cluster);
+    let kept = cluster.api().items("/api/v1/namespaces/default/configmaps");
+    for number in acknowledged {
+        let holds = |map: &serde_json::Value| {
+            map["metadata"]["name"] == format!("write-{number}") && map["data"]["number"] == number.to_string()
+        };
+        assert!(kept.iter().any(holds), "write {number} was acknowledged and is lost");
+    }
+}
+
+/// The reset buttons of all machines.
+pub fn reset_all_at_once(cluster: &Cluster) {
+    let (master, node) = (Heard::of(cluster, "m1"), Heard::of(cluster, "n1"));
+    cluster.power("reset", &["m1", "n1"]);
+    master.wait("service kubelet: ready");
+    node.wait("service kubelet: ready");
+    is_healthy(cluster);
+}
+
+/// A node that boots while its master is off runs what it ran; it is Ready again once the master is back.
+pub fn a_node_boots_without_its_api_server(cluster: &Cluster) {
+    cluster.power("cut", &["m1"]);
+    let node = Heard::of(cluster, "n1");
+    cluster.power("reset", &["n1"]);
+    node.wait("service kubelet: ready");
+    // Its pods have their network by the range that it remembers, without anybody's answer.
+    node.wait("cbr0: port 1");
+    node.wait(r"(?s)identities: .* failed: the API server cannot be reached|routes: .* failed: the API server cannot be reached");
+    let master = Heard::of(cluster, "m1");
+    cluster.power("on", &["m1"]);
+    master.wait("service steward: ready");
+    is_healthy(cluster);
+}
