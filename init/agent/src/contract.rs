@@ -132,6 +132,33 @@ pub struct Steward {
     pub joiners: String,
     /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
+    /// How this master's etcd comes to its peers, where it has some.
+    #[serde(default)]
+    pub member: Option<Member>,
+}
+
+/// A member of an etcd of several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where the others reach it.
+    pub peer_url: String,
+    /// What is there once it has data.
+    pub data: PathBuf,
+    /// Where the others answer clients.
+    pub others: Vec<String>,
+    /// PEM file of the authority that their certificates are held against.
+    pub authority: PathBuf,
+    /// PEM file of a client certificate of etcd's.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// Its static pod as it is planned, with the members that the metadata names.
+    pub manifest: PathBuf,
+    /// Where the kubelet finds its static pods: the pod is put there when it is known who the members are.
+    pub place: PathBuf,
 }
 
 /// The subject of a client certificate.
@@ -211,7 +238,8 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "ready": "/run/kscratch/ready/steward"}"#,
+            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "data": "/d", "others": ["https://i:2379"],
+            "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(
             r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "identities": [{"name": "kube-proxy",

@@ -1,5 +1,6 @@
 //! Keeps a cluster's objects as a folder says, its nodes' certificates coming, and this master's own certificates young.
 mod approval;
+mod member;
 mod objects;
 mod requests;
 
@@ -53,6 +54,9 @@ struct Steward {
 /// # Errors
 /// What was asked for cannot be done at all.
 pub async fn run(wanted: contract::Steward) -> Result<()> {
+    if let Some(member) = &wanted.member {
+        member::settle(member).await?;
+    }
     let mut connection = Connection::new(&wanted.server, &wanted.authority, &wanted.certificate, &wanted.key)?;
     let mut steward = Steward {
         start: Instant::now(),

@@ -24,6 +24,8 @@ pub(super) const API_PORT: u16 = 6443;
 pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
 /// What the agent makes true, at boot and then every hour.
 pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
+/// etcd's static pod where it has peers, before the steward has asked them.
+const ETCD_PLANNED: &str = "/run/kscratch/etcd.json";
 /// Objects that the steward keeps in the cluster.
 const ADDONS: &str = "/run/kscratch/addons";
 
@@ -127,7 +129,7 @@ fn kubernetes_service(range: Ipv4Net) -> Ipv4Addr {
 }
 
 /// Everything in files, but the static pods ([`manifests`]).
-pub(super) fn files(master: &Master<'_>) -> Vec<Step> {
+pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = ["authorities", "steward", "kubelet", "kube-proxy", "routes", "admin"]
         .into_iter()
         .map(|name| directory(format!("/var/lib/kubernetes/{name}"), 0))
@@ -148,15 +150,19 @@ pub(super) fn files(master: &Master<'_>) -> Vec<Step> {
         steps.push(private_json(format!("{ADDONS}/{name}.json"), &objects, 0));
     }
     steps.push(Step::Prune { path: ADDONS.into() });
-    steps.push(open("/run/kscratch/steward.json".into(), &format!("{:#}\n", steward()), 0));
+    if master.has_peers() {
+        steps.push(private_json(ETCD_PLANNED.into(), &pods::pod(Component::Etcd, master), 0));
+    }
+    steps.push(open("/run/kscratch/steward.json".into(), &format!("{:#}\n", steward(master, manifests)), 0));
     steps
 }
 
-/// The static pods, each in a file of the kubelet's directory.
+/// The static pods, each in a file of the kubelet's directory. etcd's is put there by the steward where it has peers: they may know this member already.
 pub(super) fn manifests(master: &Master<'_>, directory: &str) -> Vec<Step> {
     let of = |component: Component| (component.name(), pods::pod(component, master));
     Component::ALL
         .into_iter()
+        .filter(|component| *component != Component::Etcd || !master.has_peers())
         .map(of)
         .map(|(name, pod)| private_json(format!("{directory}/{name}.json"), &pod, 0))
         .collect()
@@ -213,7 +219,22 @@ fn kubeconfig(component: Component, user: &str) -> Step {
     private_json(file("kubeconfig.json"), &config, component.user())
 }
 
-fn steward() -> Value {
+fn steward(master: &Master<'_>, manifests: &str) -> Value {
+    let others = master.control_plane.etcd.members.values().filter(|address| **address != master.address);
+    let file = |name: &str| Component::ApiServer.file(name);
+    let member = master.has_peers().then(|| {
+        serde_json::json!({
+            "name": master.name,
+            "peer_url": pods::peer_url(master.address),
+            "data": format!("{}/member", pods::ETCD_DATA),
+            "others": others.map(|address| pods::client_url(*address)).collect::<Vec<_>>(),
+            "authority": file("etcd-ca.crt"),
+            "certificate": file("etcd-client.crt"),
+            "key": file("etcd-client.key"),
+            "manifest": ETCD_PLANNED,
+            "place": format!("{manifests}/etcd.json"),
+        })
+    });
     serde_json::json!({
         "server": LOCAL_SERVER,
         "authority": "/var/lib/kubernetes/authorities/cluster.crt",
@@ -227,6 +248,7 @@ fn steward() -> Value {
         })),
         "joiners": addons::JOINERS,
         "ready": super::services::STEWARD_READY,
+        "member": member,
     })
 }
 

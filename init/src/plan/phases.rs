@@ -87,7 +87,7 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     let mut config =
         config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
     config.extend(cluster::files(metadata, facts, &place));
-    config.extend(master.iter().flat_map(controlplane::files));
+    config.extend(master.iter().flat_map(|master| controlplane::files(master, MANIFESTS)));
     config.extend(manifests(metadata, facts, master.as_ref())?);
     phases.push(phase("config", config));
     if master.is_some() {
@@ -254,9 +254,12 @@ fn config(
     steps
 }
 
+/// Where the kubelet looks for static pods.
+const MANIFESTS: &str = "/run/kscratch/manifests";
+
 /// The static pods of image and metadata, and the removal of all others. Private (R23): a pod's environment may hold secrets.
 fn manifests(metadata: &RoleMetadata, facts: &Facts, master: Option<&Master<'_>>) -> Result<Vec<Step>, PlanError> {
-    let directory = "/run/kscratch/manifests";
+    let directory = MANIFESTS;
     let mut steps: Vec<Step> = master.map(|master| controlplane::manifests(master, directory)).unwrap_or_default();
     let names: BTreeSet<&String> = facts.manifests.keys().collect();
     for (name, contents) in &facts.manifests {

@@ -31,6 +31,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
         Ok((host, number("port")?).into())
     };
     match path {
-        "/read" => fs::read(format!("{ROOT}{}", value("path")?)),
+        "/read" => fs::read(of_node(value("path")?)),
         "/holds" => {
             let (bytes, text) = (fs::read(format!("{ROOT}{}", value("path")?))?, value("text")?.as_bytes());
             Ok(bytes.windows(text.len()).any(|window| window == text).to_string().into_bytes())
@@ -113,6 +114,15 @@ fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
             ask(stream, value("path")?)
         }
         _ => Err(ErrorKind::NotFound.into()),
+    }
+}
+
+/// A file of the node; where it is a link to another of the node's, that one.
+fn of_node(path: &str) -> PathBuf {
+    let file = PathBuf::from(format!("{ROOT}{path}"));
+    match fs::read_link(&file) {
+        Ok(target) if target.is_absolute() => Path::new(ROOT).join(target.strip_prefix("/").unwrap_or(&target)),
+        _ => file,
     }
 }
 

@@ -176,11 +176,10 @@ fn run_once() -> Vec<(&'static str, Value)> {
 #[track_caller]
 fn succeeds(cluster: &Cluster, cases: &str, pod: &Value) {
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    let path = format!("{PODS}/{name}");
-    let (_, text) = cluster.api().wait_for(&path, SOON, |(code, text)| {
-        *code == 200 && (text.contains("\"phase\":\"Succeeded\"") || text.contains("\"phase\":\"Failed\""))
-    });
-    assert!(text.contains("\"phase\":\"Succeeded\""), "{cases}: {name}: {text}");
+    let ended = ["Succeeded", "Failed"].map(Some);
+    let phase = || get(cluster, &format!("{PODS}/{name}"))["status"]["phase"].as_str().map(str::to_owned);
+    wait_until(&format!("{name} ends ({cases})"), || ended.contains(&phase().as_deref()));
+    assert_eq!(phase().as_deref(), Some("Succeeded"), "{cases}: {name}");
 }
 
 /// What goes on running, or is meant to fail.

@@ -121,7 +121,8 @@ pub fn cut_under_write_load(cluster: &Cluster) {
     let kept = cluster.api().items("/api/v1/namespaces/default/configmaps");
     for number in acknowledged {
         let holds = |map: &serde_json::Value| {
-            map["metadata"]["name"] == format!("write-{number}") && map["data"]["number"] == number.to_string()
+            map["metadata"]["name"] == format!("write-{number}")
+                && map["data"]["number"].as_str() == Some(&number.to_string())
         };
         assert!(kept.iter().any(holds), "write {number} was acknowledged and is lost");
     }

@@ -1,4 +1,6 @@
 //! Renders the static pods of the control plane (R20 to R23): what each program is told, what it sees of the host, how its health is asked.
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::{API_PORT, Component, Master};
@@ -6,7 +8,7 @@ use super::{API_PORT, Component, Master};
 /// Where the API server writes its audit log.
 pub(super) const AUDIT_LOGS: &str = "/var/log/kube-apiserver";
 /// etcd's data.
-const ETCD_DATA: &str = "/var/lib/etcd";
+pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
 
 /// The static pod of a component, as JSON: the kubelet takes it as it takes YAML.
 pub(super) fn pod(component: Component, master: &Master<'_>) -> Value {
@@ -128,18 +130,26 @@ fn arguments(component: Component, master: &Master<'_>) -> Arguments {
     }
 }
 
+/// Where etcd answers clients on an address.
+pub(super) fn client_url(address: Ipv4Addr) -> String {
+    format!("https://{address}:2379")
+}
+
+/// Where etcd's members speak with one another.
+pub(super) fn peer_url(address: Ipv4Addr) -> String {
+    format!("https://{address}:2380")
+}
+
 /// A member that has no peers keeps to the loopback address: it then does not care which address the machine gets.
 fn etcd(master: &Master<'_>) -> Arguments {
     let file = |name: &str| Component::Etcd.file(name);
-    let client = |address: &str| format!("https://{address}:2379");
-    let peer = |address: &str| format!("https://{address}:2380");
-    let own = master.address.to_string();
-    let own = if master.has_peers() { own.as_str() } else { "127.0.0.1" };
-    let clients = if master.has_peers() { format!("{},{}", client("127.0.0.1"), client(own)) } else { client(own) };
+    let own = if master.has_peers() { master.address } else { Ipv4Addr::LOCALHOST };
+    let (client, peer) = (client_url, peer_url);
+    let clients =
+        if master.has_peers() { format!("{},{}", client(Ipv4Addr::LOCALHOST), client(own)) } else { client(own) };
     let members = if master.has_peers() {
         let members = &master.control_plane.etcd.members;
-        let members: Vec<String> =
-            members.iter().map(|(name, address)| format!("{name}={}", peer(&address.to_string()))).collect();
+        let members: Vec<String> = members.iter().map(|(name, address)| format!("{name}={}", peer(*address))).collect();
         members.join(",")
     } else {
         format!("{}={}", master.name, peer(own))

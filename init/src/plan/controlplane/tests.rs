@@ -138,7 +138,10 @@ fn three_masters_know_each_other() {
     let more =
         "[control_plane.etcd]\nmembers = { m1 = \"192.168.7.10\", m2 = \"192.168.7.11\", m3 = \"192.168.7.12\" }\n";
     let (metadata, facts) = (metadata(more), facts("1.37.2"));
-    let etcd = &files(&metadata, &facts)["/run/kscratch/manifests/etcd.json"];
+    let all = files(&metadata, &facts);
+    // The steward puts it among the kubelet's once it has asked the others.
+    assert!(!all.contains_key("/run/kscratch/manifests/etcd.json"));
+    let etcd = &all["/run/kscratch/etcd.json"];
     for part in [
         "--initial-cluster=m1=https://192.168.7.10:2380,m2=https://192.168.7.11:2380,m3=https://192.168.7.12:2380",
         "--listen-client-urls=https://127.0.0.1:2379,https://192.168.7.10:2379",
@@ -146,6 +149,9 @@ fn three_masters_know_each_other() {
     ] {
         assert!(etcd.contains(part), "{etcd}");
     }
+    let steward: Value = serde_json::from_str(&all["/run/kscratch/steward.json"]).unwrap();
+    assert_eq!(steward["member"]["others"], json!(["https://192.168.7.11:2379", "https://192.168.7.12:2379"]));
+    assert_eq!(steward["member"]["place"], "/run/kscratch/manifests/etcd.json");
     let mut elsewhere = facts.clone();
     elsewhere.links.get_mut("eth0").unwrap().addresses = vec!["192.168.7.99/24".parse().unwrap()];
     let error = node(&metadata, &elsewhere).unwrap_err();
