@@ -13,5 +13,6 @@ pub mod kubeconfigs;
 pub mod machines;
 pub mod metadata;
 pub mod new;
+pub mod ondisk;
 pub mod settings;
 pub mod token;
