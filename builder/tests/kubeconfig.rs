@@ -19,13 +19,14 @@ use kscratch_image::running::is_in_use;
 use kscratch_image::store::Digest;
 use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
 use kscratch_image::write::{self, Format};
-use kscratch_image::{filesystem, plan};
+use kscratch_image::{filesystem, plan, uki};
 use kscratch_pki::{Authority, Certificate, Key, OffsetDateTime, Token, Usage, Wanted, encryption_key};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const TIME: i64 = 1_760_000_000;
 const BLOCK: usize = 4096;
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const MASTER: &str = r#"{"kubernetes":"v1.37.2","role":"master"}"#;
 const NODE: &str = r#"{"kubernetes":"v1.37.2","role":"node"}"#;
 const CA: &str = "/lib/kscratch/cluster/ca.crt";
@@ -98,7 +99,15 @@ fn begun(addresses: &[&str]) -> Files {
 fn disk(folder: &Path, release: &str, esp: &[(&str, &str)], files: &Files) -> PathBuf {
     let built = filesystem::root(&root(release), 16 * MIB, TIME).unwrap();
     let esp = esp.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
-    let esp = filesystem::esp(b"uki".as_slice().into(), &esp, 64 * MIB, TIME).unwrap();
+    let boot = uki::Boot {
+        stub: &fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi"),
+        kernel: b"kernel",
+        version: "6.12.0-test",
+        initramfs: b"070701",
+        cmdline: "",
+        os_release: "ID=kscratch\n",
+    };
+    let esp = filesystem::esp(uki::build(&boot).unwrap(), &esp, 64 * MIB, TIME).unwrap();
     let state = filesystem::state(64 * MIB, TIME, &built.digest).unwrap();
     let (path, plan) = (folder.join("disk.img"), plan::disk(esp, built, state).unwrap());
     write::disk(&plan, folder, Format::Raw, &path, &|_| ()).unwrap();
@@ -194,7 +203,6 @@ fn a_master_that_was_cut_gives_its_kubeconfig() {
     let files = begun(&["10.96.0.1", "127.0.0.1", "192.168.7.10"]);
     let (folder, disk) = machine(MASTER, &[], &files);
     let (path, before) = (folder.path().join("admin.kubeconfig"), Digest::of(&fs::read(&disk).unwrap()));
-    // e2fsck agrees that state's journal is to be replayed.
     let report = inspect::report(&disk, true).unwrap();
     let state = report.partitions[3].filesystem.as_ref().unwrap();
     assert!(state.needs_recovery && state.replayed == 1);
