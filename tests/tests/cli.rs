@@ -469,6 +469,8 @@ fn a_kubeconfig_comes_from_a_machines_disk_alone() {
         &["kubeconfig", "text"],
         1,
         &expect![[r#"
+            error: reading the cluster on text
+              because: reading the primary partition table: there is no `EFI PART` signature
         "#]],
     );
     // A file that is there is not touched, and that is told first.
@@ -486,6 +488,8 @@ fn a_kubeconfig_comes_from_a_machines_disk_alone() {
         &["kubeconfig", "none.qcow2", "--server", "https://a"],
         1,
         &expect![[r#"
+            error: --server: "https://a" has a scheme
+            hint: write HOST or HOST:PORT, such as 192.168.7.10:6443
         "#]],
     );
 }
