@@ -44,12 +44,15 @@ pub struct OnDisk {
 /// # Errors
 /// There is no state partition, no such cluster on it, or it cannot be read.
 pub fn read(disk: &Opened) -> Result<OnDisk> {
-    let table = gpt::read(disk, disk.disk_len())?;
-    let Some(window) = partition(disk, &table, TYPE_VAR) else {
-        return Err(anyhow!("there is no state partition on it").context(Hint(
+    let whole = || {
+        Hint(
             "FILE is the whole disk of a machine that has run, such as what `kscratch-image run --overlay` keeps"
                 .into(),
-        )));
+        )
+    };
+    let table = gpt::read(disk, disk.disk_len()).with_context(whole)?;
+    let Some(window) = partition(disk, &table, TYPE_VAR) else {
+        return Err(anyhow!("there is no state partition on it").context(whole()));
     };
     let doing = "reading the state partition";
     let state = Reader::open(window).context(doing)?;
