@@ -76,7 +76,7 @@ impl Journaled {
     fn new(block: usize, features: &str, sums: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().join("disk");
-        let (size, journal) = (block.to_string(), format!("size={}", 1024 * block >> 20));
+        let (size, journal) = (block.to_string(), format!("size={}", (1024 * block) >> 20));
         let of = ["-q", "-F", "-t", "ext4", "-b", &size, "-O", features, "-J", &journal, disk.to_str().unwrap(), "16M"];
         run("mke2fs", "e2fsprogs", &of);
         let mut new = Journaled { folder, disk, block, requests: vec![format!("jo {sums}")] };
@@ -329,7 +329,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     #[test]
     fn a_damaged_journal_never_panics(
-        changes in prop::collection::vec((0usize..40, 0usize..1024, any::<u8>(), 1usize..9), 1..20), sums in 0..2usize, cut in prop::option::of(0usize..(8 << 20)),
+        changes in prop::collection::vec((0usize..40, 0usize..1024, any::<u8>(), 1usize..9), 0..20),
+        anywhere in prop::collection::vec((2048usize..(16 << 20), any::<u8>()), 0..4), sums in 0..2usize,
+        cut in prop::option::of(0usize..(16 << 20)),
     ) {
         static IMAGES: std::sync::OnceLock<[(Vec<u8>, Vec<u64>); 2]> = std::sync::OnceLock::new();
         let images = IMAGES.get_or_init(|| [("", "^metadata_csum"), ("-c -v 3", "64bit")].map(|(sums, features)| {
@@ -340,6 +342,9 @@ proptest! {
         for (number, at, byte, count) in changes {
             let at = log[number] as usize * 1024 + at;
             bytes[at..at + count].fill(byte);
+        }
+        for (at, byte) in anywhere {
+            bytes[at] = byte;
         }
         bytes.truncate(cut.unwrap_or(usize::MAX).max(4096));
         if let Ok(reader) = Reader::open(bytes.as_slice()) {
