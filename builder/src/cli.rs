@@ -67,6 +67,8 @@ pub enum Command {
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make a kubeconfig for the cluster that a master without metadata began by itself, from that machine's disk
+    Kubeconfig(KubeconfigArgs),
     /// Tell which declaration brought a file into the image, and from which package
     Why(WhyArgs),
     /// Print the JSON Schema of the role metadata
@@ -264,6 +266,23 @@ pub struct RunArgs {
     /// Folder that keeps Debian's QEMU where none is installed [default: the user's cache folder]
     #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
     pub cache: Option<PathBuf>,
+}
+
+/// `kubeconfig`.
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    /// The machine's disk: a raw or qcow2 image, what `run --overlay` keeps, or a block device; it is only read
+    #[arg(value_name = "FILE")]
+    pub disk: PathBuf,
+    /// Where the API server is reached [default: the machine's address, as its disk tells it]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub server: Option<String>,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", default_value = crate::cluster::folder::ADMIN)]
+    pub output: PathBuf,
+    /// Replace the file where it is there already
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `why`.

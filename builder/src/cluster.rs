@@ -14,5 +14,6 @@ pub mod kubectl;
 pub mod machines;
 pub mod metadata;
 pub mod new;
+pub mod ondisk;
 pub mod settings;
 pub mod token;

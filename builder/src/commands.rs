@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
 
 mod cluster;
+mod kubeconfig;
 mod machines;
 
 /// Does what the arguments say.
@@ -35,6 +36,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Stamp(args) => stamp(&args, console)?,
         Command::Run(args) => return run(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
+        Command::Kubeconfig(args) => kubeconfig::execute(&args, console)?,
         Command::Why(args) => why(&args, console)?,
         Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(&kscratch_metadata::json_schema())?))?,
         Command::Completions { shell } => {

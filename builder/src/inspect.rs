@@ -82,8 +82,10 @@ pub struct FilesystemReport {
     pub used: u64,
     /// Number of regular files.
     pub files: usize,
-    /// Whether it was in use or not unmounted: its journal must be replayed.
+    /// Whether it was in use or not unmounted: a mount would replay its journal.
     pub needs_recovery: bool,
+    /// Finished transactions of the journal that the rest does not have yet; the filesystem was read with them.
+    pub replayed: u64,
     /// Every entry, if asked for.
     pub entries: Option<Vec<FileReport>>,
 }
@@ -201,6 +203,7 @@ fn filesystem(window: &Window<&Opened>, files: bool) -> Result<Option<Filesystem
             used: reader.used(),
             files: all.values().filter(|found| found.kind == ext4::FoundKind::File).count(),
             needs_recovery: reader.needs_recovery(),
+            replayed: reader.replayed().transactions,
             entries: files.then(|| files::of_ext4(&reader, &all)).transpose()?,
         }));
     }
@@ -216,6 +219,7 @@ fn filesystem(window: &Window<&Opened>, files: bool) -> Result<Option<Filesystem
             used: volume.used(),
             files: all.iter().filter(|(_, found)| !found.directory).count(),
             needs_recovery: false,
+            replayed: 0,
             entries: files.then(|| files::of_fat(&volume, &all)).transpose()?,
         }));
     }
@@ -271,7 +275,7 @@ fn role_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<RoleReport>
     }))
 }
 
-fn read_release(window: &Window<&Opened>) -> Result<Option<serde_json::Value>> {
+pub(crate) fn read_release(window: &Window<&Opened>) -> Result<Option<serde_json::Value>> {
     let root = ext4::Reader::open(window)?;
     let Some(found) = root.find(RELEASE)? else { return Ok(None) };
     let bytes = root.read(&found, MAX_TEXT)?;

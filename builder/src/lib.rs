@@ -24,6 +24,7 @@ pub mod plan;
 pub mod reach;
 pub mod resolve;
 pub mod run;
+pub mod running;
 pub mod sbom;
 pub mod spec;
 pub mod stamp;

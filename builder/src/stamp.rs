@@ -8,6 +8,7 @@ use kscratch_formats::bytes::Window;
 use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt;
 use kscratch_formats::patch::Patch;
+use kscratch_formats::qcow2;
 
 use crate::console::Hint;
 use crate::filesystem::METADATA_FOLDER;
@@ -29,7 +30,7 @@ pub struct Texts<'a> {
 /// way leaves every file old or new, and the volume readable; a qcow2 file may have grown by clusters that nothing refers to.
 pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
     let action = || format!("stamping {}", path.display());
-    let disk = Opened::open(path).with_context(action)?;
+    let disk = Opened::alone(path).with_context(action)?;
     if disk.form() == Form::RawZst {
         return Err(compressed(path));
     }
@@ -112,6 +113,7 @@ fn put(file: &File, esp: (u64, u64), target: &str, text: &str, time: i64) -> Res
 fn in_file(file: &File, writes: Vec<(u64, Vec<u8>)>) -> Result<Vec<Patch>> {
     match Opened::of(file.try_clone()?)? {
         Opened::Qcow2(disk) => Ok(disk.patches(&writes, file.metadata()?.len())?),
+        Opened::Overlay(_) => Err(qcow2::Error::Unsupported("has a backing file").into()),
         Opened::Raw(_) | Opened::RawZst(_) => Ok(vec![Patch(writes)]),
     }
 }

@@ -42,7 +42,8 @@ fn help_reads_well() {
         "cluster kubeconfig",
         "cluster check",
     ];
-    let others = ["", "build", "lock", "config", "inspect", "stamp", "run", "why", "schema", "completions", "man"];
+    let others =
+        ["", "build", "lock", "config", "inspect", "stamp", "run", "kubeconfig", "why", "schema", "completions", "man"];
     for command in others.into_iter().chain(cluster) {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let said = said(&[], &args).succeeded();
@@ -451,6 +452,49 @@ fn bad_clusters_are_refused() {
 }
 
 #[test]
+fn a_kubeconfig_comes_from_a_machines_disk_alone() {
+    check_refusal(
+        &[],
+        &["kubeconfig", "none.qcow2"],
+        1,
+        &expect![[r#"
+            error: reading the cluster on none.qcow2
+              because: opening none.qcow2
+              because: No such file or directory (os error 2)
+        "#]],
+    );
+    let text = "no disk ".repeat(1000);
+    check_refusal(
+        &[("text", &text)],
+        &["kubeconfig", "text"],
+        1,
+        &expect![[r#"
+            error: reading the cluster on text
+              because: reading the primary partition table: there is no `EFI PART` signature
+        "#]],
+    );
+    // A file that is there is not touched, and that is told first.
+    check_refusal(
+        &[("admin.kubeconfig", "mine")],
+        &["kubeconfig", "none.qcow2"],
+        1,
+        &expect![[r#"
+            error: admin.kubeconfig is there already
+            hint: --force replaces it, --output FILE names another
+        "#]],
+    );
+    check_refusal(
+        &[],
+        &["kubeconfig", "none.qcow2", "--server", "https://a"],
+        1,
+        &expect![[r#"
+            error: --server: "https://a" has a scheme
+            hint: write HOST or HOST:PORT, such as 192.168.7.10:6443
+        "#]],
+    );
+}
+
+#[test]
 fn generated_texts_hold_together() {
     let config = said(&[], &["config"]).succeeded().stdout;
     assert!(config.starts_with('#') && config.contains("version = 1"), "{config}");
@@ -466,4 +510,6 @@ fn generated_texts_hold_together() {
     let page = fs::read_to_string(folder.path().join("pages/kscratch-image.1")).unwrap();
     assert!(page.contains(".SH NAME"), "{page}");
     assert!(folder.path().join("pages/kscratch-image-build.1").exists());
+    let page = fs::read_to_string(folder.path().join("pages/kscratch-image-kubeconfig.1")).unwrap();
+    assert!(page.contains("block device"), "{page}");
 }

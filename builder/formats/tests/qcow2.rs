@@ -94,6 +94,38 @@ fn what_cannot_be_read_is_refused() {
     assert!(with(79, 0b10_0000).contains("has features that are not known here"));
 }
 
+/// The disk as QEMU sees it through overlays over overlays, and as we do.
+#[test]
+fn overlays_read_as_qemu_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (raw, middle, top, whole) = (path("disk.raw"), path("middle.qcow2"), path("top.qcow2"), path("whole.raw"));
+    write(&image(3 * MIB + 512, &[(0, 70_000), (MIB, 300_000), (3 * MIB, 512)]), raw.as_ref(), |()| Vec::new());
+    let qemu_img = |arguments: &[&str]| run("qemu-img", "qemu-utils", arguments);
+    let qemu_io = |file: &str, requests: &[&str]| {
+        let requests: Vec<&str> = requests.iter().flat_map(|request| ["-c", *request]).collect();
+        run("qemu-io", "qemu-utils", &[&["-f", "qcow2"][..], &requests, &[file]].concat())
+    };
+    // Version 2 knows no clusters of zeros; the one above it grows.
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-F", "raw", "-b", "disk.raw", &middle]);
+    qemu_io(&middle, &["write -P 0x55 65k 3k", "write -P 0x56 3M 512"]);
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &middle, &top, "9M"]);
+    qemu_io(&top, &["write -P 0x77 1100k 9k", "write -z 64k 64k", "write -P 0x78 7M 65k"]);
+    qemu_img(&["convert", "-O", "raw", &top, &whole]);
+    let (open, len) = (|name: &str| Disk::open(name.as_ref()), 3 * MIB + 512);
+    let named = |name: &str, format: &str| qcow2::Backing { name: name.to_owned(), format: Some(format.to_owned()) };
+    assert_eq!(qcow2::backing(&open(&middle)).unwrap(), Some(named("disk.raw", "raw")));
+    assert_eq!(qcow2::backing(&open(&top)).unwrap(), Some(named(&middle, "qcow2")));
+    let below = qcow2::Overlay::open(open(&middle), open(&raw), len).unwrap();
+    let disk = qcow2::Overlay::open(open(&top), &below, below.disk_len()).unwrap();
+    assert_eq!((below.disk_len(), disk.disk_len()), (len, 9 * MIB));
+    let (mut got, mut want) = (vec![1; 9 << 20], vec![2; 9 << 20]);
+    disk.read_at(0, &mut got).unwrap();
+    open(&whole).read_at(0, &mut want).unwrap();
+    assert!(got == want);
+    assert!(disk.read_at(9 * MIB - 1, &mut [0; 2]).is_err());
+}
+
 /// Bytes in memory of a file that was planned.
 fn bytes_of(image: &Image<()>) -> Vec<u8> {
     let mut bytes = vec![0; image.len as usize];
@@ -311,6 +343,27 @@ proptest! {
         let disk = qcow2::Disk::open(bytes.as_slice()).unwrap();
         for (at, data) in &writes {
             prop_assert_eq!(&read(&disk, *at, data.len()), data);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_overlay_never_panics(changes in prop::collection::vec((0usize..200, any::<u8>()), 1..8)) {
+        let mut bytes = bytes_of(&file(&image(MIB, &[(0, 512), (500_000, 70_000)])));
+        // A name behind the header, and its format as an extension.
+        bytes[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 160, 0, 0, 0, 8]);
+        bytes[104..120].copy_from_slice(b"\xE2\x79\x2A\xCA\0\0\0\x03raw\0\0\0\0\0");
+        bytes[160..168].copy_from_slice(b"disk.img");
+        prop_assert_eq!(qcow2::backing(&bytes.as_slice()).unwrap().unwrap().format.unwrap(), "raw");
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        let _ = qcow2::backing(&bytes.as_slice());
+        if let Ok(disk) = qcow2::Overlay::open(bytes.as_slice(), [7u8; 100].as_slice(), 100) {
+            for at in [0, 90, 499_999, disk.disk_len().saturating_sub(50)] {
+                let _ = disk.read_at(at, &mut [0; 200]);
+            }
         }
     }
 }

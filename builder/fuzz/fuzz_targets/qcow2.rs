@@ -1,10 +1,15 @@
 //! Turns any bytes into a disk or an error, never a panic; what may be written into it is what is read then.
 #![no_main]
 use kscratch_formats::bytes::ReadAt;
-use kscratch_formats::qcow2::Disk;
+use kscratch_formats::qcow2::{Disk, Overlay, backing};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    drop(backing(&bytes));
+    if let Ok(disk) = Overlay::open(bytes, [9; 70_000].as_slice(), 70_000) {
+        drop(disk.read_at(disk.disk_len() / 2, &mut [0; 4096]));
+        drop(disk.read_at(65_000, &mut [0; 9000]));
+    }
     let Ok(disk) = Disk::open(bytes) else { return };
     let mut buf = [0; 4096];
     for at in [0, 65_000, disk.disk_len() / 2, disk.disk_len().saturating_sub(4096)] {

@@ -118,7 +118,15 @@ pub fn place(parent: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// It cannot be written.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o600)
+    write(path, text, 0o600, true)
+}
+
+/// As [`write_private`], but never in the place of anything.
+///
+/// # Errors
+/// Something is there ([`std::io::ErrorKind::AlreadyExists`] is the cause), or it cannot be written.
+pub fn write_private_new(path: &Path, text: &str) -> Result<()> {
+    write(path, text, 0o600, false)
 }
 
 /// Writes a file that everyone may read (0644), whole or not at all.
@@ -126,10 +134,10 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// It cannot be written.
 pub fn write_open(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o644)
+    write(path, text, 0o644, true)
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<()> {
     let action = || format!("writing {}", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Made for its owner alone; others get in only when it is whole.
@@ -137,6 +145,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     file.write_all(text.as_bytes()).with_context(action)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).with_context(action)?;
     file.as_file().sync_all().with_context(action)?;
-    file.persist(path).map_err(|error| error.error).with_context(action)?;
+    let kept = if replace { file.persist(path) } else { file.persist_noclobber(path) };
+    kept.map_err(|error| error.error).with_context(action)?;
     File::open(folder).and_then(|folder| folder.sync_all()).with_context(action)
 }

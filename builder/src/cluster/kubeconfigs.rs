@@ -17,19 +17,34 @@ pub const PEOPLE: [(&str, &str, &str); 2] =
 /// The authority has ended, or they cannot be written.
 pub fn write(folder: &Path, settings: &Settings, authority: &Authority, now: OffsetDateTime) -> Result<()> {
     for (file, user, group) in PEOPLE {
-        let pair = authority
-            .issue(&Wanted::client(user, Some(group)), now)
-            .with_context(|| format!("making the certificate of {user}"))?;
-        let config = Kubeconfig {
-            cluster: &settings.name,
-            server: &settings.server(),
-            user,
-            trust: Trust::Embedded(&authority.certificate().pem()),
-            credentials: Credentials::Embedded { certificate: &pair.certificate_pem, key: &pair.key_pem },
-        };
-        write_private(&folder.join(file), &config.to_yaml())?;
+        let config = issue(&settings.name, &settings.server(), (user, group), authority, now)?;
+        write_private(&folder.join(file), &config)?;
     }
     Ok(())
+}
+
+/// The kubeconfig of a user of a group, as YAML. `server` is `https://HOST:PORT`.
+///
+/// # Errors
+/// The authority has ended.
+pub fn issue(
+    cluster: &str,
+    server: &str,
+    (user, group): (&str, &str),
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Result<String> {
+    let pair = authority
+        .issue(&Wanted::client(user, Some(group)), now)
+        .with_context(|| format!("making the certificate of {user}"))?;
+    let config = Kubeconfig {
+        cluster,
+        server,
+        user,
+        trust: Trust::Embedded(&authority.certificate().pem()),
+        credentials: Credentials::Embedded { certificate: &pair.certificate_pem, key: &pair.key_pem },
+    };
+    Ok(config.to_yaml())
 }
 
 /// Makes both anew.

@@ -1,11 +1,11 @@
 //! Turns an image file of any form into something that reads as the disk.
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::qcow2;
 use serde::Serialize;
@@ -17,6 +17,8 @@ use crate::write::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
 const MAX_FRAME: u32 = 64 << 20;
 /// The seek table's last fields: Number_Of_Frames, Seek_Table_Descriptor, Seekable_Magic_Number.
 const FOOTER: u64 = 9;
+/// The most files over one another that are read.
+const MAX_LAYERS: usize = 16;
 
 /// Form of an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +43,8 @@ pub enum Opened {
     RawZst(Frames),
     /// See [`Form::Qcow2`].
     Qcow2(qcow2::Disk<Plain>),
+    /// See [`Form::Qcow2`]; it lies over another.
+    Overlay(Box<qcow2::Overlay<Plain, Opened>>),
 }
 
 /// A file and its length.
@@ -61,24 +65,55 @@ pub struct Frames {
 }
 
 impl Opened {
-    /// Opens the file for reading and finds out its form.
+    /// Opens the file or block device for reading, finds out its form, and opens what it lies over.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        Self::of(file).with_context(|| format!("opening {}", path.display()))
+        Self::layer(path, None, 0)
     }
 
-    /// Finds out the form of an opened file.
+    /// As [`Opened::open`], but a file that lies over another is refused.
+    pub(crate) fn alone(path: &Path) -> Result<Self> {
+        let action = || format!("opening {}", path.display());
+        let file = File::open(path).with_context(action)?;
+        Self::of(file).with_context(action)
+    }
+
+    /// Finds out the form of an opened file. One that lies over another is refused.
     pub(crate) fn of(file: File) -> Result<Self> {
-        let len = file.metadata().context("looking at the file")?.len();
-        let plain = Plain { file, len };
-        ensure!(len >= 4096, "it is {len} bytes long, too short for a disk");
-        let mut magic = [0; 4];
-        plain.read_at(0, &mut magic).context("reading its first bytes")?;
-        match &magic {
+        Self::probe(Plain::of(file)?)
+    }
+
+    fn probe(plain: Plain) -> Result<Self> {
+        match &plain.magic()? {
             b"QFI\xFB" => Ok(Opened::Qcow2(qcow2::Disk::open(plain)?)),
             [0x28, 0xB5, 0x2F, 0xFD] => Ok(Opened::RawZst(Frames::open(plain)?)),
             _ => Ok(Opened::Raw(plain)),
         }
+    }
+
+    /// `format`: what the file above says of this one; `depth`: how many are above.
+    fn layer(path: &Path, format: Option<&str>, depth: usize) -> Result<Self> {
+        let action = || format!("opening {}", path.display());
+        let plain = File::open(path).map_err(Into::into).and_then(Plain::of).with_context(action)?;
+        match format {
+            // What a guest writes to the first bytes of its raw disk is not believed to be a header.
+            Some("raw") => return Ok(Opened::Raw(plain)),
+            Some("qcow2") | None => {}
+            Some(other) => return Err(anyhow!("disks of the format {other} are not read here").context(action())),
+        }
+        if plain.magic().with_context(action)? != *b"QFI\xFB" {
+            return Self::probe(plain).with_context(action);
+        }
+        let Some(backing) = qcow2::backing(&plain).with_context(action)? else {
+            return Self::probe(plain).with_context(action);
+        };
+        if depth == MAX_LAYERS {
+            return Err(anyhow!("it lies over more than {MAX_LAYERS} others, or over itself").context(action()));
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let below = Self::layer(&folder.join(backing.name), backing.format.as_deref(), depth + 1)
+            .with_context(|| format!("opening what {} lies over", path.display()))?;
+        let len = below.disk_len();
+        Ok(Opened::Overlay(Box::new(qcow2::Overlay::open(plain, below, len).with_context(action)?)))
     }
 
     /// The file's form.
@@ -86,7 +121,7 @@ impl Opened {
         match self {
             Opened::Raw(_) => Form::Raw,
             Opened::RawZst(_) => Form::RawZst,
-            Opened::Qcow2(_) => Form::Qcow2,
+            Opened::Qcow2(_) | Opened::Overlay(_) => Form::Qcow2,
         }
     }
 
@@ -96,6 +131,7 @@ impl Opened {
             Opened::Raw(plain) => plain.len,
             Opened::RawZst(frames) => frames.index.last().map_or(0, |(end, ..)| *end),
             Opened::Qcow2(disk) => disk.disk_len(),
+            Opened::Overlay(disk) => disk.disk_len(),
         }
     }
 }
@@ -106,7 +142,23 @@ impl ReadAt for Opened {
             Opened::Raw(plain) => plain.read_at(offset, buf),
             Opened::RawZst(frames) => frames.read_at(offset, buf),
             Opened::Qcow2(disk) => disk.read_at(offset, buf),
+            Opened::Overlay(disk) => disk.read_at(offset, buf),
         }
+    }
+}
+
+impl Plain {
+    fn of(file: File) -> Result<Self> {
+        // The length of a block device is told in no other way.
+        let len = (&file).seek(SeekFrom::End(0)).context("looking for its end")?;
+        ensure!(len >= 4096, "it is {len} bytes long, too short for a disk");
+        Ok(Plain { file, len })
+    }
+
+    fn magic(&self) -> Result<[u8; 4]> {
+        let mut magic = [0; 4];
+        self.read_at(0, &mut magic).context("reading its first bytes")?;
+        Ok(magic)
     }
 }
 

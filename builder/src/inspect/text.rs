@@ -82,7 +82,12 @@ impl fmt::Display for PartitionReport {
         )?;
         match (&self.filesystem, &self.problem) {
             (Some(fs), _) => {
-                let replay = if fs.needs_recovery { ", in use or not unmounted" } else { "" };
+                let replay = match (fs.needs_recovery, fs.replayed) {
+                    (false, _) => String::new(),
+                    (true, 0) => ", in use or not unmounted".to_owned(),
+                    (true, 1) => ", in use or not unmounted: read with a transaction of its journal".to_owned(),
+                    (true, many) => format!(", in use or not unmounted: read with {many} transactions of its journal"),
+                };
                 writeln!(
                     f,
                     "\n           {} {}, UUID {}, {} of {} used, {} files{replay}",

@@ -10,7 +10,10 @@ mod extent;
 mod geometry;
 mod inode;
 mod journal;
+mod log;
+mod overlaid;
 mod read;
+mod replay;
 mod superblock;
 mod tree;
 mod xattr;
@@ -20,6 +23,7 @@ use std::collections::BTreeMap;
 use crate::image::Image;
 
 pub use read::{Found, FoundKind, ReadError, Reader};
+pub use replay::Replayed;
 
 /// Block size in bytes: the page size, and the only one planned here.
 pub const BLOCK: u64 = 4096;

@@ -4,12 +4,15 @@ use std::io;
 
 use super::checksum::crc;
 use super::inode::{EXTENTS, S_IFDIR, S_IFLNK, S_IFREG};
+use super::log::Log;
+use super::overlaid::Overlaid;
+use super::replay::{Replayed, replay};
 use super::tree::ROOT;
 use crate::bytes::{ReadAt, u16_at, u32_at};
 use crate::guid::Guid;
 
-/// filetype, recover, extents, 64bit, flex_bg: what is understood (a journal to be replayed is told, not replayed).
-const KNOWN_INCOMPAT: u32 = 0x2 | RECOVER | 0x40 | INCOMPAT_64BIT | 0x200;
+/// filetype, recover, extents, 64bit, flex_bg, csum_seed (of checksums that are not looked at here): what is understood.
+const KNOWN_INCOMPAT: u32 = 0x2 | RECOVER | 0x40 | INCOMPAT_64BIT | 0x200 | 0x2000;
 const RECOVER: u32 = 0x4;
 const INCOMPAT_64BIT: u32 = 0x80;
 const METADATA_CSUM: u32 = 0x400;
@@ -33,7 +36,7 @@ pub enum ReadError {
     Read(#[from] io::Error),
 }
 
-fn damaged<T>(reason: impl Into<String>) -> Result<T, ReadError> {
+pub(super) fn damaged<T>(reason: impl Into<String>) -> Result<T, ReadError> {
     Err(ReadError::Damaged(reason.into()))
 }
 
@@ -69,12 +72,12 @@ pub struct Found {
 }
 
 /// A stretch of a file: logical block, block, number of blocks.
-type Run = (u64, u64, u64);
+pub(super) type Run = (u64, u64, u64);
 
-/// An opened filesystem.
+/// An opened filesystem, read as if its journal had been replayed.
 #[derive(Debug, Clone)]
 pub struct Reader<R> {
-    disk: R,
+    disk: Overlaid<R>,
     block: u64,
     blocks: u64,
     free: u64,
@@ -86,11 +89,31 @@ pub struct Reader<R> {
     label: String,
     uuid: Guid,
     recover: bool,
+    journal: u32,
+    replayed: Replayed,
 }
 
 impl<R: ReadAt> Reader<R> {
-    /// Reads and checks the superblock.
+    /// Reads and checks the superblock, and the journal where it holds changes that the rest does not have yet.
+    ///
+    /// # Errors
+    /// The superblock or the journal cannot be read, is damaged, or has features that are not read here.
     pub fn open(disk: R) -> Result<Self, ReadError> {
+        let reader = Self::as_it_stands(Overlaid { disk, block: 1024, moved: BTreeMap::new() })?;
+        if !reader.recover {
+            return Ok(reader);
+        }
+        if reader.journal == 0 {
+            return damaged("its journal is on another disk");
+        }
+        let runs = reader.runs(&reader.inode(reader.journal)?)?;
+        let (replayed, moved) = replay(&Log::open(&reader.disk, runs, reader.block, reader.blocks)?)?;
+        let overlaid = Overlaid { disk: reader.disk.disk, block: reader.block, moved };
+        // The superblock may be among what the journal has newer.
+        Ok(Reader { recover: true, replayed, ..Self::as_it_stands(overlaid)? })
+    }
+
+    fn as_it_stands(disk: Overlaid<R>) -> Result<Self, ReadError> {
         let mut sb = [0; 1024];
         disk.read_at(1024, &mut sb)?;
         if u16_at(&sb, 0x38) != 0xEF53 {
@@ -133,6 +156,8 @@ impl<R: ReadAt> Reader<R> {
             label: String::from_utf8_lossy(&label).into_owned(),
             uuid: Guid(uuid),
             recover: incompat & RECOVER != 0,
+            journal: u32_at(&sb, 0xE0),
+            replayed: Replayed::default(),
         })
     }
 
@@ -156,9 +181,14 @@ impl<R: ReadAt> Reader<R> {
         self.blocks.saturating_sub(self.free).saturating_mul(self.block)
     }
 
-    /// Whether the journal holds changes that the rest does not have yet: it is in use, or was not unmounted.
+    /// Whether it is in use or was not unmounted: a mount would replay its journal.
     pub fn needs_recovery(&self) -> bool {
         self.recover
+    }
+
+    /// What the journal holds that the rest does not have yet, and that is read from there.
+    pub fn replayed(&self) -> Replayed {
+        self.replayed
     }
 
     /// All inodes with their absolute paths, in the order of paths.

@@ -2,12 +2,14 @@
 //!
 //! Format: docs/interop/qcow2.rst of QEMU, version 3; all integers are big-endian.
 mod layout;
+mod overlay;
 mod read;
 mod update;
 
 use std::io;
 
 pub use layout::{Layout, layout};
+pub use overlay::{Backing, Overlay, backing};
 pub use read::Disk;
 
 /// Bytes of a cluster: QEMU's own default.
@@ -30,6 +32,9 @@ const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 /// The dirty bit of `incompatible_features`: refcounts may be behind.
 const DIRTY: u64 = 1;
+/// Header extension: the backing file's format. Names of more bytes than these are against the format's description.
+const BACKING_FORMAT: u32 = 0xE279_2ACA;
+const MAX_BACKING_NAME: u32 = 1023;
 /// A larger L1 table than that of a 32 TiB disk is not read.
 const MAX_L1: u64 = 1 << 16;
 

@@ -30,6 +30,16 @@ pub(super) struct Header {
     pub refcount_order: u32,
 }
 
+/// Where a byte of the disk stands.
+enum Place {
+    /// In the file, there.
+    At(u64),
+    /// It is zero.
+    Zeros,
+    /// In the backing file; zero where there is none.
+    Nowhere,
+}
+
 /// An opened qcow2 file that reads as the disk.
 #[derive(Debug, Clone)]
 pub struct Disk<R> {
@@ -41,6 +51,11 @@ pub struct Disk<R> {
 impl<R: ReadAt> Disk<R> {
     /// Reads header and L1 table. Backing files, encryption, external data files and what else is not known here are refused.
     pub fn open(file: R) -> Result<Self, Error> {
+        Self::open_any(file, false)
+    }
+
+    /// As [`Disk::open`]; `over`: a backing file is no reason to refuse it, and [`Disk::read_over`] says what is in that one.
+    pub(super) fn open_any(file: R, over: bool) -> Result<Self, Error> {
         let mut bytes = [0; HEADER];
         file.read_at(0, &mut bytes[..72])?;
         let (magic, version) = (u32_at(&bytes, 0), u32_at(&bytes, 4));
@@ -50,7 +65,7 @@ impl<R: ReadAt> Disk<R> {
         if version == 3 {
             file.read_at(0, &mut bytes)?;
         }
-        if u64_at(&bytes, 8) != 0 {
+        if u64_at(&bytes, 8) != 0 && !over {
             return Err(Error::Unsupported("has a backing file"));
         }
         if u32_at(&bytes, 32) != 0 {
@@ -96,8 +111,8 @@ impl<R: ReadAt> Disk<R> {
         &self.file
     }
 
-    /// Where in the file byte `offset` of the disk stands, none for a hole, and for how many bytes that holds.
-    pub fn place(&self, offset: u64) -> Result<(Option<u64>, u64), Error> {
+    /// Where byte `offset` of the disk stands, and for how many bytes that holds.
+    fn place(&self, offset: u64) -> Result<(Place, u64), Error> {
         let cluster = 1u64 << self.header.cluster_bits;
         let left = cluster - offset % cluster;
         let entries = cluster / 8;
@@ -107,7 +122,7 @@ impl<R: ReadAt> Disk<R> {
             None => return Err(damaged(format!("byte {offset} of the disk is behind its L1 table"))),
         };
         if table == 0 {
-            return Ok((None, left));
+            return Ok((Place::Nowhere, left));
         }
         let mut word = [0; 8];
         self.file.read_at(table + index % entries * 8, &mut word)?;
@@ -115,29 +130,47 @@ impl<R: ReadAt> Disk<R> {
         if entry & COMPRESSED != 0 {
             return Err(Error::Unsupported("has compressed clusters"));
         }
-        let at = entry & OFFSET_MASK;
-        let hole = at == 0 || entry & ZERO != 0;
-        Ok(((!hole).then_some(at + offset % cluster), left))
+        let place = match entry & OFFSET_MASK {
+            _ if entry & ZERO != 0 => Place::Zeros,
+            0 => Place::Nowhere,
+            at => Place::At(at + offset % cluster),
+        };
+        Ok((place, left))
     }
-}
 
-impl<R: ReadAt> ReadAt for Disk<R> {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    /// Fills `buf`; what stands nowhere in this file is filled by `below`.
+    pub(super) fn read_over(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        below: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.header.size);
         if end.is_none() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut done = 0;
         while done < buf.len() {
-            let (place, left) = self.place(offset + done as u64).map_err(io::Error::other)?;
+            let at = offset + done as u64;
+            let (place, left) = self.place(at).map_err(io::Error::other)?;
             let len = (buf.len() - done).min(left as usize);
             let part = &mut buf[done..done + len];
             match place {
-                Some(at) => self.file.read_at(at, part)?,
-                None => part.fill(0),
+                Place::At(at) => self.file.read_at(at, part)?,
+                Place::Zeros => part.fill(0),
+                Place::Nowhere => below(at, part)?,
             }
             done += len;
         }
         Ok(())
+    }
+}
+
+impl<R: ReadAt> ReadAt for Disk<R> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_over(offset, buf, |_, part| {
+            part.fill(0);
+            Ok(())
+        })
     }
 }
