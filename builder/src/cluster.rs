@@ -13,5 +13,6 @@ pub mod kubeconfigs;
 pub mod machines;
 pub mod metadata;
 pub mod new;
+pub mod rack;
 pub mod settings;
 pub mod token;

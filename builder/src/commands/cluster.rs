@@ -7,6 +7,7 @@ use kscratch_pki::{OffsetDateTime, moment};
 use super::print;
 use crate::cli::cluster::{ClusterArgs, ClusterCommand, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs};
 use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
+use crate::cluster::machines::Written;
 use crate::cluster::metadata::{Machine, Members, Rendered, render};
 use crate::cluster::settings::{Settings, VERSION};
 use crate::cluster::token::{self, Lapse};
@@ -89,10 +90,11 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
 fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
     let folder = open(&args.cluster)?;
     if let (Some(list), Some(output)) = (&args.all, &args.output) {
-        let all = machines::write_all(&folder, list, output, now)?;
-        for (path, rendered) in &all {
+        let written = machines::write_all(&folder, list, output, now)?;
+        for (path, rendered) in &written.files {
             console.say(format_args!("{}{}", path.display(), joins(rendered)));
         }
+        tell_rack(&written, console);
         return Ok(());
     }
     // One of the two is required by the command line.
@@ -126,6 +128,23 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
     }
     console.say(format_args!("{}{}", output.display(), joins(&rendered)));
     Ok(())
+}
+
+/// One line on the file for all: who is in it, and why the others are not.
+fn tell_rack(written: &Written, console: &Console) {
+    let rack = &written.rack;
+    let mut said = match &rack.text {
+        Some(_) => format!("{}: one file for {}", written.rack_file.display(), rack.nodes.join(", ")),
+        None => format!("no {}", written.rack_file.display()),
+    };
+    let absent = [
+        (&rack.masters, "have files of their own, which hold the cluster's keys"),
+        (&rack.untold, "give no mac, serial or uuid to tell them by"),
+    ];
+    for (machines, why) in absent.iter().filter(|(machines, _)| !machines.is_empty()) {
+        said += &format!("; not in it: {} ({why})", machines.join(", "));
+    }
+    console.say(said);
 }
 
 /// What is to be known of a metadata file besides its name.
