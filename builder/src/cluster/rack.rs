@@ -1,5 +1,6 @@
 //! The metadata of a list's nodes becomes one file for all of them, out of which each picks its own entry.
 use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use kscratch_metadata::{Errors, Identity, parse, read, select};
@@ -22,6 +23,24 @@ pub struct Rack {
     pub masters: Vec<String>,
     /// Nodes that nothing tells.
     pub untold: Vec<String>,
+}
+
+impl Rack {
+    /// One line on the file: who is in it, and why the others are not.
+    pub fn summary(&self, file: &Path) -> String {
+        let mut said = match &self.text {
+            Some(_) => format!("{}: one file for {}", file.display(), self.nodes.join(", ")),
+            None => format!("there is no {}", file.display()),
+        };
+        let absent = [
+            (&self.masters, "a file of its own holds the cluster's keys"),
+            (&self.untold, "without mac, serial or uuid, nothing tells it"),
+        ];
+        for (machines, why) in absent.iter().filter(|(machines, _)| !machines.is_empty()) {
+            said += &format!("; not in it: {} ({why})", machines.join(", "));
+        }
+        said
+    }
 }
 
 /// Puts machines and their role files together. What each machine will read in it is held against its own file.

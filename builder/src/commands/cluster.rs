@@ -7,7 +7,6 @@ use kscratch_pki::{OffsetDateTime, moment};
 use super::print;
 use crate::cli::cluster::{ClusterArgs, ClusterCommand, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs};
 use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
-use crate::cluster::machines::Written;
 use crate::cluster::metadata::{Machine, Members, Rendered, render};
 use crate::cluster::settings::{Settings, VERSION};
 use crate::cluster::token::{self, Lapse};
@@ -94,7 +93,7 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
         for (path, rendered) in &written.files {
             console.say(format_args!("{}{}", path.display(), joins(rendered)));
         }
-        tell_rack(&written, console);
+        console.say(written.rack.summary(&written.rack_file));
         return Ok(());
     }
     // One of the two is required by the command line.
@@ -128,23 +127,6 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
     }
     console.say(format_args!("{}{}", output.display(), joins(&rendered)));
     Ok(())
-}
-
-/// One line on the file for all: who is in it, and why the others are not.
-fn tell_rack(written: &Written, console: &Console) {
-    let rack = &written.rack;
-    let mut said = match &rack.text {
-        Some(_) => format!("{}: one file for {}", written.rack_file.display(), rack.nodes.join(", ")),
-        None => format!("no {}", written.rack_file.display()),
-    };
-    let absent = [
-        (&rack.masters, "have files of their own, which hold the cluster's keys"),
-        (&rack.untold, "give no mac, serial or uuid to tell them by"),
-    ];
-    for (machines, why) in absent.iter().filter(|(machines, _)| !machines.is_empty()) {
-        said += &format!("; not in it: {} ({why})", machines.join(", "));
-    }
-    console.say(said);
 }
 
 /// What is to be known of a metadata file besides its name.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use crate::address::Mac;
 
 /// What firmware says where the vendor wrote nothing of its own. In lower case.
-const PLACEHOLDERS: [&str; 14] = [
+const PLACEHOLDERS: [&str; 17] = [
     "to be filled by o.e.m.",
     "to be filled by oem",
     "not specified",
@@ -20,6 +20,9 @@ const PLACEHOLDERS: [&str; 14] = [
     "n/a",
     "oem",
     "invalid",
+    "0123456789",
+    "123456789",
+    "1234567890",
 ];
 
 /// UUIDs that many machines have: none, not set (SMBIOS 3.6, 7.2.1), and the one in the sources of a widespread firmware.
@@ -36,7 +39,7 @@ pub struct Uuid(String);
 impl Uuid {
     /// Whether many machines have it.
     pub(crate) fn is_shared(&self) -> bool {
-        SHARED.contains(&self.0.as_str())
+        [self, &self.turned()].iter().any(|uuid| SHARED.contains(&uuid.0.as_str()))
     }
 
     /// The same bytes in the other order in which the first three groups are written: SMBIOS 2.6 turned them around, and not every
@@ -122,7 +125,7 @@ impl fmt::Display for Identity {
 
 #[cfg(test)]
 mod tests {
-    use super::{Identity, Uuid, is_placeholder};
+    use super::{Identity, SHARED, Uuid, is_placeholder};
     use crate::address::Mac;
 
     #[test]
@@ -151,6 +154,9 @@ mod tests {
         assert_eq!(identity.to_string(), "mac 52:54:00:00:00:01, serial none, uuid none");
         let identity = Identity::new([], "AB 1\n", "4C4C4544-0051-3010-8048-B4C04F4A3132\n");
         assert_eq!(identity.to_string(), "mac none, serial \"AB 1\", uuid 4c4c4544-0051-3010-8048-b4c04f4a3132");
+        for text in [SHARED[1], SHARED[2], "00020003-0004-0005-0006-000700080009"] {
+            assert_eq!(Identity::new([], "", text), Identity::default(), "{text}");
+        }
         for text in ["", "4c4c4544", "4c4c4544-0051-3010-8048-b4c04f4a313g", "4c4c4544-0051-3010-8048-b4c04f4a3132-"] {
             assert_eq!(text.parse::<Uuid>(), Err(()), "{text}");
         }
