@@ -225,7 +225,7 @@ pub struct StampArgs {
     /// The image: raw or qcow2
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
-    /// The role metadata
+    /// The role metadata, one machine's or a rack's
     #[arg(long, value_name = "FILE")]
     pub metadata: PathBuf,
     /// Secrets that stand in a file of their own

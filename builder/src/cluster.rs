@@ -15,5 +15,6 @@ pub mod machines;
 pub mod metadata;
 pub mod new;
 pub mod ondisk;
+pub mod rack;
 pub mod settings;
 pub mod token;

@@ -302,7 +302,7 @@ fn metadata(file: Option<&Path>) -> Result<BTreeMap<String, Vec<u8>>> {
     let Some(file) = file else { return Ok(BTreeMap::new()) };
     let text = read_text(file)?;
     let name = file.display().to_string();
-    kscratch_metadata::parse(&text)
+    kscratch_metadata::read(&text, None)
         .map_err(|errors| anyhow!(errors.named(&name, "secrets.toml")))
         .with_context(|| format!("reading role metadata from {name}"))?;
     Ok(BTreeMap::from([("/kscratch/role.toml".to_owned(), text.into_bytes())]))

@@ -3,13 +3,14 @@ mod files;
 mod opened;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use kscratch_formats::bytes::{ReadAt, Window};
 use kscratch_formats::gpt::{self, Partition};
 use kscratch_formats::{ext4, fat32, uki};
-use kscratch_metadata::RoleMetadata;
+use kscratch_metadata::{Document, RoleMetadata};
 use serde::Serialize;
 
 pub use files::FileReport;
@@ -112,7 +113,7 @@ pub struct BootReport {
 pub struct RoleReport {
     /// Where it stands on the ESP.
     pub path: String,
-    /// `node` or `master`; none where the metadata is not valid.
+    /// `node` or `master`; none where the metadata is not valid. What the machines of a rack do not have in common is none too.
     pub role: Option<serde_json::Value>,
     /// The cluster's name.
     pub cluster: Option<String>,
@@ -120,10 +121,22 @@ pub struct RoleReport {
     pub endpoint: Option<String>,
     /// The machine's name.
     pub node: Option<String>,
+    /// The machines of a rack.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineReport>,
     /// Whether a file of secrets stands beside it.
     pub secrets_file: bool,
     /// What is wrong with it, as init would say it.
     pub problem: Option<String>,
+}
+
+/// A machine of a rack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MachineReport {
+    /// Its name.
+    pub node: Option<String>,
+    /// How it is told, by key: `mac`, `serial`, `uuid`.
+    pub told_by: BTreeMap<&'static str, String>,
 }
 
 /// Looks into the image; with `files`, lists every file with its digest.
@@ -256,23 +269,38 @@ fn role_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<RoleReport>
     let path = format!("{METADATA_FOLDER}/role.toml");
     let Some(text) = esp_text(volume, &path)? else { return Ok(None) };
     let secrets = esp_text(volume, &format!("{METADATA_FOLDER}/secrets.toml"))?;
-    let parsed = match &secrets {
-        Some(secrets) => kscratch_metadata::parse_with_secrets(&text, secrets),
-        None => kscratch_metadata::parse(&text),
+    let document = kscratch_metadata::read(&text, secrets.as_deref());
+    let (all, machines) = match &document {
+        Ok(Document::Machine(metadata)) => (vec![metadata.as_ref()], Vec::new()),
+        Ok(Document::Rack(entries)) => {
+            let machine = |entry: &kscratch_metadata::Entry| MachineReport {
+                node: entry.metadata.node.name.clone(),
+                told_by: entry.selector.given().into_iter().collect(),
+            };
+            (entries.iter().map(|entry| &entry.metadata).collect(), entries.iter().map(machine).collect())
+        }
+        Err(_) => (Vec::new(), Vec::new()),
     };
     let cluster = |field: fn(&kscratch_metadata::Cluster) -> Option<String>| {
-        parsed.as_ref().ok().and_then(|metadata| metadata.cluster.as_ref()).and_then(field)
+        in_common(&all, |metadata| metadata.cluster.as_ref().and_then(field))
     };
-    let role = |metadata: &RoleMetadata| serde_json::to_value(metadata.role).ok();
     Ok(Some(RoleReport {
         path,
-        role: parsed.as_ref().ok().and_then(role),
+        role: in_common(&all, |metadata| serde_json::to_value(metadata.role).ok()),
         cluster: cluster(|cluster| Some(cluster.name.clone())),
         endpoint: cluster(|cluster| cluster.endpoint.as_ref().map(ToString::to_string)),
-        node: parsed.as_ref().ok().and_then(|metadata| metadata.node.name.clone()),
+        node: in_common(&all, |metadata| metadata.node.name.clone()),
+        machines,
         secrets_file: secrets.is_some(),
-        problem: parsed.as_ref().err().map(ToString::to_string),
+        problem: document.as_ref().err().map(ToString::to_string),
     }))
+}
+
+/// What is so of all machines.
+fn in_common<T: PartialEq>(all: &[&RoleMetadata], field: impl Fn(&RoleMetadata) -> Option<T>) -> Option<T> {
+    let mut found = all.iter().map(|metadata| field(metadata));
+    let first = found.next()??;
+    found.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }
 
 pub(crate) fn read_release(window: &Window<&Opened>) -> Result<Option<serde_json::Value>> {

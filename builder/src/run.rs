@@ -196,7 +196,9 @@ pub(crate) fn refuse_compressed(image: &Path) -> Result<()> {
 fn check_metadata(path: &Path) -> Result<()> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading the role metadata {}", path.display()))?;
-    kscratch_metadata::parse(&text).map(drop).with_context(|| format!("reading the role metadata {}", path.display()))
+    kscratch_metadata::read(&text, None)
+        .map(drop)
+        .with_context(|| format!("reading the role metadata {}", path.display()))
 }
 
 /// The command that helps with what QEMU most often refuses.

@@ -18,7 +18,7 @@ use crate::plan::TYPE_ESP;
 /// Texts that go onto the ESP.
 #[derive(Debug, Clone, Copy)]
 pub struct Texts<'a> {
-    /// `role.toml`.
+    /// `role.toml`, a machine's or a rack's.
     pub role: &'a str,
     /// `secrets.toml`; without it the one that is on the ESP stays.
     pub secrets: Option<&'a str>,
@@ -74,10 +74,7 @@ fn open(disk: &Opened, (start, len): (u64, u64)) -> Result<Volume<Window<&Opened
 
 /// Refuses what init would refuse.
 fn check(texts: &Texts<'_>, known: Option<&str>) -> Result<()> {
-    let parsed = match texts.secrets.or(known) {
-        Some(secrets) => kscratch_metadata::parse_with_secrets(texts.role, secrets),
-        None => kscratch_metadata::parse(texts.role),
-    };
+    let parsed = kscratch_metadata::read(texts.role, texts.secrets.or(known));
     let (role, secrets) = texts.names;
     let kept = texts.secrets.is_none() && known.is_some();
     let secrets = if kept { "secrets.toml on the ESP" } else { secrets };

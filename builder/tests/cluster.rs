@@ -14,7 +14,7 @@ use kscratch_image::cluster::settings::Settings;
 use kscratch_image::cluster::token::{self, Lapse};
 use kscratch_image::cluster::{kubeconfigs, machines, new};
 use kscratch_image::console::error_lines;
-use kscratch_metadata::{RoleMetadata, parse, parse_with_secrets};
+use kscratch_metadata::{Identity, Mac, RoleMetadata, parse, parse_with_secrets, select};
 use kscratch_pki::{Authority, Certificate, Duration, Key, OffsetDateTime, Usage, Wanted};
 
 fn now() -> OffsetDateTime {
@@ -333,10 +333,14 @@ fn a_rack_gets_a_file_a_machine() {
         fs::write(&list, text).unwrap();
         machines::write_all(&folder, &list, &out, now())
     };
-    write(RACK).unwrap();
+    let written = write(RACK).unwrap();
     let mut text = String::new();
     tree(&out, "", &mut text);
-    assert_eq!(text, "600 m1.toml\n600 n1.toml\n600 n2.toml\n");
+    assert_eq!(text, "600 m1.toml\n600 n1.toml\n600 n2.toml\n600 rack.toml\n");
+    assert_eq!(
+        written.rack.summary("rack/rack.toml".as_ref()),
+        "rack/rack.toml: one file for n1, n2; not in it: m1 (a file of its own holds the cluster's keys)"
+    );
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     assert!(read("m1.toml").starts_with("# For master m1 of the cluster lab (mac 52:54:00:00:00:10).\n"));
     assert!(read("m1.toml").contains("interface = \"52:54:00:00:00:10\""), "a fixed address goes to the known link");
@@ -344,6 +348,43 @@ fn a_rack_gets_a_file_a_machine() {
         assert!(!read(node).contains("PRIVATE KEY"), "{node} holds a key");
         parse(&read(node)).unwrap();
     }
+
+    let rack = read("rack.toml");
+    assert!(
+        rack.starts_with("# For the nodes of the cluster lab: each picks its own entry.\n")
+            && !rack.contains("PRIVATE KEY")
+    );
+    let (_, machines) = rack.split_once("\n[[machines]]").unwrap();
+    expect![[r#"
+
+        serial = "ABC123"
+
+        [machines.node]
+        name = "n1"
+
+        [[machines]]
+        mac = "52-54-00-00-00-12"
+
+        [machines.node]
+        name = "n2"
+    "#]]
+    .assert_eq(machines);
+    for (name, identity) in [
+        ("n1.toml", Identity::new([], "ABC123\n", "")),
+        ("n2.toml", Identity::new([Mac([0x52, 0x54, 0, 0, 0, 0x12])], "", "")),
+    ] {
+        assert_eq!(select(&rack, &identity).unwrap().metadata, parse(&read(name)).unwrap());
+    }
+
+    fs::remove_dir_all(&out).unwrap();
+    let untold = RACK.replace("serial = \"ABC123\"\n", "").replace("mac = \"52-54-00-00-00-12\"", "");
+    let written = write(&untold).unwrap();
+    assert_eq!(
+        written.rack.summary("rack/rack.toml".as_ref()),
+        "there is no rack/rack.toml; not in it: m1 (a file of its own holds the cluster's keys); \
+         not in it: n1, n2 (without mac, serial or uuid, nothing tells it)"
+    );
+    assert!(!out.join("rack.toml").exists());
 
     fs::remove_dir_all(&out).unwrap();
     let row = |text: &str, want: Expect| {
@@ -376,6 +417,24 @@ fn a_rack_gets_a_file_a_machine() {
             error: reading machines.toml
               because: n1: address: "192.168.7" is no ADDRESS/PREFIX; write it like 10.244.0.0/16
             n1: pod_range: 10.9.0.0/24 lies outside cluster.pod_range, 10.244.0.0/16; give a part of 10.244.0.0/16
+        "#]],
+    );
+    row(
+        &RACK
+            .replace("ABC123", "Default string\"\npod_range = \"10.244.5.0/24")
+            .replace("52-54-00-00-00-12\"", "53-54-00-00-00-12\"\npod_range = \"10.244.5.0/24\""),
+        expect![[r#"
+            error: reading machines.toml
+              because: n1: serial: "Default string" is what vendors leave in, and other machines have it too; tell the machine by its mac
+            n2: mac: 53:54:00:00:00:12 is no network card's address; give that of one of the machine's cards
+            n2: pod_range: 10.244.5.0/24 overlaps that of n1, 10.244.5.0/24; give each machine its own
+        "#]],
+    );
+    row(
+        &RACK.replace("n2", "rack"),
+        expect![[r#"
+            error: reading machines.toml
+              because: rack: name: rack.toml is the file for all machines; give the machine another name
         "#]],
     );
     let three = RACK.replace("role = \"node\"", "role = \"master\"");

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use expect_test::expect;
 use kscratch_formats::bytes::Window;
 use kscratch_formats::fat32::Volume;
 use kscratch_image::digest::DiskDigest;
@@ -258,6 +259,42 @@ proptest! {
             prop_assert!(verdict.contains("No errors were found"), "{}", verdict);
         }
     }
+}
+
+const RACK: &str = "version = 1\nrole = \"node\"\n[[machines]]\nmac = \"52:54:00:00:00:11\"\nnode.name = \"n1\"\n\
+                    [[machines]]\nserial = \"ABC 1\"\nuuid = \"4C4C4544-0051-3010-8048-B4C04F4A3132\"\n";
+
+#[test]
+fn one_stamp_serves_a_rack() {
+    let (_folder, image, _) = written(Format::Raw, "disk.img");
+    stamp(&image, &Texts { role: RACK, secrets: Some("version = 1\n"), names: NAMES }, TIME).unwrap();
+    let report = inspect::report(&image, false).unwrap().role.unwrap();
+    expect![[r#"
+        metadata   /kscratch/role.toml: role node, machines of a rack: 2, secrets beside it
+                   n1, mac 52:54:00:00:00:11
+                   without a name, serial ABC 1, uuid 4c4c4544-0051-3010-8048-b4c04f4a3132
+    "#]]
+    .assert_eq(&report.to_string());
+    // Every entry is looked at, whoever's it is, and the file stays as it was.
+    let before = fs::read(&image).unwrap();
+    for (from, to, want) in [
+        (
+            "node.name",
+            "node.nmae",
+            "my-role.toml:5:6: machines[0].node.nmae: there is no such field; did you mean \"name\"?",
+        ),
+        ("serial = \"ABC 1\"", "network.mtu = 1", "my-role.toml:7:15: machines[1].network.mtu: 1 is smaller than 576"),
+        (
+            "serial = \"ABC 1\"",
+            "node.name = \"n1\"",
+            "my-role.toml:7:13: machines[1].node.name: n1 is the name of machines[0] (n1) too",
+        ),
+    ] {
+        let wrong = RACK.replace(from, to);
+        let error = stamp(&image, &Texts { role: &wrong, secrets: None, names: NAMES }, TIME).unwrap_err();
+        assert!(format!("{error:#}").contains(want), "{error:#}");
+    }
+    assert!(fs::read(&image).unwrap() == before, "something was written");
 }
 
 #[test]

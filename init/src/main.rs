@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use kscratch_init::run::spawn;
+use kscratch_init::source::{Text, entry};
 use kscratch_init::stage::{gather, hardware, initramfs, root};
 use kscratch_init::sys::{Linux, Power, Sys};
 use kscratch_init::{facts, log, plan};
@@ -98,12 +99,12 @@ fn pid1() -> ! {
 /// What this machine would do with a metadata file. Where it is no kscratch machine, the versions of the image are unknown.
 fn print_plan(file: &Path) -> Result<String> {
     let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
-    let metadata = kscratch_metadata::parse(&read(file)?)
-        .map_err(|errors| errors.named(file.display().to_string(), "secrets.toml"))?;
     let here = Path::new("/");
+    let links = kscratch_init::apply::network::hardware_links(&mut kscratch_netlink::Netlink::open()?)?;
+    let text = Text { place: file.display().to_string(), role: read(file)?, secrets: None };
+    let metadata = entry::read(&text, &entry::identity(here, &links))?.metadata;
     let unknown = || "unknown".to_owned();
     let facts = gather::facts(here, &"0".repeat(32), &[]).or_else(|_| {
-        let links = kscratch_init::apply::network::hardware_links(&mut kscratch_netlink::Netlink::open()?)?;
         anyhow::Ok(facts::Facts {
             links,
             release: facts::Release {

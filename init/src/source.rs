@@ -1,4 +1,5 @@
 //! Turns everything around the machine that may hold role metadata into the one text that counts.
+pub mod entry;
 pub mod http;
 pub mod smbios;
 pub mod volume;

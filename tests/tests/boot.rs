@@ -120,15 +120,19 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     let bench = Bench::take();
     let folder = tempfile::tempdir().unwrap();
     let role = folder.path().join("role.toml");
+    let overlay = bench.overlay(node_image::with_probe());
+    let machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
+    let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
+    // One file for two machines, of which this is the second.
     let text = format!(
-        "version = 1\nrole = \"node\"\n\n[node]\nname = \"told-1\"\npod_range = \"10.244.3.0/24\"\n\n[docker]\n\
-         insecure_registries = [\"registry.test:5000\"]\n{}",
+        "version = 1\nrole = \"node\"\n\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
+         [[machines]]\nmac = \"52:54:00:00:00:01\"\nnode = {{ name = \"other\", pod_range = \"10.244.2.0/24\" }}\n\n\
+         [[machines]]\nmac = \"{mac}\"\nnode = {{ name = \"told-1\", pod_range = \"10.244.3.0/24\" }}\n",
         probe::MANIFEST
     );
     fs::write(&role, text).unwrap();
-    let overlay = bench.overlay(node_image::with_probe());
-    let machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
     let mut vm = bench.start(&machine);
+    wait(&vm, &format!(r"this machine is machines\[1\] of 2, told-1, by mac {mac}$"), BOOT);
     wait(&vm, r"service kubelet: ready \(", BOOT);
     let probe = Probe::of(&vm, BOOT);
 

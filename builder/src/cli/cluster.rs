@@ -134,7 +134,8 @@ pub struct MetadataArgs {
     /// Master: one of the masters that begin the cluster, this one among them (repeatable) [default: this one alone]
     #[arg(long, value_name = "NODE=IP")]
     pub etcd_member: Vec<String>,
-    /// Write the metadata of every machine in this list, into the folder that --output names
+    /// Write the metadata of every machine in this list into the folder that --output names, and rack.toml: one file for all nodes that
+    /// the list tells by mac, serial or uuid
     #[arg(
         long,
         value_name = "FILE",

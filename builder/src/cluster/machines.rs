@@ -1,4 +1,4 @@
-//! machines.toml, the list of a rack, becomes one metadata file per machine.
+//! machines.toml, the list of a rack, becomes one metadata file per machine, and one for all nodes that tell themselves by their hardware.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::folder::{Folder, write_private};
 use super::metadata::{Machine, Members, Rendered, render};
+use super::rack::{self, Rack};
 use crate::console::Hint;
 
 #[derive(Deserialize)]
@@ -45,6 +46,9 @@ fn unlike(machines: &[Machine]) -> Result<()> {
         let name = &machine.name;
         if !kscratch_metadata::is_node_name(name) {
             bail!("{name:?} is no name of a node: use lower case letters, digits, `-` and `.`");
+        }
+        if rack::NAME.strip_suffix(".toml") == Some(name) {
+            bail!("{name}: name: {} is the file for all machines; give the machine another name", rack::NAME);
         }
         let mac = match &machine.mac {
             Some(text) => {
@@ -92,11 +96,23 @@ pub fn members(machines: &[Machine]) -> Result<Members> {
     Ok(members)
 }
 
-/// Writes `DIR/NAME.toml` for every machine, each readable by its owner alone, after all of them are known to be sound.
+/// What was written for a rack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Each machine's file.
+    pub files: Vec<(PathBuf, Rendered)>,
+    /// Where the file for all is, if there is one.
+    pub rack_file: PathBuf,
+    /// Who is in it, and who not.
+    pub rack: Rack,
+}
+
+/// Writes `DIR/NAME.toml` for every machine, and `DIR/rack.toml` for all nodes that are told by something, each readable by its owner alone, after
+/// all of them are known to be sound.
 ///
 /// # Errors
 /// A machine's metadata is not sound, or a file cannot be written.
-pub fn write_all(folder: &Folder, list: &Path, output: &Path, now: OffsetDateTime) -> Result<Vec<(PathBuf, Rendered)>> {
+pub fn write_all(folder: &Folder, list: &Path, output: &Path, now: OffsetDateTime) -> Result<Written> {
     let machines = read(list)?;
     let action = || format!("reading {}", list.display());
     let members = members(&machines).with_context(action)?;
@@ -120,6 +136,9 @@ pub fn write_all(folder: &Folder, list: &Path, output: &Path, now: OffsetDateTim
     if !faults.is_empty() {
         return Err(anyhow!(faults.into_iter().collect::<Vec<_>>().join("\n"))).with_context(action);
     }
+    let texts = machines.iter().zip(all.iter().map(|(_, rendered)| rendered.role.as_str()));
+    let heading = format!("# For the nodes of the cluster {}: each picks its own entry.", folder.settings.name);
+    let rack = rack::rack(&heading, texts).with_context(action)?;
     DirBuilder::new()
         .mode(0o700)
         .recursive(true)
@@ -128,7 +147,11 @@ pub fn write_all(folder: &Folder, list: &Path, output: &Path, now: OffsetDateTim
     for (path, rendered) in &all {
         write_private(path, &rendered.role)?;
     }
-    Ok(all)
+    let rack_file = output.join(rack::NAME);
+    if let Some(text) = &rack.text {
+        write_private(&rack_file, text)?;
+    }
+    Ok(Written { files: all, rack_file, rack })
 }
 
 fn heading(folder: &Folder, machine: &Machine) -> String {

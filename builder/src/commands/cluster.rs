@@ -100,10 +100,11 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
 fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
     let folder = open(&args.cluster)?;
     if let (Some(list), Some(output)) = (&args.all, &args.output) {
-        let all = machines::write_all(&folder, list, output, now)?;
-        for (path, rendered) in &all {
+        let written = machines::write_all(&folder, list, output, now)?;
+        for (path, rendered) in &written.files {
             console.say(format_args!("{}{}", path.display(), joins(rendered)));
         }
+        console.say(written.rack.summary(&written.rack_file));
         return Ok(());
     }
     // One of the two is required by the command line.

@@ -1,7 +1,7 @@
 //! Turns a [`Report`] into lines for people.
 use std::fmt;
 
-use super::{FileReport, Form, PartitionReport, Report, RoleReport};
+use super::{FileReport, Form, MachineReport, PartitionReport, Report, RoleReport};
 
 /// Bytes in the largest unit that leaves a number above one.
 fn size(bytes: u64) -> String {
@@ -110,14 +110,27 @@ impl fmt::Display for RoleReport {
         if let Some(problem) = &self.problem {
             return writeln!(f, "metadata   {} is not valid: {problem}", self.path);
         }
-        let role = self.role.as_ref().and_then(serde_json::Value::as_str).unwrap_or("unknown");
+        let different = if self.machines.is_empty() { "unknown" } else { "of each its own" };
+        let role = self.role.as_ref().and_then(serde_json::Value::as_str).unwrap_or(different);
         write!(f, "metadata   {}: role {role}", self.path)?;
         for (name, value) in [("cluster", &self.cluster), ("endpoint", &self.endpoint), ("name", &self.node)] {
             if let Some(value) = value {
                 write!(f, ", {name} {value}")?;
             }
         }
-        writeln!(f, "{}", if self.secrets_file { ", secrets beside it" } else { "" })
+        if !self.machines.is_empty() {
+            write!(f, ", machines of a rack: {}", self.machines.len())?;
+        }
+        writeln!(f, "{}", if self.secrets_file { ", secrets beside it" } else { "" })?;
+        self.machines.iter().try_for_each(|machine| write!(f, "{machine}"))
+    }
+}
+
+impl fmt::Display for MachineReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "           {}", self.node.as_deref().unwrap_or("without a name"))?;
+        self.told_by.iter().try_for_each(|(key, value)| write!(f, ", {key} {}", value.escape_debug()))?;
+        writeln!(f)
     }
 }
 

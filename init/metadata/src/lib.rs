@@ -3,27 +3,35 @@ mod address;
 mod certificate;
 mod controlplane;
 mod error;
+mod identity;
 mod kubelet;
+mod overlay;
 mod parse;
+mod rack;
+mod rackrules;
 mod read;
 mod readcontrolplane;
 mod role;
 mod rules;
 mod schema;
 mod secret;
+mod selector;
 mod syntax;
 mod validity;
 
 pub use address::{Endpoint, Interface, Mac};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd};
 pub use error::{Errors, Problem, Source};
+pub use identity::{Identity, Uuid};
 pub use parse::{parse, parse_with_secrets};
+pub use rack::{Document, Entry, Selected, read, select, select_with_secrets};
 pub use role::{
     Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE, Docker, Effect, Join,
     Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Taint, Time,
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
+pub use selector::Selector;
 pub use validity::{Validity, validity};
 
 /// Whether a text can be the name of a node: an RFC 1123 subdomain of at most 63 characters.

@@ -1,8 +1,10 @@
 //! Reads `role.toml` (and `secrets.toml`) section by section into [`RoleMetadata`], collecting every problem on the way.
 use std::collections::BTreeMap;
 
+use toml::de::DeTable;
+
 use crate::certificate;
-use crate::error::{Errors, Source};
+use crate::error::{Errors, Problem, Source};
 use crate::kubelet;
 use crate::read::{Reader, Table, fault};
 use crate::readcontrolplane;
@@ -11,6 +13,7 @@ use crate::role::{
 };
 use crate::rules;
 use crate::secret::Secret;
+use crate::selector;
 use crate::syntax;
 
 /// The version of the format that this program reads.
@@ -34,9 +37,18 @@ pub fn parse_with_secrets(text: &str, secrets: &str) -> Result<RoleMetadata, Err
 
 fn read(text: &str, secrets: Option<&str>) -> Result<RoleMetadata, Errors> {
     let mut reader = Reader::new();
-    let mut metadata = RoleMetadata::standalone();
     let document = reader.document(Source::Role, text);
-    if let Some(document) = &document {
+    machine(reader, document.as_ref(), secrets).map_err(Errors::new)
+}
+
+/// Reads one machine's document, which is `None` where it is no TOML, and its secrets; `reader` knows the document's text.
+pub(crate) fn machine<'s>(
+    mut reader: Reader<'s>,
+    document: Option<&DeTable<'_>>,
+    secrets: Option<&'s str>,
+) -> Result<RoleMetadata, Vec<Problem>> {
+    let mut metadata = RoleMetadata::standalone();
+    if let Some(document) = document {
         metadata = role_document(&mut reader, Table::root(document));
     }
     if let Some(text) = secrets
@@ -47,8 +59,8 @@ fn read(text: &str, secrets: Option<&str>) -> Result<RoleMetadata, Errors> {
     if document.is_some() {
         rules::check(&mut reader, &metadata);
     }
-    let problems = reader.into_problems();
-    if problems.is_empty() { Ok(metadata) } else { Err(Errors::new(problems)) }
+    let problems = reader.take_problems();
+    if problems.is_empty() { Ok(metadata) } else { Err(problems) }
 }
 
 fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
@@ -86,6 +98,13 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         manifests: read_manifests(reader, &mut root),
     };
+    if let Some(field) = reader.take(&mut root, "machines") {
+        let fix = "give one machine's metadata, or hand the file to the machines of the rack as it is";
+        reader.field_fault(&field, fault("lists the machines of a rack, and this is to be one machine", fix));
+    }
+    if reader.in_rack() {
+        root = root.knowing(&selector::KEYS);
+    }
     reader.finish(&root);
     metadata
 }

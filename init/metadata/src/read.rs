@@ -46,6 +46,16 @@ impl<'t> Table<'t> {
         Self { path: self.path.clone(), entries: self.entries, known }
     }
 
+    /// The entries themselves, with their places.
+    pub fn entries(&self) -> &'t DeTable<'t> {
+        self.entries
+    }
+
+    /// Path of the table.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Path of a key of this table.
     pub fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { quoted(key) } else { format!("{}.{}", self.path, quoted(key)) }
@@ -71,12 +81,33 @@ pub(crate) struct Reader<'s> {
     texts: BTreeMap<Source, &'s str>,
     source: Source,
     places: BTreeMap<String, (Source, usize)>,
-    problems: Vec<Problem>,
+    /// Each with the byte at which it is.
+    problems: Vec<(usize, Problem)>,
+    own: Option<Own>,
+}
+
+/// What of a role file is one machine's own, where the file is a rack's.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    /// Path of the machine's entry.
+    pub path: String,
+    /// Bytes at which the entry's keys and values begin.
+    pub places: BTreeSet<usize>,
 }
 
 impl<'s> Reader<'s> {
     pub fn new() -> Self {
-        Self { texts: BTreeMap::new(), source: Source::Role, places: BTreeMap::new(), problems: Vec::new() }
+        Self { texts: BTreeMap::new(), source: Source::Role, places: BTreeMap::new(), problems: Vec::new(), own: None }
+    }
+
+    /// Reads what was made of a rack's text for one machine, whose entry is `own`.
+    pub fn of_rack(text: &'s str, own: Own) -> Self {
+        Self { texts: BTreeMap::from([(Source::Role, text)]), own: Some(own), ..Self::new() }
+    }
+
+    /// Whether the role file is a rack's, which every machine of it reads.
+    pub fn in_rack(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Parses a text; what is read next stands in it. `None` where it is no TOML.
@@ -263,6 +294,11 @@ impl<'s> Reader<'s> {
         self.places.contains_key(path)
     }
 
+    /// Byte at which a field stands.
+    pub fn start_of(&self, path: &str) -> usize {
+        self.places.get(path).map_or(0, |(_, at)| *at)
+    }
+
     /// Line on which a field stands.
     pub fn line_of(&self, path: &str) -> usize {
         self.places
@@ -272,7 +308,7 @@ impl<'s> Reader<'s> {
 
     /// Whether a field, or anything in it, has been found wrong already.
     pub fn faulty(&self, path: &str) -> bool {
-        self.problems.iter().any(|problem| problem.field == path || problem.field.is_empty())
+        self.problems.iter().any(|(_, problem)| problem.field == path || problem.field.is_empty())
     }
 
     /// Reports that a value has another type than `wanted`. The value is not shown: it may be secret.
@@ -304,22 +340,26 @@ impl<'s> Reader<'s> {
         self.source = current;
     }
 
-    fn report(&mut self, at: usize, field: &str, fault: Fault) {
+    /// Reports a fault at a byte of the text.
+    pub fn report(&mut self, at: usize, field: &str, fault: Fault) {
         let text = self.texts.get(&self.source).copied().unwrap_or("");
         let (line, column) = line_and_column(text, at);
-        self.problems.push(Problem {
-            source: self.source,
-            line,
-            column,
-            field: field.to_owned(),
-            what: fault.what,
-            fix: fault.fix,
-        });
+        let problem =
+            Problem { source: self.source, line, column, field: field.to_owned(), what: fault.what, fix: fault.fix };
+        self.problems.push((at, problem));
     }
 
-    /// All that was found wrong.
-    pub fn into_problems(self) -> Vec<Problem> {
-        self.problems
+    /// All that was found wrong; what stands in a machine's entry of a rack has the entry's path before its own.
+    pub fn take_problems(&mut self) -> Vec<Problem> {
+        let own = self.own.as_ref();
+        let whole = |(at, mut problem): (usize, Problem)| {
+            let entry = own.filter(|own| problem.source == Source::Role && own.places.contains(&at));
+            if let Some(own) = entry {
+                problem.field = format!("{}.{}", own.path, problem.field);
+            }
+            problem
+        };
+        std::mem::take(&mut self.problems).into_iter().map(whole).collect()
     }
 }
 

@@ -128,8 +128,7 @@ fn joinable(reader: &mut Reader<'_>, cluster: &Cluster) {
 fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
     let Some(control_plane) = &metadata.control_plane else {
         if metadata.role == Role::Master && metadata.cluster.as_ref().is_some_and(|cluster| cluster.ca.is_some()) {
-            let fix = "add [control_plane.secrets], or remove `ca` for a master that makes a cluster of its own";
-            reader.fault_at("cluster.ca", fault("is given, but not the keys that belong to it", fix));
+            keys_missing(reader);
         }
         return;
     };
@@ -144,8 +143,7 @@ fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
             reader.fault_at("cluster.ca", fault("is missing beside control_plane.secrets", fix));
         }
         (Some(_), None) if !reader.given("control_plane.secrets") => {
-            let fix = "add [control_plane.secrets], or remove `ca` for a master that makes a cluster of its own";
-            reader.fault_at("cluster.ca", fault("is given, but not the keys that belong to it", fix));
+            keys_missing(reader);
         }
         _ => {}
     }
@@ -154,6 +152,15 @@ fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
         let fix = "give this machine's node.name an address among them";
         reader.fault_at("control_plane.etcd.members", fault("does not name this machine", fix));
     }
+}
+
+fn keys_missing(reader: &mut Reader<'_>) {
+    let fix = if reader.in_rack() {
+        "give this master a role.toml of its own, or put [control_plane.secrets] into the secrets.toml on its own ESP"
+    } else {
+        "add [control_plane.secrets], or remove `ca` for a master that makes a cluster of its own"
+    };
+    reader.fault_at("cluster.ca", fault("is given, but not the keys that belong to it", fix));
 }
 
 fn static_address(reader: &mut Reader<'_>, fixed: &Static) {

@@ -141,8 +141,9 @@ content = "kind: Pod"
 #[test]
 fn the_schema_knows_the_same_fields() {
     let schema = json_schema();
-    assert_eq!(schema["additionalProperties"], serde_json::Value::Bool(false));
-    assert_eq!(schema["required"], serde_json::json!(["version", "role"]));
+    let machine = &schema["$defs"]["RoleMetadata"];
+    assert_eq!(machine["additionalProperties"], serde_json::Value::Bool(false));
+    assert_eq!(machine["required"], serde_json::json!(["version", "role"]));
     let parts = [
         ("Cluster", "[cluster]"),
         ("Node", "[node]"),

@@ -215,7 +215,7 @@ fn find_metadata(
 /// Parses metadata and makes the whole plan once without applying it: what does not fit shows before anything is changed.
 fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
     let metadata = match text {
-        Some(text) => parsed(&text)?,
+        Some(text) => read(around, &text, facts)?,
         None => without_metadata(facts),
     };
     let metadata = owncluster::complete(around.sys, around.root, metadata)?;
@@ -223,12 +223,14 @@ fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result
     Ok(metadata)
 }
 
-fn parsed(text: &Text) -> Result<RoleMetadata> {
-    let parsed = match &text.secrets {
-        Some(secrets) => kscratch_metadata::parse_with_secrets(&text.role, secrets),
-        None => kscratch_metadata::parse(&text.role),
-    };
-    Ok(parsed.map_err(|errors| errors.named(text.place.clone(), text.place.replace("role", "secrets")))?)
+/// The metadata in a text, of a rack's text this machine's.
+fn read(around: &Surroundings<'_>, text: &Text, facts: &Facts) -> Result<RoleMetadata> {
+    let identity = source::entry::identity(around.root, &facts.links);
+    let selected = source::entry::read(text, &identity)?;
+    if let Some(entry) = selected.entry {
+        log::line(format_args!("role metadata: this machine is {entry}"));
+    }
+    Ok(selected.metadata)
 }
 
 /// What a machine is that nobody told anything: what its image was built for.
