@@ -47,9 +47,25 @@ impl Node {
         Ok(node)
     }
 
+    /// A master's image from the same lock, which gets the control plane besides.
+    ///
+    /// # Errors
+    /// What the build says.
+    pub fn master(&self) -> Result<PathBuf> {
+        let image = self.folder.join("kscratch-master.img");
+        let mut command = Command::new(kscratch_image());
+        command.args(self.role("master", &self.cache, &image, &[]));
+        program::run(command, FIRST).context("building the master's image")?;
+        Ok(image)
+    }
+
     /// The arguments of a build from this image's lock.
     pub fn build(&self, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
-        let mut args: Vec<OsString> = ["build", "--quiet", "--role", "node", "--cache"].map(OsString::from).into();
+        self.role("node", cache, output, more)
+    }
+
+    fn role(&self, role: &str, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
+        let mut args: Vec<OsString> = ["build", "--quiet", "--role", role, "--cache"].map(OsString::from).into();
         args.extend([cache.into(), "--lock".into(), self.lock.clone().into(), "--output".into(), output.into()]);
         args.extend(more.iter().map(OsString::from));
         args

@@ -140,17 +140,28 @@ impl Api {
     /// # Errors
     /// The server does not answer, is not the cluster's, or refuses.
     pub fn nodes(&self) -> Result<Vec<NodeState>> {
-        let url = format!("{}/api/v1/nodes", self.server);
+        const PATH: &str = "/api/v1/nodes";
+        let (status, bytes) = self.get(PATH)?;
+        let url = format!("{}{PATH}", self.server);
+        if status != 200 {
+            let said = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+            return Err(anyhow!("the server answers {status}: {said}").context(format!("asking {url}")));
+        }
+        nodes(&bytes).with_context(|| format!("reading the answer of {url}"))
+    }
+
+    /// What the server answers to a GET: status and body.
+    ///
+    /// # Errors
+    /// It does not answer, or is not the cluster's.
+    pub fn get(&self, path: &str) -> Result<(u16, Vec<u8>)> {
+        let url = format!("{}{path}", self.server);
         let response = self.agent.get(&url).call().with_context(|| format!("asking {url}"))?;
         let (head, body) = response.into_parts();
         let mut bytes = Vec::new();
         let read = body.into_reader().take(LONGEST).read_to_end(&mut bytes);
         read.with_context(|| format!("asking {url}"))?;
-        if head.status != 200 {
-            let said = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
-            return Err(anyhow!("the server answers {}: {said}", head.status).context(format!("asking {url}")));
-        }
-        nodes(&bytes).with_context(|| format!("reading the answer of {url}"))
+        Ok((head.status.as_u16(), bytes))
     }
 }
 

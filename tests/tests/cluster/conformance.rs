@@ -9,16 +9,15 @@ use super::wait_until;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// All of it; the objects are made at once, because every pod takes its time to start under emulation.
+/// All of it, in two waves: every pod takes its time to start under emulation, and too many at once only wait for one another.
 pub fn holds(cluster: &Cluster) {
     cluster.apply(&foundations());
     let once = run_once();
-    let mut objects: Vec<Value> = once.iter().map(|(_, pod)| pod.clone()).collect();
-    objects.extend(long_lived());
-    cluster.apply(&objects);
+    cluster.apply(&once.iter().map(|(_, pod)| pod.clone()).collect::<Vec<_>>());
     for (cases, pod) in &once {
         succeeds(cluster, cases, pod);
     }
+    cluster.apply(&long_lived());
     pods(cluster);
     workloads(cluster);
     names(cluster);

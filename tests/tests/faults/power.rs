@@ -58,18 +58,19 @@ pub fn cut_in_every_phase_of_the_first_boot() -> Cluster {
     let cluster = Cluster::made("routed", 1, 1);
     let master =
         ["service containerd: started", "service dockerd: ready", "service kubelet: started", "service kubelet: ready"];
-    let later = ["steward: ready", "pods of this node: "];
+    let later = ["service steward: ready", "service routes: ready"];
     let phases = cut_in_every_phase(&cluster, "m1", &[&master[..], &later].concat());
     assert!(phases >= 12, "a master's boot has {phases} phases");
+    let heard = Heard::of(&cluster, "m1");
     cluster.power("on", &["m1"]);
-    Heard { cluster: &cluster, machine: "m1", from: 0 }.wait("service steward: ready");
+    heard.wait("service steward: ready");
     let node = [
         "service containerd: started",
         "service dockerd: ready",
         "service kubelet: ready",
-        "identities: n1 has joined",
+        "service identities: ready",
     ];
-    let phases = cut_in_every_phase(&cluster, "n1", &[&node[..], &["pods of this node: "]].concat());
+    let phases = cut_in_every_phase(&cluster, "n1", &[&node[..], &["service routes: ready"]].concat());
     assert!(phases >= 10, "a node's boot has {phases} phases");
     cluster.settle();
     cluster
