@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kscratch_metadata::{RoleMetadata, parse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ADDONS, Component, Master, addons, certificates, pods};
 use crate::facts::{Facts, Link, Release};
