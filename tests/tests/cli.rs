@@ -41,6 +41,7 @@ fn help_reads_well() {
         "cluster token list",
         "cluster kubeconfig",
         "cluster check",
+        "cluster kubectl",
     ];
     let others =
         ["", "build", "lock", "config", "inspect", "stamp", "run", "kubeconfig", "why", "schema", "completions", "man"];
@@ -471,6 +472,7 @@ fn a_kubeconfig_comes_from_a_machines_disk_alone() {
         &expect![[r#"
             error: reading the cluster on text
               because: reading the primary partition table: there is no `EFI PART` signature
+            hint: FILE is the whole disk of a machine that has run, such as what `kscratch-image run --overlay` keeps
         "#]],
     );
     // A file that is there is not touched, and that is told first.
@@ -500,7 +502,14 @@ fn generated_texts_hold_together() {
     assert!(config.starts_with('#') && config.contains("version = 1"), "{config}");
     let schema = said(&[], &["schema"]).succeeded().stdout;
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
-    assert!(schema["properties"]["node"].is_object(), "{schema}");
+    for kind in ["RoleMetadata", "Rack", "RackMachine"] {
+        let kind = &schema["$defs"][kind];
+        // A schema within another one has no dialect and no definitions of its own.
+        assert!(
+            kind["properties"]["node"].is_object() && kind.get("$defs").is_none() && kind.get("$schema").is_none(),
+            "{schema}"
+        );
+    }
     for shell in ["bash", "zsh", "fish"] {
         let script = said(&[], &["completions", shell]).succeeded().stdout;
         assert!(script.contains("inspect"), "{shell}: {script}");

@@ -23,7 +23,10 @@ fn the_code_is_formatted() {
 
 #[test]
 fn the_lints_are_silent() {
-    let said = cargo("clippy", &["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"]);
+    let said = cargo(
+        "clippy",
+        &["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"],
+    );
     assert_eq!(said.code, 0, "clippy says:\n{}", said.stderr);
 }
 

@@ -15,7 +15,15 @@ fn go(folder: &Path, version: &str) -> PathBuf {
     let build = format!(
         "while [ \"$1\" != -o ]; do shift; done; out=$2; shift 2; for p; do {name}; echo $p > $out/${{p##*/}}; done"
     );
-    let script = format!("#!/bin/sh\ncase $1 in env) echo go{version};; list) echo x;; build) {build};; esac\n");
+    // What is patched is downloaded first.
+    let patched = super::pinned::find("cri-dockerd", "0.4.3").unwrap().patch.unwrap();
+    let upstream = folder.join("upstream").join(patched.file);
+    fs::create_dir_all(upstream.parent().unwrap()).unwrap();
+    fs::write(&upstream, patched.from).unwrap();
+    let download = format!("echo '{{\"Dir\": \"{}\"}}'", folder.join("upstream").display());
+    let script = format!(
+        "#!/bin/sh\ncase $1 in env) echo go{version};; list) echo x;; mod) {download};; build) {build};; esac\n"
+    );
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path

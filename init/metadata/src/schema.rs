@@ -45,7 +45,7 @@ pub fn json_schema() -> Value {
 const PART: &str = "Part";
 
 fn take(value: &mut Value, key: &str) -> Value {
-    value.get_mut(key).map(Value::take).unwrap_or_default()
+    value.as_object_mut().and_then(|fields| fields.remove(key)).unwrap_or_default()
 }
 
 /// The same schema for a part of the value: nothing is required, at any depth.
