@@ -12,7 +12,7 @@ use crate::node_image;
 use crate::program::{Said, kscratch, kscratch_image};
 
 /// All machines until they are Ready, under emulation.
-pub const BOOT: Duration = Duration::from_secs(30 * 60);
+pub const BOOT: Duration = Duration::from_secs(45 * 60);
 /// What follows from something else within seconds on machines that are not emulated.
 pub const SOON: Duration = Duration::from_secs(5 * 60);
 /// The cluster's name, and its folder's.
@@ -32,7 +32,7 @@ impl Cluster {
     /// Brings up masters and nodes, all with the probe in docker's store; `more` goes to `cluster up`.
     #[track_caller]
     pub fn up(mode: &str, masters: u8, nodes: u8, more: &[&str]) -> Cluster {
-        Cluster::begun(mode, masters, nodes, &[&["--timeout", "1500"], more].concat(), 0)
+        Cluster::begun(mode, masters, nodes, &[&["--timeout", "2400"], more].concat(), 0)
     }
 
     /// The same machines, which are off and have never been on for longer than their firmware needs.
@@ -74,7 +74,7 @@ impl Cluster {
     /// Waits until all machines are Ready again; those that are off are switched on.
     #[track_caller]
     pub fn settle(&self) {
-        self.command(&["up", NAME, "--timeout", "1500"]).succeeded();
+        self.command(&["up", NAME, "--timeout", "2400"]).succeeded();
     }
 
     /// `kscratch-image cluster ARGS`.

@@ -98,7 +98,7 @@ fn assert_clean(bench: &Bench, overlay: &Overlay, vm: &Vm) {
         let file = folder.path().join(&partition.name);
         match partition.name.as_str() {
             "state" => {
-                assert!(partition.len > 5 << 30, "state has not grown: {partition:?}");
+                assert!(partition.len > 4 << 30, "state has not grown: {partition:?}");
                 disk::extract(&raw, &partition, &file);
                 disk::check_ext4(&file);
             }

@@ -2,6 +2,7 @@
 //!
 //! It takes about an hour under emulation, which is too long for the gate:
 //! `cargo test -p kscratch-tests --features faults --test faults`.
+mod masters;
 mod newcomers;
 mod power;
 mod surroundings;
@@ -43,6 +44,13 @@ fn newcomers_may_be_wrong() {
     newcomers::a_ca_of_another_cluster(&cluster);
     newcomers::a_name_that_is_taken(&cluster);
     newcomers::and_then_it_joins(&cluster);
+}
+
+/// A master's disk is lost.
+#[test]
+fn a_master_may_be_lost() {
+    let cluster = Cluster::up("routed", 3, 0, &[]);
+    masters::one_of_three_is_lost_and_replaced(&cluster);
 }
 
 /// The pods with which a cluster is looked at.
