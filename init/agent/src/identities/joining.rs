@@ -95,18 +95,27 @@ fn token(bootstrap: &Path) -> Result<String> {
     Ok(token.with_context(|| format!("there is no token in {}", bootstrap.display()))?.to_owned())
 }
 
-/// The latest request for this node counts.
+/// The latest request for this node counts; a kubelet that was refused asks anew at once, so what was said before stays true while that waits.
 fn of_requests(requests: &[Csr], node: &str) -> State {
     let wanted = format!("system:node:{node}");
     let asks = |request: &&Csr| {
         let text = std::str::from_utf8(&request.spec.request.0).ok();
         text.and_then(|text| Request::parse(text).ok()).is_some_and(|parsed| parsed.names.common_name == wanted)
     };
-    let latest = requests.iter().filter(asks).max_by_key(|request| request.metadata.creation_timestamp.clone());
-    let Some(request) = latest else { return State::Fine };
+    let mut own: Vec<&Csr> = requests.iter().filter(asks).collect();
+    own.sort_by_key(|request| request.metadata.creation_timestamp.clone());
+    let Some((request, earlier)) = own.split_last() else { return State::Fine };
+    let refused = earlier.iter().rev().find_map(|request| match read(request) {
+        Answer::Refused(why) => Some(why),
+        _ => None,
+    });
     let name = request.metadata.name.as_deref().unwrap_or_default();
     match read(request) {
         Answer::Signed(_) => State::Fine,
+        Answer::Waits if refused.is_some() => State::Stuck(format!(
+            "the cluster has refused it: {}; it was asked again ({name}); give this machine another name",
+            refused.unwrap_or_default()
+        )),
         Answer::Waits => {
             State::Waits(format!("the cluster was asked to take this machine as {node} ({name}), and has not said yes"))
         }
@@ -164,7 +173,9 @@ mod tests {
         let stuck = "the cluster refuses it: denied: kscratch: it is alive; give this machine another name, or delete the request old to let it ask again";
         assert_eq!(of_requests(&[other.clone(), old.clone()], "n1"), State::Stuck(stuck.to_owned()));
         let waits = "the cluster was asked to take this machine as n1 (new), and has not said yes";
-        assert_eq!(of_requests(&[new, old, other], "n1"), State::Waits(waits.to_owned()));
+        assert_eq!(of_requests(&[new.clone(), other.clone()], "n1"), State::Waits(waits.to_owned()));
+        let again = "the cluster has refused it: denied: kscratch: it is alive; it was asked again (new); give this machine another name";
+        assert_eq!(of_requests(&[new, old, other], "n1"), State::Stuck(again.to_owned()));
         let signed = request("signed", "n1", "2026-01-04T00:00:00Z", json!({ "certificate": "UEVN" }));
         assert_eq!(of_requests(&[signed], "n1"), State::Fine);
     }
