@@ -1,8 +1,9 @@
 //! Writes whole disks in every form and holds them against the reference tools, `inspect` and `stamp`.
+mod tool;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use kscratch_image::write::{self, Format};
 use kscratch_image::{filesystem, inspect, uki};
 use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
 use tempfile::TempDir;
+use tool::run;
 
 const MIB: u64 = 1 << 20;
 const TIME: i64 = 1_760_000_000;
@@ -67,18 +69,6 @@ fn disk(store: &Path) -> DiskPlan {
     let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), 64 * MIB, TIME).unwrap();
     let state = filesystem::state(128 * MIB, TIME, &root.digest).unwrap();
     plan::disk(esp, root, state).unwrap()
-}
-
-/// Runs a program that must be there and succeed; gives what it printed.
-fn run(program: &str, package: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .unwrap_or_else(|error| panic!("starting {program}: {error}; get it with `apt-get install {package}`"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}", output.status);
-    text
 }
 
 fn written(format: Format, name: &str) -> (TempDir, std::path::PathBuf, write::Written) {

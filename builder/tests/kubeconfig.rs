@@ -1,4 +1,6 @@
 //! `kubeconfig` on disks of machines whose power was cut: what they keep of their cluster is in the journal of their state alone.
+mod tool;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -22,6 +24,7 @@ use kscratch_image::write::{self, Format};
 use kscratch_image::{filesystem, plan, uki};
 use kscratch_pki::{Authority, Certificate, Key, OffsetDateTime, Token, Usage, Wanted, encryption_key};
 use tempfile::TempDir;
+use tool::run;
 
 const MIB: u64 = 1 << 20;
 const TIME: i64 = 1_760_000_000;
@@ -34,18 +37,6 @@ const SECRETS: &str = "/lib/kscratch/cluster/secrets.toml";
 const SERVER: &str = "/lib/kubernetes/kube-apiserver/apiserver.crt";
 
 type Files = BTreeMap<&'static str, String>;
-
-/// Runs a program that must be there and succeed; gives what it printed.
-fn run(program: &str, package: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .unwrap_or_else(|error| panic!("starting {program}: {error}; get it with `apt-get install {package}`"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}", output.status);
-    text
-}
 
 fn root(release: &str) -> Tree {
     let node = |kind| Node {
