@@ -1,4 +1,6 @@
 //! Nodes come, go and come back: ranges, routes, identity (A3, A5).
+use std::collections::BTreeSet;
+
 use kscratch_tests::cluster::{Cluster, SOON};
 use serde_json::Value;
 
@@ -20,9 +22,10 @@ fn routes(cluster: &Cluster, eye: &str) -> Vec<String> {
 /// Every node has a range of its own, and every node a route to it.
 pub fn every_node_has_a_range_and_routes_to_the_others(cluster: &Cluster) {
     let nodes = cluster.api().items("/api/v1/nodes");
-    let mut ranges: Vec<&str> = nodes.iter().filter_map(|node| node["spec"]["podCIDR"].as_str()).collect();
-    ranges.sort_unstable();
-    assert_eq!(ranges, ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]);
+    // Which one a node gets is Kubernetes' choice: it passes one over where two of its workers look at one node.
+    let ranges: BTreeSet<&str> = nodes.iter().filter_map(|node| node["spec"]["podCIDR"].as_str()).collect();
+    assert_eq!(ranges.len(), nodes.len(), "{ranges:?}");
+    assert!(ranges.iter().all(|range| range.starts_with("10.244.") && range.ends_with(".0/24")), "{ranges:?}");
     for eye in ["eye-m1", "eye-n1", "eye-n2"] {
         cluster.address_of(eye);
         wait_until(&format!("{eye} sees routes to {ranges:?}"), || {
