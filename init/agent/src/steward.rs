@@ -1,6 +1,7 @@
 //! Keeps a cluster's objects as a folder says, its nodes' certificates coming, and this master's own certificates young.
 mod approval;
 mod member;
+mod newcomers;
 mod objects;
 mod requests;
 

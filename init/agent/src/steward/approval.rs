@@ -19,7 +19,7 @@ pub const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// A label that a kubelet cannot give its own Node (the NodeRestriction admission plugin).
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
-/// Who asks whom for what. The API server vouches for all but `names`.
+/// Who asks whom for what. The API server vouches for all but `names`, and the steward remembers `rival`.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// Who shall sign.
@@ -32,6 +32,8 @@ pub struct Asked<'a> {
     pub usages: &'a [String],
     /// Whom it shall name, or why the request cannot be read.
     pub names: Result<&'a Names, &'a str>,
+    /// Whether another machine was given the same node's first certificate minutes ago.
+    pub rival: bool,
 }
 
 /// What may be approved.
@@ -149,6 +151,9 @@ fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Ve
             "there is a node {name} that is alive; another machine has its name once it is off for a minute, or deleted"
         ))),
         Some(_) => Ok(Verdict::Approve(format!("node {name}, which joins again"))),
+        None if asked.rival => Err(Verdict::Wait(format!(
+            "another machine has just been given the certificate of node {name}; this one has the name if the other does not use it"
+        ))),
         None => Ok(Verdict::Approve(format!("node {name}, which joins"))),
     }
 }

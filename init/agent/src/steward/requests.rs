@@ -11,11 +11,12 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use super::approval::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
+use super::newcomers::Newcomers;
 use crate::connection::bounded;
 use crate::node::Node;
 use crate::say;
 
-/// How long a request may wait for what proves it.
+/// How long a request may wait for what proves it, and how long a machine has its node's name before it is that node.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// See the module.
@@ -24,6 +25,7 @@ pub struct Requests {
     pending: BTreeMap<String, Csr>,
     /// Stays when the list is made anew.
     seen: BTreeMap<String, Seen>,
+    newcomers: Newcomers,
     due: bool,
 }
 
@@ -38,7 +40,13 @@ struct Seen {
 impl Requests {
     /// None are known.
     pub fn new() -> Self {
-        Self { policy: Policy::default(), pending: BTreeMap::new(), seen: BTreeMap::new(), due: false }
+        Self {
+            policy: Policy::default(),
+            pending: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            newcomers: Newcomers::new(PATIENCE),
+            due: false,
+        }
     }
 
     /// A new watch begins.
@@ -59,9 +67,16 @@ impl Requests {
                     self.due = true;
                 } else {
                     self.forget(&name);
+                    if is_approved(&request) {
+                        self.remember(&name, &request, now);
+                    }
                 }
             }
-            Event::Delete(request) => self.forget(&request.metadata.name.unwrap_or_default()),
+            Event::Delete(request) => {
+                let name = request.metadata.name.unwrap_or_default();
+                self.forget(&name);
+                self.newcomers.forget(&name);
+            }
         }
     }
 
@@ -75,6 +90,17 @@ impl Requests {
         self.seen.remove(name);
     }
 
+    /// Remembers a request that was approved, by whichever master, if it is a machine's that joins.
+    fn remember(&mut self, name: &str, request: &Csr, now: Duration) {
+        let joins = request.spec.groups.as_ref().is_some_and(|groups| groups.contains(&self.policy.joiners));
+        if request.spec.signer_name == KUBELET
+            && joins
+            && let Ok(read) = read(request)
+        {
+            self.newcomers.approved(name, &read.names.common_name, &read.public, now);
+        }
+    }
+
     /// Decides what can be decided, if there is news.
     ///
     /// # Errors
@@ -86,10 +112,10 @@ impl Requests {
         let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
         let names: Vec<String> = self.pending.keys().cloned().collect();
         for name in names {
-            let Some(request) = self.pending.get(&name) else { continue };
+            let Some(request) = self.pending.get(&name).cloned() else { continue };
             let seen = self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
             let waited = now.saturating_sub(seen.first);
-            let verdict = match decide(request, &nodes, &self.policy) {
+            let verdict = match decide(&request, &nodes, &self.policy, &self.newcomers, now) {
                 Verdict::Wait(why) if waited >= PATIENCE => Verdict::Deny(why),
                 verdict => verdict,
             };
@@ -113,8 +139,14 @@ impl Requests {
                     ("Denied", format!("kscratch: {why}"), line)
                 }
             };
-            match answer(client, request, condition, &why).await {
-                Ok(()) => say::line(line),
+            match answer(client, &request, condition, &why).await {
+                Ok(()) => {
+                    say::line(line);
+                    if condition == "Approved" {
+                        // Before the watch tells of it: the next request may be for the same name.
+                        self.remember(&name, &request, now);
+                    }
+                }
                 // Somebody was faster: the watch tells what he made of it.
                 Err(error) if is_late(&error) => {}
                 Err(error) => return Err(error.context(format!("answering certificate request {name}"))),
@@ -133,17 +165,26 @@ fn undecided(request: &Csr) -> bool {
     !decided && [SERVING, CLIENT, KUBELET].contains(&request.spec.signer_name.as_str())
 }
 
-fn decide(request: &Csr, nodes: &[Node], policy: &Policy) -> Verdict {
+fn is_approved(request: &Csr) -> bool {
+    let conditions = request.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|conditions| conditions.iter().any(|one| one.type_ == "Approved"))
+}
+
+fn read(request: &Csr) -> Result<Request, String> {
+    let text = std::str::from_utf8(&request.spec.request.0).map_err(|_| "it is not text".to_owned())?;
+    Request::parse(text).map_err(|error| error.to_string())
+}
+
+fn decide(request: &Csr, nodes: &[Node], policy: &Policy, newcomers: &Newcomers, now: Duration) -> Verdict {
     let spec = &request.spec;
-    let read = std::str::from_utf8(&spec.request.0)
-        .map_err(|_| "it is not text".to_owned())
-        .and_then(|text| Request::parse(text).map_err(|error| error.to_string()));
+    let read = read(request);
     let asked = Asked {
         signer: &spec.signer_name,
         user: spec.username.as_deref().unwrap_or_default(),
         groups: spec.groups.as_deref().unwrap_or_default(),
         usages: spec.usages.as_deref().unwrap_or_default(),
         names: read.as_ref().map(|request| &request.names).map_err(String::as_str),
+        rival: read.as_ref().is_ok_and(|request| newcomers.rival(&request.names.common_name, &request.public, now)),
     };
     judge(asked, nodes, policy)
 }

@@ -63,6 +63,7 @@ fn policy() -> Policy {
 /// A request as the kubelet of `node` makes it.
 struct Request {
     signer: &'static str,
+    rival: bool,
     user: String,
     groups: Vec<String>,
     usages: Vec<String>,
@@ -72,6 +73,7 @@ struct Request {
 fn kubelet(node: &str, dns: &[&str], addresses: &[&str]) -> Request {
     Request {
         signer: SERVING,
+        rival: false,
         user: format!("system:node:{node}"),
         groups: vec!["system:nodes".to_owned(), "system:authenticated".to_owned()],
         usages: vec!["digital signature".to_owned(), "server auth".to_owned()],
@@ -102,6 +104,7 @@ fn check(mut request: Request, change: fn(&mut Request), want: &str) {
         groups: &request.groups,
         usages: &request.usages,
         names: Ok(&request.names),
+        rival: request.rival,
     };
     let got = match judge(asked, &cluster(), &policy()) {
         Verdict::Approve(what) => format!("approve: {what}"),
@@ -243,6 +246,12 @@ fn a_token_takes_no_living_nodes_name() {
     check(joining("gone"), as_is, "approve: node gone, which joins again");
     check(
         joining("n9"),
+        |it| it.rival = true,
+        "wait: another machine has just been given the certificate of node n9; this one has the name if the other does not use it",
+    );
+    check(joining("gone"), |it| it.rival = true, "approve: node gone, which joins again");
+    check(
+        joining("n9"),
         |it| it.names.common_name = "system:kube-proxy".to_owned(),
         "deny: a token makes nodes, and system:kube-proxy of [\"system:nodes\"] is none",
     );
@@ -264,7 +273,13 @@ fn a_token_takes_no_living_nodes_name() {
 #[test]
 fn what_cannot_be_read_is_denied() {
     let groups = ["system:nodes".to_owned()];
-    let asked =
-        Asked { signer: SERVING, user: "system:node:n1", groups: &groups, usages: &[], names: Err("it is damaged") };
+    let asked = Asked {
+        signer: SERVING,
+        user: "system:node:n1",
+        groups: &groups,
+        usages: &[],
+        names: Err("it is damaged"),
+        rival: false,
+    };
     assert_eq!(judge(asked, &cluster(), &policy()), Verdict::Deny("it is damaged".to_owned()));
 }
