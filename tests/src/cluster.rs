@@ -139,8 +139,12 @@ impl Cluster {
         let file = self.folder.path().join("objects.json");
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
         fs::write(&file, list.to_string()).expect("writing objects");
-        // An API server that is short of processors may answer late.
-        self.kubectl(&["apply", "--request-timeout=120s", "-f", &file.display().to_string()]).succeeded();
+        let file = file.display().to_string();
+        // An API server that is short of processors answers late, or breaks off the schemas that kubectl asks it for.
+        let apply = || self.kubectl(&["apply", "--request-timeout=120s", "-f", &file]);
+        if apply().code != 0 {
+            apply().succeeded();
+        }
     }
 
     /// What the probe in a pod of the default namespace answers; asked again while nothing does.
