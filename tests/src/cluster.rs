@@ -139,12 +139,9 @@ impl Cluster {
         let file = self.folder.path().join("objects.json");
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
         fs::write(&file, list.to_string()).expect("writing objects");
-        let file = file.display().to_string();
-        // An API server that is short of processors answers late, or breaks off the schemas that kubectl asks it for.
-        let apply = || self.kubectl(&["apply", "--request-timeout=120s", "-f", &file]);
-        if apply().code != 0 {
-            apply().succeeded();
-        }
+        // Without the schemas that kubectl would ask for: an API server that is short of processors takes minutes to write them down.
+        let how = ["apply", "--server-side", "--force-conflicts", "--validate=ignore", "--request-timeout=120s", "-f"];
+        self.kubectl(&[&how[..], &[&file.display().to_string()]].concat()).succeeded();
     }
 
     /// What the probe in a pod of the default namespace answers; asked again while nothing does.

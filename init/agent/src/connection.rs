@@ -66,6 +66,16 @@ pub fn with_token(server: &str, authority: &Path, token: &str) -> Result<Client>
     Client::try_from(config).with_context(|| format!("making a client of {server}"))
 }
 
+/// A client that nobody knows.
+///
+/// # Errors
+/// `server` is no https URL, or the authorities' file is not sound.
+pub fn without_identity(server: &str, authority: &Path) -> Result<Client> {
+    let text = std::fs::read(authority).with_context(|| format!("reading {}", authority.display()))?;
+    let config = config(https(server)?, authorities(authority, &text)?);
+    Client::try_from(config).with_context(|| format!("making a client of {server}"))
+}
+
 fn https(server: &str) -> Result<Uri> {
     let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
     if uri.scheme_str() != Some("https") || uri.host().is_none() {

@@ -2,6 +2,7 @@
 pub mod certificates;
 pub mod connection;
 pub mod contract;
+pub mod fetch;
 pub mod identities;
 pub mod newcluster;
 pub mod node;

@@ -1,15 +1,17 @@
 //! Starts the verb that the command line names.
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use kscratch_agent::certificates::{self, Kept};
-use kscratch_agent::{contract, identities, newcluster, routes, say, steward};
+use kscratch_agent::{contract, fetch, identities, newcluster, routes, say, steward};
 use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
 kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
   certificates FILE   make this machine's certificates from its authorities, once
+  fetch URL           write to the standard output what an https URL names, once
   identities FILE     keep client certificates that the cluster signs for this node
   new-cluster FOLDER  make the identity of a cluster, once
   routes FILE         keep the routes to the other machines' pods
@@ -22,10 +24,12 @@ fn main() -> ExitCode {
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["certificates", file] => contract::read(Path::new(file))
             .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Told)),
-        ["identities", file] => contract::read(Path::new(file)).and_then(|wanted| forever(identities::run(wanted))),
+        ["fetch", url] => run(fetch::text(url, Path::new(fetch::AUTHORITIES)))
+            .and_then(|text| std::io::stdout().write_all(&text).context("writing what was fetched")),
+        ["identities", file] => contract::read(Path::new(file)).and_then(|wanted| run(identities::run(wanted))),
         ["new-cluster", folder] => newcluster::make(Path::new(folder)),
-        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| forever(steward::run(wanted))),
-        ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| forever(routes::run(wanted))),
+        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| run(steward::run(wanted))),
+        ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| run(routes::run(wanted))),
         ["--version"] => {
             say::line(format_args!("kscratch-agent {}", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -41,8 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a verb that ends only in an error.
-fn forever(verb: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs a verb that waits for others; most end only in an error.
+fn run<T>(verb: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

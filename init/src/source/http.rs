@@ -1,11 +1,14 @@
-//! Turns an `http://` URL into the text it names, with one plain request and bounds on time and size.
+//! Turns a URL into the text it names: `http://` with one plain request and bounds on time and size, `https://` by the agent, which speaks TLS.
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::{LARGEST, Text, text};
+use crate::apply::certificates::AGENT;
+use crate::sys::Sys;
 
 /// For connecting, and for each wait for bytes. A metadata server is near.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,8 +26,15 @@ struct Url<'a> {
 /// Fetches the metadata text that the URL names.
 ///
 /// # Errors
-/// The URL is of another kind than http, the server does not answer with 200, or the text is none.
-pub fn fetch(url: &str) -> Result<Text> {
+/// The URL is of another kind than http and https, the server does not prove itself or does not answer with 200, or the text is none.
+pub fn fetch(sys: &dyn Sys, url: &str) -> Result<Text> {
+    if url.starts_with("https://") {
+        let ran = sys.run(Path::new(AGENT), &["fetch", url], b"").with_context(|| format!("fetching {url}"))?;
+        if !ran.ok() {
+            bail!("{}", ran.text.trim());
+        }
+        return Ok(Text { place: url.to_owned(), role: ran.text, secrets: None });
+    }
     let parts = parse(url)?;
     let mut last = None;
     for attempt in 0..ATTEMPTS {
@@ -47,12 +57,8 @@ pub fn fetch(url: &str) -> Result<Text> {
 }
 
 fn parse(url: &str) -> Result<Url<'_>> {
-    if url.starts_with("https://") {
-        // TLS would make PID 1 twice as large; secrets belong into secrets.toml on the ESP.
-        bail!("{url}: https is not supported for metadata; use http://, or stamp the metadata on the ESP");
-    }
     let Some(rest) = url.strip_prefix("http://") else {
-        bail!("{url} is not a URL of the form http://HOST[:PORT]/PATH")
+        bail!("{url} is not a URL of the form http://HOST[:PORT]/PATH, or https://HOST[:PORT]/PATH")
     };
     let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
     let (host, port) = match authority.rsplit_once(':') {
@@ -134,6 +140,7 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::{Url, fetch, parse, parse_response};
+    use crate::sys::recording::Recording;
 
     /// Answers each connection with the next text and gives the request lines it saw.
     fn server(answers: Vec<&'static str>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
@@ -163,7 +170,7 @@ mod tests {
     fn a_text_is_fetched_and_a_busy_server_asked_again() {
         let (port, seen) =
             server(vec!["HTTP/1.0 503 Busy\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nversion = 1"]);
-        let text = fetch(&format!("http://127.0.0.1:{port}/role?mac=1#x")).unwrap();
+        let text = fetch(&Recording::new(), &format!("http://127.0.0.1:{port}/role?mac=1#x")).unwrap();
         assert_eq!(text.role, "version = 1");
         assert_eq!(seen.join().unwrap(), ["GET /role?mac=1 HTTP/1.0"; 2]);
     }
@@ -172,7 +179,21 @@ mod tests {
     fn a_refusal_is_told_at_once() {
         let (port, _seen) = server(vec!["HTTP/1.0 404 Not Found\r\n\r\n"]);
         let url = format!("http://127.0.0.1:{port}");
-        assert_eq!(fetch(&url).unwrap_err().to_string(), format!("fetching {url}: the server answers 404"));
+        assert_eq!(
+            fetch(&Recording::new(), &url).unwrap_err().to_string(),
+            format!("fetching {url}: the server answers 404")
+        );
+    }
+
+    #[test]
+    fn the_agent_speaks_tls() {
+        let agent = "run /usr/lib/kscratch/agent fetch https://h/";
+        let sys = Recording::new().answering(agent, 0, "version = 1\n");
+        assert_eq!(fetch(&sys, "https://h/role.toml").unwrap().role, "version = 1\n");
+        let sys =
+            Recording::new().answering(agent, 1, "fetching https://h/role.toml: the server answers 404 Not Found\n");
+        let error = fetch(&sys, "https://h/role.toml").unwrap_err().to_string();
+        assert_eq!(error, "fetching https://h/role.toml: the server answers 404 Not Found");
     }
 
     #[test]
@@ -182,7 +203,6 @@ mod tests {
         assert_eq!(parse("http://h:8080/a/b?c").unwrap(), url("h", 8080, "/a/b?c"));
         assert_eq!(parse("http://h?c").unwrap(), url("h", 80, "/?c"));
         for (wrong, want) in [
-            ("https://h/", "https is not supported"),
             ("ftp://h/", "not a URL of the form"),
             ("http://", "not a URL of the form"),
             ("http://user@h/", "not a URL of the form"),

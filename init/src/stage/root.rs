@@ -201,7 +201,12 @@ fn find_metadata(
         let text = match (choice.winner, &around.cmdline.metadata_url) {
             (Some((_, text)), _) => Some(text),
             (None, Some(url)) => {
-                let text = source::http::fetch(url)?;
+                if url.starts_with("http://") {
+                    log::line(format_args!(
+                        "role metadata: {url} is in clear: who is on the way can read its secrets, and change it"
+                    ));
+                }
+                let text = source::http::fetch(around.sys, url)?;
                 log::line(format_args!("role metadata: {} ({url})", Kind::Url));
                 Some(text)
             }
