@@ -155,6 +155,7 @@ pub fn root(
     let images = images(spec, &release, &reached, &workshop.store)?;
     let tree = overlay::base(role, &versions)?
         .merge(overlay::manifests(&spec.manifests.files)?)?
+        .merge(overlay::folders(&spec.overlays.folders)?)?
         .merge(reached)?
         .merge(programs(&release)?)?
         .merge(modules.root.clone())?

@@ -166,12 +166,22 @@ pub fn manifests(files: &[PathBuf]) -> Result<Tree> {
     Ok(tree)
 }
 
-/// A folder of the user's, as it stands: permission bits are kept, everything belongs to root.
+/// All folders of the user's.
+///
+/// # Errors
+/// As [`folder`], and two that want different things at one path.
+pub fn folders(roots: &[PathBuf]) -> Result<Tree> {
+    roots.iter().try_fold(Tree::default(), |tree, root| Ok(tree.merge(folder(root)?)?))
+}
+
+/// A folder of the user's, as it stands: permission bits are kept, everything belongs to root. Folders in it are just the way to what they hold, unless
+/// they are empty.
 ///
 /// # Errors
 /// What reading says; a socket, device or pipe; a path that is not UTF-8.
-pub fn folder(root: &Path) -> Result<Tree> {
+fn folder(root: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
+    let name = root.file_name().map_or_else(|| root.display().to_string(), |name| name.display().to_string());
     let mut next = vec![root.to_owned()];
     while let Some(folder) = next.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading the overlay {}", folder.display()))? {
@@ -181,10 +191,15 @@ pub fn folder(root: &Path) -> Result<Tree> {
                 .to_str()
                 .with_context(|| format!("the path {} is not UTF-8", path.display()))?;
             let metadata = fs::symlink_metadata(&path).with_context(|| format!("reading {}", path.display()))?;
-            let origin = Origin { declaration: "overlay".into(), artifact: root.display().to_string() };
+            let origin = Origin { declaration: "overlay".into(), artifact: name.clone() };
             let mode = u16::try_from(metadata.permissions().mode() & 0o7777)?;
             let node = if metadata.is_dir() {
                 next.push(path.clone());
+                let mut inside =
+                    fs::read_dir(&path).with_context(|| format!("reading the overlay {}", path.display()))?;
+                if inside.next().is_some() {
+                    continue;
+                }
                 Node::directory(mode, origin)
             } else if metadata.is_symlink() {
                 let target = fs::read_link(&path)?;
@@ -273,9 +288,11 @@ mod tests {
     fn a_users_folder_is_taken_as_it_stands() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
+        fs::create_dir(root.path().join("etc/empty")).unwrap();
         fs::write(root.path().join("etc/x"), b"1").unwrap();
         std::os::unix::fs::symlink("x", root.path().join("etc/y")).unwrap();
-        let tree = folder(root.path()).unwrap();
+        let tree = folders(&[root.path().to_owned()]).unwrap();
+        assert_eq!(tree.nodes.keys().collect::<Vec<_>>(), ["/etc/empty", "/etc/x", "/etc/y"]);
         assert_eq!(tree.nodes["/etc/y"].kind, Kind::Symlink("x".into()));
         assert_eq!(tree.nodes["/etc/x"].kind, Kind::File(Content::from(b"1".to_vec())));
         let socket = std::os::unix::net::UnixListener::bind(root.path().join("s")).unwrap();

@@ -48,6 +48,8 @@ pub struct ImageSpec {
     pub images: Images,
     /// Static pod manifests.
     pub manifests: Manifests,
+    /// Files of one's own in the root.
+    pub overlays: Overlays,
     /// Programs, each with the libraries it needs.
     #[serde(rename = "program", default)]
     pub programs: Vec<Program>,
@@ -243,6 +245,14 @@ pub struct Manifests {
     pub files: Vec<PathBuf>,
 }
 
+/// `[overlays]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlays {
+    /// Folders that stand for `/`, relative to image.toml.
+    pub folders: Vec<PathBuf>,
+}
+
 /// What a machine is in its cluster, as declarations name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -349,6 +359,7 @@ impl ImageSpec {
         let anchored = |path: &mut PathBuf| *path = folder.join(&path);
         self.images.load.iter_mut().for_each(anchored);
         self.manifests.files.iter_mut().for_each(anchored);
+        self.overlays.folders.iter_mut().for_each(anchored);
         if let Some(keyring) = &mut self.debian.keyring {
             anchored(keyring);
         }

@@ -21,6 +21,8 @@ pub enum Kind {
         block_size: u64,
         /// Whether it was unmounted in order and no error was found on it since: `s_state`, `s_feature_incompat`, `s_error_count`.
         clean: bool,
+        /// When it was last written to by the clock of then, in seconds since 1970: `s_wtime`.
+        written: i64,
     },
     /// FAT12, FAT16 or FAT32.
     Vfat,
@@ -93,7 +95,10 @@ fn ext4(start: &[u8]) -> Option<Volume> {
     // s_state: EXT4_VALID_FS alone, no EXT4_ERROR_FS and no orphans; INCOMPAT_RECOVER: the journal has yet to be replayed.
     let state = u16::from_le_bytes([superblock[0x3A], superblock[0x3B]]);
     let clean = state == 1 && word(0x60) & 0x4 == 0 && word(0x194) == 0;
-    let kind = Kind::Ext4 { blocks: high << 32 | u64::from(word(0x04)), block_size: 1024 << shift, clean };
+    // s_wtime and s_wtime_hi.
+    let written = i64::from(superblock[0x274]) << 32 | i64::from(word(0x30));
+    let blocks = high << 32 | u64::from(word(0x04));
+    let kind = Kind::Ext4 { blocks, block_size: 1024 << shift, clean, written };
     Some(Volume { kind, label: text(&superblock[0x78..0x88]) })
 }
 
@@ -127,6 +132,7 @@ mod tests {
     use std::fs::File;
     use std::path::Path;
     use std::process::Command;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     use proptest::prelude::{any, proptest};
 
@@ -145,16 +151,16 @@ mod tests {
     fn filesystems_by_their_own_makers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("volume");
-        let ext4 = made("mke2fs", &["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state"], &path, 8);
-        assert_eq!(
-            (ext4.kind, ext4.label.as_str()),
-            (Kind::Ext4 { blocks: 2048, block_size: 4096, clean: true }, "kscratch-state")
-        );
-        let ext2 = made("mke2fs", &["-q", "-t", "ext2", "-b", "1024", "-L", "KSCRATCH"], &path, 8);
-        assert_eq!(
-            (ext2.kind, ext2.label.as_str()),
-            (Kind::Ext4 { blocks: 8192, block_size: 1024, clean: true }, "KSCRATCH")
-        );
+        let ext = |kind: &str, size: &str, label: &str| {
+            let volume = made("mke2fs", &["-q", "-t", kind, "-b", size, "-L", label], &path, 8);
+            assert_eq!(volume.label, label);
+            let Kind::Ext4 { blocks, block_size, clean: true, written } = volume.kind else { panic!("{volume:?}") };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            assert!(u64::try_from(written).unwrap().abs_diff(now) < 60, "{written} is not now, {now}");
+            (blocks, block_size)
+        };
+        assert_eq!(ext("ext4", "4096", "kscratch-state"), (2048, 4096));
+        assert_eq!(ext("ext2", "1024", "KSCRATCH"), (8192, 1024));
         for (size, bits) in [(2, "12"), (16, "16"), (64, "32")] {
             let vfat = made("mkfs.fat", &["-F", bits, "-n", "CIDATA"], &path, size);
             assert_eq!((vfat.kind, vfat.label.as_str()), (Kind::Vfat, "CIDATA"), "FAT{bits}");

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cluster;
 pub mod disk;
 pub mod http;
+pub mod https;
 pub mod node_image;
 pub mod probe;
 pub mod program;

@@ -72,11 +72,12 @@ fn what_the_user_says_wins() {
 
 #[test]
 fn paths_are_relative_to_the_file() {
-    let text = "[images]\nload=['app.tar']\n[manifests]\nfiles=['/etc/pod.yaml']\n[debian]\nkeyring='keys.gpg'\n\
+    let text = "[images]\nload=['app.tar']\n[manifests]\nfiles=['/etc/pod.yaml']\n[overlays]\nfolders=['own']\n[debian]\nkeyring='keys.gpg'\n\
                 [cri_dockerd]\nsource='cri-dockerd.tgz'";
     let spec = ImageSpec::parse(text, Path::new("config/image.toml")).unwrap();
     assert_eq!(spec.images.load, [Path::new("config/app.tar")]);
     assert_eq!(spec.manifests.files, [Path::new("/etc/pod.yaml")]);
+    assert_eq!(spec.overlays.folders, [Path::new("config/own")]);
     assert_eq!(spec.debian.keyring.as_deref(), Some(Path::new("config/keys.gpg")));
     assert_eq!(spec.cri_dockerd.source, CriDockerdSource::Path("config/cri-dockerd.tgz".into()));
 }

@@ -2,6 +2,7 @@
 mod asked;
 mod joining;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -138,6 +139,14 @@ async fn current(wanted: &Identities, connection: &mut Connection, client: &mut 
     }
 }
 
+/// A clock that is before the certificate's first second is behind: the cluster, which signed it, knew better, and would sign no older one.
+fn now(certificate: &Path) -> OffsetDateTime {
+    let text = std::fs::read_to_string(certificate).unwrap_or_default();
+    let first = Certificate::parse(&text).map(|certificate| certificate.facts().not_before);
+    let now = OffsetDateTime::now_utc();
+    first.map_or(now, |first| first.max(now))
+}
+
 impl Member {
     fn wants(&self) -> Wanted {
         let organizations = self.wanted.organizations.clone();
@@ -147,7 +156,7 @@ impl Member {
     /// Looks at the files: sound, or why not.
     fn look(&mut self, authority: &Certificate) -> Option<String> {
         let (certificate, key) = (&self.wanted.certificate, &self.wanted.key);
-        match judge_files(certificate, key, &self.wants(), authority, OffsetDateTime::now_utc()) {
+        match judge_files(certificate, key, &self.wants(), authority, now(certificate)) {
             Verdict::Keep { until } => {
                 if !std::mem::replace(&mut self.told, true) {
                     say::line(format_args!("certificate of {} is good until {}", self.wanted.name, until.date()));

@@ -26,6 +26,8 @@ pub enum State {
         device: PathBuf,
         /// Whether its filesystem was made just now.
         made: bool,
+        /// When its filesystem was last written to before this boot, in seconds since 1970; none where it was made just now.
+        written: Option<i64>,
     },
     /// A memory filesystem, because of this: nothing outlives a reboot.
     Memory {
@@ -77,7 +79,12 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
     let source = device.to_str().context("naming the state partition")?;
     let mount = Mount { source, target, kind: "ext4", flags: &[Flag::NoAtime], data: "" };
     sys.mount(&mount).with_context(|| format!("mounting {source} on /var"))?;
-    Ok(State::Partition { device, made })
+    // What is mounted bears the time of now.
+    let written = match volume.kind {
+        Kind::Ext4 { written, .. } if !made => Some(written),
+        _ => None,
+    };
+    Ok(State::Partition { device, made, written })
 }
 
 /// On the disk of the root, by type and name; without a root GUID (a root that is not ours) on any disk.

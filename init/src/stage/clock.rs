@@ -1,7 +1,8 @@
 //! Lifts a clock that is before the image's date or the cluster's first second, and tells of one that is after the cluster's end.
 //!
 //! A machine whose battery is empty wakes up in 1970 or in the year of its firmware: no certificate is valid then, and no boot may wait
-//! for a time server to say so.
+//! for a time server to say so. Where the clock is proven wrong, the last time that is known is better than the first that is possible: others hold certificates
+//! that were signed between the two.
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,17 +26,17 @@ struct Decision {
     told: Option<String>,
 }
 
-/// Sets the clock where it cannot be right.
+/// Sets the clock where it cannot be right. `written` is when state was last written to before this boot, in seconds since 1970.
 ///
 /// # Errors
 /// The image has no date, or the clock cannot be set.
-pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata) -> Result<()> {
+pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata, written: Option<i64>) -> Result<()> {
     let now = seconds(SystemTime::now());
     let dated = root.join(DATED.trim_start_matches('/'));
     let image = std::fs::metadata(dated).and_then(|metadata| metadata.modified());
     let image = seconds(image.with_context(|| format!("reading the date of {DATED}"))?);
     let ca = metadata.cluster.as_ref().and_then(|cluster| validity(cluster.ca.as_deref()?));
-    let Decision { set, told } = decide(now, image, ca);
+    let Decision { set, told } = decide(now, image, ca, written);
     if let Some(told) = told {
         log::line(told);
     }
@@ -45,13 +46,16 @@ pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata) -> Result<()> {
     }
 }
 
-fn decide(now: i64, image: i64, ca: Option<Validity>) -> Decision {
+fn decide(now: i64, image: i64, ca: Option<Validity>, written: Option<i64>) -> Decision {
     let first = ca.map_or(i64::MIN, |ca| ca.from);
     let (least, what) =
         if first > image { (first, "the first second of the cluster's CA") } else { (image, "the image's date") };
     if now < least {
-        let told = format!("the clock says {}, which is before {what}: set to {}", text(now), text(least));
-        return Decision { set: Some(least), told: Some(told) };
+        // What was written after the cluster's end was written by a clock that had gone mad.
+        let last = written.filter(|at| *at > least && ca.is_some_and(|ca| *at <= ca.until));
+        let (to, why) = last.map_or((least, ""), |at| (at, ", when state was last written to"));
+        let told = format!("the clock says {}, which is before {what}: set to {}{why}", text(now), text(to));
+        return Decision { set: Some(to), told: Some(told) };
     }
     let ended = ca.filter(|ca| ca.until < now).map(|ca| {
         format!(
@@ -89,7 +93,12 @@ mod tests {
 
     #[track_caller]
     fn check(now: i64, ca: Option<(i64, i64)>, set: Option<i64>, told: &str) {
-        let decision = decide(now, IMAGE, ca.map(|(from, until)| Validity { from, until }));
+        check_with(now, ca, None, set, told);
+    }
+
+    #[track_caller]
+    fn check_with(now: i64, ca: Option<(i64, i64)>, written: Option<i64>, set: Option<i64>, told: &str) {
+        let decision = decide(now, IMAGE, ca.map(|(from, until)| Validity { from, until }), written);
         assert_eq!((decision.set, decision.told.as_deref().unwrap_or_default()), (set, told));
     }
 
@@ -117,11 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_time_that_is_known_is_better_than_the_first_that_is_possible() {
+        let ca = Some((IMAGE + 60, IMAGE + 999));
+        let first = "the clock says 1970-01-01T00:00:00Z, which is before the first second of the cluster's CA: set to 2026-11-18T11:07:40Z";
+        let last = "the clock says 1970-01-01T00:00:00Z, which is before the first second of the cluster's CA: set to 2026-11-18T11:08:20Z, when state was last written to";
+        check_with(0, ca, Some(IMAGE + 100), Some(IMAGE + 100), last);
+        check_with(0, ca, Some(IMAGE), Some(IMAGE + 60), first);
+        check_with(0, ca, Some(IMAGE + 1000), Some(IMAGE + 60), first);
+        // A clock that may be right is left alone.
+        check_with(IMAGE + 61, ca, Some(IMAGE + 100), None, "");
+    }
+
+    #[test]
     fn the_image_has_a_date() {
         let root = tempfile::tempdir().unwrap();
         let sys = Recording::new();
         let mut metadata = RoleMetadata::standalone();
-        let error = lift(&sys, root.path(), &metadata).unwrap_err();
+        let error = lift(&sys, root.path(), &metadata, None).unwrap_err();
         assert!(
             format!("{error:#}").starts_with("reading the date of /usr/share/kscratch/release.json: "),
             "{error:#}"
@@ -129,7 +150,7 @@ mod tests {
         fs::create_dir_all(root.path().join("usr/share/kscratch")).unwrap();
         fs::write(root.path().join("usr/share/kscratch/release.json"), "").unwrap();
         metadata.cluster = Some(Cluster::default());
-        lift(&sys, root.path(), &metadata).unwrap();
+        lift(&sys, root.path(), &metadata, None).unwrap();
         assert_eq!(sys.calls(), Vec::<String>::new(), "a file of just now is not in the future");
     }
 }

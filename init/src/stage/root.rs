@@ -80,8 +80,10 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         &id,
     );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
-    let state = state.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
-    let rest = Rest { sys, phases, machine, plugging, state, root, id, sender, stop: Arc::default() };
+    let (device, written) = state.unzip();
+    let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
+    let written = written.flatten();
+    let rest = Rest { sys, phases, machine, plugging, state, written, root, id, sender, stop: Arc::default() };
     let stop = Arc::clone(&rest.stop);
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
@@ -138,16 +140,17 @@ fn wake_random_numbers() {
     }
 }
 
-fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<PathBuf> {
+/// Mounts state; gives its device, and when it was last written to.
+fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<(PathBuf, Option<i64>)> {
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
     for folder in VAR {
         files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 }, 0)?;
     }
     match state {
-        State::Partition { device, made } => {
+        State::Partition { device, made, written } => {
             log::line(format_args!("state is {}{}", device.display(), if made { ", made anew" } else { "" }));
-            Ok(device)
+            Ok((device, written))
         }
         State::Memory { reason } => bail!(reason),
     }
@@ -270,6 +273,8 @@ struct Rest {
     plugging: Plugging,
     /// The state partition, unless state is in memory.
     state: Option<disk::Growing>,
+    /// When it was last written to before this boot.
+    written: Option<i64>,
     root: &'static Path,
     id: String,
     sender: Sender,
@@ -294,7 +299,7 @@ impl Rest {
     fn node(&mut self, metadata: RoleMetadata) {
         self.machine.host_name = metadata.node.name.clone();
         // Before anything looks at a certificate, or dates a file.
-        if let Err(error) = clock::lift(self.sys, self.root, &metadata) {
+        if let Err(error) = clock::lift(self.sys, self.root, &metadata, self.written) {
             log::line(format_args!("{error:#}; the clock stays as it is"));
         }
         // The runtime needs nothing of the network, and takes longer to start than all the rest of the boot.
