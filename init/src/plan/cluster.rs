@@ -75,7 +75,7 @@ pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -
     steps.push(directory("/var/lib/kscratch/routes", 0o700, ROUTES_USER));
     // Root's, so that no program changes its own certificate; it gets through to its files all the same.
     steps.extend(IDENTITIES.map(|identity| directory(&format!("/var/lib/kubernetes/{}", identity.name), 0o711, 0)));
-    steps.push(json_file(kubeproxy::CONFIG, &kubeproxy::config(cluster, place.name)));
+    steps.push(json_file(kubeproxy::CONFIG, &kubeproxy::config(cluster, metadata.network.proxy_mode, place.name)));
     let proxy =
         kubeconfig(&server, kubelet::CA, "kube-proxy", &KUBE_PROXY.file("client.crt"), &KUBE_PROXY.file("client.key"));
     steps.push(json_file(kubeproxy::KUBECONFIG, &proxy));
