@@ -30,6 +30,7 @@ fn settings() -> Settings {
         service_range: "10.96.0.0/16".to_owned(),
         dns_domain: "cluster.local".to_owned(),
         mode: "routed".to_owned(),
+        proxy_mode: "nftables".to_owned(),
     }
 }
 
@@ -97,6 +98,7 @@ fn a_folder_is_made_once() {
         service_range = "10.96.0.0/16"
         dns_domain = "cluster.local"
         mode = "routed"
+        proxy_mode = "nftables"
     "#]]
     .assert_eq(&folder.text("cluster.toml").unwrap());
     for files in AUTHORITIES {
@@ -111,7 +113,7 @@ fn a_folder_is_made_once() {
     let again = || new::new(parent.path(), &folder.settings, Lapse::Never, now()).unwrap_err();
     let said = words(&again()).replace(&parent.path().display().to_string(), "DIR");
     expect![[r#"
-        error: the cluster lab is there already, in DIR/lab: endpoint 192.168.7.10:6443, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed
+        error: the cluster lab is there already, in DIR/lab: endpoint 192.168.7.10:6443, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed, nftables
         hint: kscratch-image cluster check lab tells how it stands; for another cluster take another name
     "#]]
     .assert_eq(&said);
@@ -154,6 +156,10 @@ fn settings_that_machines_would_refuse_are_refused() {
     row(
         &|settings| settings.mode = "flat".to_owned(),
         expect![[r#"--mode: "flat" is no mode; use "routed" or "overlay""#]],
+    );
+    row(
+        &|settings| settings.proxy_mode = "ipvs".to_owned(),
+        expect![[r#"--proxy-mode: "ipvs" is no mode of kube-proxy; use "nftables" or "iptables""#]],
     );
 }
 
@@ -202,6 +208,7 @@ fn a_node_is_given_a_token_and_no_key() {
 
         [network]
         mode = "routed"
+        proxy_mode = "nftables"
         interface = "52:54:00:12:34:56"
         dns_servers = ["192.168.7.1"]
 
@@ -518,7 +525,7 @@ fn a_check_finds_what_is_wrong() {
         &folder,
         now(),
         expect![[r#"
-            ok               settings are sound, ranges apart   endpoint 127.0.0.1:9, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed
+            ok               settings are sound, ranges apart   endpoint 127.0.0.1:9, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed, nftables
             ok               secrets are their owner's alone
             ok               keys fit their certificates
             ok               authorities last                   kubernetes 3649 days, etcd-ca 3649 days, front-proxy-ca 3649 days
@@ -542,7 +549,7 @@ fn a_check_finds_what_is_wrong() {
         &folder,
         now() + Duration::days(3400),
         expect![[r#"
-            ok               settings are sound, ranges apart   endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed
+            ok               settings are sound, ranges apart   endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed, nftables
             failed           secrets are their owner's alone    who reads them owns the cluster
                                DIR/lab/secrets/ca.key has mode 640: chmod go= DIR/lab/secrets/ca.key
             failed           keys fit their certificates        masters could not make certificates that anyone believes

@@ -11,6 +11,7 @@ mod kubelet;
 mod kubeproxy;
 mod links;
 mod phases;
+mod rights;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use ipnet::Ipv4Net;
 pub use error::PlanError;
 pub use links::network;
 pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, runtime};
+pub use rights::Rights;
 
 /// Components of the control plane whose images a master's image must bring, as its release file names them.
 pub fn control_plane_images() -> impl Iterator<Item = &'static str> {
@@ -59,7 +61,7 @@ pub enum Step {
     },
     /// Set the kernel's host name.
     Hostname(String),
-    /// Make a directory and its parents.
+    /// Make a directory and its parents. Files directly in it that root left there become its owner's.
     Directory {
         /// Absolute path.
         path: String,
@@ -166,6 +168,8 @@ pub struct Service {
     /// Whether its children outlive it on a restart (dockerd's live-restore, containerd's shims): only the main process is
     /// signalled on stop, never the cgroup.
     pub leave_children: bool,
+    /// What it may do; `None` for root with everything that root may.
+    pub rights: Option<Rights>,
     /// Whether its lines are few and for people: the console shows them as they come.
     pub tells: bool,
 }

@@ -28,6 +28,11 @@ pub struct Cluster {
     _turn: File,
 }
 
+/// The mode of kube-proxy in clusters of a network mode: with one cluster of each, both of both are seen.
+pub fn proxy_mode(mode: &str) -> &'static str {
+    if mode == "overlay" { "iptables" } else { "nftables" }
+}
+
 impl Cluster {
     /// Brings up masters and nodes, all with the probe in docker's store; `more` goes to `cluster up`.
     #[track_caller]
@@ -52,7 +57,8 @@ impl Cluster {
         let lock = master.with_file_name("kscratch.lock");
         let folder = tempfile::tempdir().expect("making the cluster's folder");
         let cluster = Cluster { folder, kubectl_lock: lock, _turn: node_image::turn("machine") };
-        cluster.command(&["new", NAME, "--endpoint", "192.168.76.10:6443", "--mode", mode]).succeeded();
+        let (endpoint, proxy) = ("192.168.76.10:6443", proxy_mode(mode));
+        cluster.command(&["new", NAME, "--endpoint", endpoint, "--mode", mode, "--proxy-mode", proxy]).succeeded();
         // Compiled, if it has to be, while no machine waits for it.
         cluster.kubectl(&["version", "--client"]).succeeded();
         let (masters, nodes) = (masters.to_string(), nodes.to_string());

@@ -65,6 +65,35 @@ pub enum Mode {
     Overlay,
 }
 
+impl Mode {
+    /// The word that role metadata has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Routed => "routed",
+            Self::Overlay => "overlay",
+        }
+    }
+}
+
+/// With what kube-proxy leads connections from services to pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProxyMode {
+    /// A table of its own; many services cost little
+    Nftables,
+    /// Rules of iptables, for what expects to find them
+    Iptables,
+}
+
+impl ProxyMode {
+    /// The word that role metadata has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
 /// `cluster new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
@@ -86,6 +115,9 @@ pub struct NewArgs {
     /// How pods of different nodes reach one another
     #[arg(long, value_enum, default_value_t = Mode::Routed)]
     pub mode: Mode,
+    /// With what kube-proxy leads connections from services to pods
+    #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
+    pub proxy_mode: ProxyMode,
     /// How long the first join token is good: 24h, 30d, never, ...
     #[arg(long, value_name = "TIME", default_value = "30d")]
     pub token_expires: String,

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::cluster::{ClusterArgs, Mode};
+use super::cluster::{ClusterArgs, Mode, ProxyMode};
 
 /// The commands of a cluster's machines in QEMU.
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,9 @@ pub struct UpArgs {
     /// How pods of different nodes reach one another [default: routed, or as the cluster was made]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
+    /// With what kube-proxy leads connections from services to pods [default: nftables, or as the cluster was made]
+    #[arg(long, value_enum)]
+    pub proxy_mode: Option<ProxyMode>,
     /// Memory of a new machine in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     pub memory: u32,

@@ -9,7 +9,7 @@ use super::folder::{
     AuthorityFiles, CLUSTER_CA, ENCRYPTION_KEY, ETCD_CA, FRONT_PROXY_CA, Folder, SERVICE_ACCOUNT_KEY,
     SERVICE_ACCOUNT_PUBLIC_KEY,
 };
-use super::settings::told;
+use super::settings::{Settings, told};
 use super::token;
 use crate::console::Hint;
 
@@ -103,6 +103,7 @@ struct Node<'a> {
 #[derive(Serialize)]
 struct Network<'a> {
     mode: &'a str,
+    proxy_mode: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -212,7 +213,7 @@ pub fn render(
             taints: &machine.taints,
             labels: &machine.labels,
         },
-        network: network(machine, &settings.mode, prefix)?,
+        network: network(machine, settings, prefix)?,
         secret: Secrets::default(),
         control_plane: None,
     };
@@ -257,7 +258,7 @@ fn word(prefix: &str, option: &str) -> String {
     if prefix.is_empty() { option.replace('-', "_") } else { option.to_owned() }
 }
 
-fn network<'a>(machine: &'a Machine, mode: &'a str, prefix: &str) -> Result<Network<'a>> {
+fn network<'a>(machine: &'a Machine, settings: &'a Settings, prefix: &str) -> Result<Network<'a>> {
     let gateway = machine.gateway.as_deref();
     let fixed = machine.address.as_deref().map(|address| Static { address, gateway });
     if fixed.is_none() && gateway.is_some() {
@@ -265,7 +266,8 @@ fn network<'a>(machine: &'a Machine, mode: &'a str, prefix: &str) -> Result<Netw
     }
     // A fixed address belongs to one link: where none is named, to the one that the machine is told by.
     let interface = machine.interface.as_deref().or(fixed.as_ref().and(machine.mac.as_deref()));
-    Ok(Network { mode, interface, dns_servers: &machine.dns_servers, fixed })
+    let Settings { mode, proxy_mode, .. } = settings;
+    Ok(Network { mode, proxy_mode, interface, dns_servers: &machine.dns_servers, fixed })
 }
 
 fn no_token(name: &str) -> anyhow::Error {

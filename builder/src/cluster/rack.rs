@@ -71,7 +71,7 @@ pub fn rack<'a>(heading: &str, machines: impl IntoIterator<Item = (&'a Machine, 
     Ok(rack)
 }
 
-/// The common part is what the cluster gives to all; node and network are each one's own, but for how pods of different nodes reach one another.
+/// The common part is what the cluster gives to all; node and network are each one's own, but for how pods and services are reached.
 fn text(heading: &str, members: &[(&Machine, &str)]) -> Result<String> {
     let mut common = Table::new();
     let mut entries = Vec::new();
@@ -83,8 +83,9 @@ fn text(heading: &str, members: &[(&Machine, &str)]) -> Result<String> {
         }
         entry.extend(shared.remove("node").map(|node| ("node".to_owned(), node)));
         if let Some(Value::Table(mut network)) = shared.remove("network") {
-            let mode = network.remove("mode").map(|mode| ("mode".to_owned(), mode));
-            shared.insert("network".to_owned(), Value::Table(mode.into_iter().collect()));
+            let modes = ["mode", "proxy_mode"].into_iter();
+            let modes = modes.filter_map(|key| Some((key.to_owned(), network.remove(key)?))).collect();
+            shared.insert("network".to_owned(), Value::Table(modes));
             if !network.is_empty() {
                 entry.insert("network".to_owned(), Value::Table(network));
             }

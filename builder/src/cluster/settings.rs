@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_metadata::{Endpoint, Errors, RoleMetadata};
+use kscratch_metadata::{Endpoint, Errors, ProxyMode, RoleMetadata};
 use serde::{Deserialize, Serialize};
 
 /// The version of cluster.toml that this program reads and writes.
@@ -27,6 +27,13 @@ pub struct Settings {
     pub dns_domain: String,
     /// `routed` or `overlay`.
     pub mode: String,
+    /// `nftables` or `iptables`; a cluster.toml from before there was a choice has the first.
+    #[serde(default = "nftables")]
+    pub proxy_mode: String,
+}
+
+fn nftables() -> String {
+    ProxyMode::Nftables.word().to_owned()
 }
 
 impl Settings {
@@ -67,7 +74,10 @@ impl Settings {
         ] {
             let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
         }
-        let _ = writeln!(text, "[network]\nmode = {}", toml::Value::String(self.mode.clone()));
+        text.push_str("[network]\n");
+        for (key, value) in [("mode", &self.mode), ("proxy_mode", &self.proxy_mode)] {
+            let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
+        }
         let metadata = kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
         endpoint(&metadata)
     }
@@ -80,8 +90,8 @@ impl Settings {
     /// One line for people.
     pub fn summary(&self) -> String {
         format!(
-            "endpoint {}, pods {}, services {}, {}, {}",
-            self.endpoint, self.pod_range, self.service_range, self.dns_domain, self.mode
+            "endpoint {}, pods {}, services {}, {}, {}, {}",
+            self.endpoint, self.pod_range, self.service_range, self.dns_domain, self.mode, self.proxy_mode
         )
     }
 }
@@ -92,7 +102,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 16] = [
+const WORDS: [(&str, &str); 17] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),
@@ -103,6 +113,7 @@ const WORDS: [(&str, &str); 16] = [
     ("node.labels", "label"),
     ("node.taints", "taint"),
     ("network.mode", "mode"),
+    ("network.proxy_mode", "proxy-mode"),
     ("network.interface", "interface"),
     ("network.static.address", "address"),
     ("network.static.gateway", "gateway"),

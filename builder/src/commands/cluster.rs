@@ -6,7 +6,7 @@ use kscratch_pki::{OffsetDateTime, moment};
 
 use super::print;
 use crate::cli::cluster::{
-    ClusterArgs, ClusterCommand, KubectlArgs, MetadataArgs, Mode, NewArgs, TokenCommand, TokenCreateArgs,
+    ClusterArgs, ClusterCommand, KubectlArgs, MetadataArgs, NewArgs, TokenCommand, TokenCreateArgs,
 };
 use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
 use crate::cluster::metadata::{Machine, Members, Rendered, render};
@@ -80,10 +80,8 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
         pod_range: args.pod_range.clone(),
         service_range: args.service_range.clone(),
         dns_domain: args.dns_domain.clone(),
-        mode: match args.mode {
-            Mode::Routed => "routed".to_owned(),
-            Mode::Overlay => "overlay".to_owned(),
-        },
+        mode: args.mode.word().to_owned(),
+        proxy_mode: args.proxy_mode.word().to_owned(),
     };
     let settings = settings.checked("--")?;
     let folder = new::new(&args.cluster.folder, &settings, lapse, now)?;

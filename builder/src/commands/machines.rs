@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use kscratch_pki::OffsetDateTime;
 
 use super::{build, default_output, print, store};
-use crate::cli::cluster::{ClusterArgs, Mode};
+use crate::cli::cluster::{ClusterArgs, Mode, ProxyMode};
 use crate::cli::machines::{
     CableArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
 };
@@ -15,6 +15,7 @@ use crate::cli::{BuildArgs, Format, Role};
 use crate::console::{Console, Hint};
 use crate::run::{refuse_compressed, tools};
 use crate::spec;
+use crate::vmcluster::identity::Modes;
 use crate::vmcluster::place::Place;
 use crate::vmcluster::plan::{Image, Make, PlannedForward};
 use crate::vmcluster::protocol::{Cable, Request};
@@ -60,10 +61,7 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         parent: args.cluster.folder.clone(),
         name: args.cluster.name.clone(),
         counts,
-        mode: args.mode.map(|mode| match mode {
-            Mode::Routed => "routed".to_owned(),
-            Mode::Overlay => "overlay".to_owned(),
-        }),
+        modes: Modes { network: args.mode.map(Mode::word), proxy: args.proxy_mode.map(ProxyMode::word) },
         forwards,
         api_port: args.api_port,
         outside: args.outside,

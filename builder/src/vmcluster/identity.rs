@@ -17,11 +17,20 @@ use crate::console::Hint;
 /// How long the token is good that machines join with: as long as an authority, since the folder holds its key anyway.
 const TOKEN: &str = "30d";
 
-/// Opens the cluster's identity, or makes it; `None` for nodes that stand alone. `mode` is `routed` or `overlay`.
+/// What a cluster is asked to be; where nothing is said it is as it was made, or gets the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Modes {
+    /// `routed` or `overlay`.
+    pub network: Option<&'static str>,
+    /// `nftables` or `iptables`.
+    pub proxy: Option<&'static str>,
+}
+
+/// Opens the cluster's identity, or makes it; `None` for nodes that stand alone.
 ///
 /// # Errors
 /// The one that is there leads to another endpoint, or has another mode; or none can be made.
-pub fn open(parent: &Path, plan: &Plan, mode: Option<&str>, now: OffsetDateTime) -> Result<Option<Folder>> {
+pub fn open(parent: &Path, plan: &Plan, modes: Modes, now: OffsetDateTime) -> Result<Option<Folder>> {
     let Some(first) = plan.machines.iter().find(|machine| machine.master) else { return Ok(None) };
     let endpoint = format!("{}:{API_PORT}", first.address);
     if parent.join(&plan.name).join(SETTINGS).exists() {
@@ -33,9 +42,12 @@ pub fn open(parent: &Path, plan: &Plan, mode: Option<&str>, now: OffsetDateTime)
             );
             return Err(anyhow!(what).context(Hint("take another name for the cluster in QEMU".into())));
         }
-        if let Some(mode) = mode.filter(|mode| *mode != folder.settings.mode) {
-            let what = format!("{} was made with mode {}, not {mode}", plan.name, folder.settings.mode);
-            return Err(anyhow!(what).context(Hint("take another name for the cluster in QEMU".into())));
+        let Settings { mode, proxy_mode, .. } = &folder.settings;
+        for (what, asked, made) in [("mode", modes.network, mode), ("proxy mode", modes.proxy, proxy_mode)] {
+            if let Some(asked) = asked.filter(|asked| asked != made) {
+                let what = format!("{} was made with {what} {made}, not {asked}", plan.name);
+                return Err(anyhow!(what).context(Hint("take another name for the cluster in QEMU".into())));
+            }
         }
         return Ok(Some(folder));
     }
@@ -46,7 +58,8 @@ pub fn open(parent: &Path, plan: &Plan, mode: Option<&str>, now: OffsetDateTime)
         pod_range: kscratch_metadata::DEFAULT_POD_RANGE.to_string(),
         service_range: kscratch_metadata::DEFAULT_SERVICE_RANGE.to_string(),
         dns_domain: kscratch_metadata::DEFAULT_DNS_DOMAIN.to_owned(),
-        mode: mode.unwrap_or("routed").to_owned(),
+        mode: modes.network.unwrap_or("routed").to_owned(),
+        proxy_mode: modes.proxy.unwrap_or("nftables").to_owned(),
     };
     let lapse: Lapse = TOKEN.parse().map_err(|error: String| anyhow!(error))?;
     new::new(parent, &settings.checked("--")?, lapse, now).map(Some)

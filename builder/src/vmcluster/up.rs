@@ -32,8 +32,8 @@ pub struct Options {
     pub name: String,
     /// How many masters and nodes there will be.
     pub counts: (u8, u8),
-    /// `routed` or `overlay`; that of an identity that is there, otherwise routed, where `None`.
-    pub mode: Option<String>,
+    /// Those of an identity that is there, otherwise the defaults, where nothing is said.
+    pub modes: identity::Modes,
     /// How new machines are made.
     pub make: Make,
     /// Ports of this host that lead to machines, besides those to API servers.
@@ -116,7 +116,7 @@ fn prepare(options: &Options, place: &Place, now: OffsetDateTime, console: &Cons
             .context(Hint(format!("kscratch-image cluster down {}", options.name)))
             .context(action()));
     }
-    let identity = identity::open(&options.parent, &plan, options.mode.as_deref(), now)?;
+    let identity = identity::open(&options.parent, &plan, options.modes, now)?;
     for machine in &plan.machines {
         place.make(&machine.name)?;
         let role = place.machine_file(&machine.name, ROLE);

@@ -69,8 +69,7 @@ fn keep_one(leaf: &Leaf, authority: &Authority, now: OffsetDateTime, kept: Kept)
     };
     let why = match judge_files(&leaf.certificate, &leaf.key, &wanted, authority.certificate(), now) {
         Verdict::Keep { until } => {
-            own(&leaf.certificate, 0o644, leaf.owner)?;
-            own(&leaf.key, 0o600, leaf.owner)?;
+            own_pair(&leaf.certificate, &leaf.key, leaf.owner)?;
             if kept == Kept::Told {
                 say::line(format_args!("kept certificate {name} until {}", until.date()));
             }
@@ -109,15 +108,24 @@ pub fn judge_files(
     }
 }
 
+/// Gives both files the modes and the owner that they were made with, should they have others: an earlier version had them belong to root.
+///
+/// # Errors
+/// What the kernel says.
+pub fn own_pair(certificate: &Path, key: &Path, owner: u32) -> Result<()> {
+    own(certificate, 0o644, owner)?;
+    own(key, 0o600, owner)
+}
+
 /// Gives a file the mode and the owner that it was made with, should it have others.
 fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
     let fix = || -> io::Result<()> {
         let is = std::fs::metadata(path)?;
-        if (is.uid(), is.gid()) != (owner, owner) {
-            chown(path, Some(owner), Some(owner))?;
-        }
         if is.mode() & 0o7777 != mode {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        if (is.uid(), is.gid()) != (owner, owner) {
+            chown(path, Some(owner), Some(owner))?;
         }
         Ok(())
     };

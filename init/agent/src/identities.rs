@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use kscratch_pki::{Certificate, OffsetDateTime, Verdict, Wanted};
 use kube::Client;
 
-use crate::certificates::judge_files;
+use crate::certificates::{judge_files, own_pair};
 use crate::connection::Connection;
 use crate::contract::{Identities, Identity};
 use crate::outage::Outage;
@@ -158,6 +158,9 @@ impl Member {
         let (certificate, key) = (&self.wanted.certificate, &self.wanted.key);
         match judge_files(certificate, key, &self.wants(), authority, now(certificate)) {
             Verdict::Keep { until } => {
+                if let Err(error) = own_pair(certificate, key, self.wanted.owner) {
+                    return Some(format!("{error:#}"));
+                }
                 if !std::mem::replace(&mut self.told, true) {
                     say::line(format_args!("certificate of {} is good until {}", self.wanted.name, until.date()));
                 }

@@ -1,7 +1,7 @@
 //! Puts a whole file in its place, so that nobody ever reads half of it and a power cut leaves the old one or the new one.
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -37,8 +37,9 @@ fn write_new(path: &Path, contents: &[u8], mode: u32, owner: u32) -> io::Result<
     }
     let mut options = File::options();
     let mut file = std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600).open(path)?;
-    chown(path, Some(owner), Some(owner))?;
+    // In this order: the mode of a file that is given away already may be changed only with one capability more.
     file.set_permissions(Permissions::from_mode(mode))?;
+    fchown(&file, Some(owner), Some(owner))?;
     file.write_all(contents)?;
     file.sync_all()
 }

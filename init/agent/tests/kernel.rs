@@ -1,10 +1,14 @@
 //! Turns a state file into routes and an overlay of real network namespaces, and reads them back with iproute2.
 //!
-//! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2 and util-linux. No API server answers here.
+//! Each test runs itself again below `unshare --net`, which needs root. The agents run as PID 1 runs them: as a user of their own with
+//! `CAP_NET_ADMIN` alone. Needs iproute2 and util-linux. No API server answers here.
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// The user of an agent, as in init/src/plan/cluster.rs.
+const USER: u32 = 905;
 
 /// Runs the test's body in a network namespace of its own that is called `one`, beside another one called `two`: they are machines n1 and n2.
 fn between_two_machines(name: &str, body: fn(&Path)) {
@@ -74,7 +78,10 @@ impl Agent {
     fn start_from(folder: &Path, machine: &str, mode: &str, state: &str) -> Self {
         let (node, address) = if machine == "one" { ("n1", "192.168.7.11") } else { ("n2", "192.168.7.12") };
         let at = |name: &str| folder.join(format!("{machine}-{name}"));
+        let give = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+        give(folder);
         std::fs::write(at("nodes.json"), state).unwrap();
+        give(&at("nodes.json"));
         let contract = format!(
             r#"{{"server":"https://127.0.0.1:1","authority":"/none/ca.crt","certificate":"/none/client.crt","key":"/none/client.key","node":"{node}",
             "mode":"{mode}","cluster_pod_range":"10.244.0.0/16","link":"eth0","address":"{address}","pod_range_file":"{}","state":"{}","mtu":1450}}"#,
@@ -82,9 +89,24 @@ impl Agent {
             at("nodes.json").display()
         );
         std::fs::write(at("routes.json"), contract).unwrap();
-        let log = at("log");
+        // Where the program was compiled nobody but root may be let in.
+        let (program, log) = (at("agent"), at("log"));
+        let _ = std::fs::remove_file(&program);
+        std::fs::copy(env!("CARGO_BIN_EXE_kscratch-agent"), &program).unwrap();
+        let user = USER.to_string();
         let child = Command::new("ip")
-            .args(["netns", "exec", machine, env!("CARGO_BIN_EXE_kscratch-agent"), "routes"])
+            .args(["netns", "exec", machine, "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
+            .args([
+                "--bounding-set",
+                "-all,+net_admin",
+                "--inh-caps",
+                "-all,+net_admin",
+                "--ambient-caps",
+                "+net_admin",
+            ])
+            .arg("--no-new-privs")
+            .arg(program)
+            .arg("routes")
             .arg(at("routes.json"))
             .stdout(std::fs::File::create(&log).unwrap())
             .stderr(Stdio::inherit())

@@ -27,7 +27,7 @@ pub use parse::{parse, parse_with_secrets};
 pub use rack::{Document, Entry, Selected, read, select, select_with_secrets};
 pub use role::{
     Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE, Docker, Effect, Join,
-    Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Taint, Time,
+    Manifest, Mode, Network, Node, ProxyMode, Role, RoleMetadata, Static, Taint, Time,
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;

@@ -9,7 +9,8 @@ use crate::kubelet;
 use crate::read::{Reader, Table, fault};
 use crate::readcontrolplane;
 use crate::role::{
-    Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, Role, RoleMetadata, Static, Time,
+    Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, ProxyMode, Role, RoleMetadata, Static,
+    Time,
 };
 use crate::rules;
 use crate::secret::Secret;
@@ -209,6 +210,11 @@ fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
         "overlay" => Ok(Mode::Overlay),
         other => Err(fault(format!("{other:?} is no mode"), "use \"routed\" or \"overlay\"")),
     });
+    let proxy_mode = reader.take_string(t, "proxy_mode", |text| match text {
+        "nftables" => Ok(ProxyMode::Nftables),
+        "iptables" => Ok(ProxyMode::Iptables),
+        other => Err(fault(format!("{other:?} is no mode of kube-proxy"), "use \"nftables\" or \"iptables\"")),
+    });
     let network = Network {
         interface,
         fixed,
@@ -217,6 +223,7 @@ fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
         dns_servers: reader.take_strings(t, "dns_servers", syntax::name_server),
         search: reader.take_strings(t, "search", syntax::subdomain),
         mode: mode.unwrap_or(Mode::Routed),
+        proxy_mode: proxy_mode.unwrap_or(ProxyMode::Nftables),
         masquerade: reader.take_bool(t, "masquerade").unwrap_or(true),
     };
     reader.finish(&table);

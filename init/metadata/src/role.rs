@@ -210,6 +210,8 @@ pub struct Network {
     pub search: Vec<String>,
     /// How pods of different nodes reach one another. Default `routed`.
     pub mode: Mode,
+    /// With what kube-proxy leads connections from services to pods. Default `nftables`.
+    pub proxy_mode: ProxyMode,
     /// Whether pods reach the world outside under the node's address. Default true; false where pod addresses are routed there.
     pub masquerade: bool,
 }
@@ -223,6 +225,7 @@ impl Default for Network {
             dns_servers: Vec::new(),
             search: Vec::new(),
             mode: Mode::Routed,
+            proxy_mode: ProxyMode::Nftables,
             masquerade: true,
         }
     }
@@ -249,6 +252,27 @@ pub enum Mode {
     Routed,
     /// VXLAN; costs 50 bytes of MTU.
     Overlay,
+}
+
+/// With what kube-proxy leads connections from services to pods (its `--proxy-mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// An nftables table of its own; many services cost little.
+    Nftables,
+    /// Rules of iptables, for what expects to find them.
+    Iptables,
+}
+
+impl ProxyMode {
+    /// The word that role metadata and kube-proxy's configuration have for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
 }
 
 /// dockerd's settings.

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use kscratch_metadata::{
-    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, Role, RoleMetadata, Secret,
-    Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
+    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, ProxyMode, Role,
+    RoleMetadata, Secret, Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -59,6 +59,7 @@ mtu = 9000
 dns_servers = ["9.9.9.9"]
 search = ["lab.internal"]
 mode = "overlay"
+proxy_mode = "iptables"
 masquerade = false
 [network.static]
 address = "192.168.7.20/24"
@@ -114,6 +115,7 @@ content = "kind: Pod"
             dns_servers: vec![Ipv4Addr::new(9, 9, 9, 9)],
             search: vec!["lab.internal".into()],
             mode: Mode::Overlay,
+            proxy_mode: ProxyMode::Iptables,
             masquerade: false,
         },
         docker: Docker {
@@ -208,12 +210,15 @@ fn network() -> impl Strategy<Value = Network> {
         gateway: gateway.then_some(Ipv4Addr::new(192, 168, 7, 1)),
     });
     let mode = prop_oneof![Just(Mode::Routed), Just(Mode::Overlay)];
-    let parts = (option::of(interface), option::of(fixed), option::of(576_u32..=65535), mode, any::<bool>());
-    parts.prop_map(|(interface, fixed, mtu, mode, masquerade)| Network {
+    let proxy_mode = prop_oneof![Just(ProxyMode::Nftables), Just(ProxyMode::Iptables)];
+    let parts =
+        (option::of(interface), option::of(fixed), option::of(576_u32..=65535), mode, proxy_mode, any::<bool>());
+    parts.prop_map(|(interface, fixed, mtu, mode, proxy_mode, masquerade)| Network {
         interface,
         fixed,
         mtu,
         mode,
+        proxy_mode,
         masquerade,
         ..Network::default()
     })

@@ -426,6 +426,12 @@ fn network() {
             role.toml:5:37: network.dns_servers[2]: "x" is no IPv4 address; write it like 192.168.7.10"#]],
     );
     check(
+        "[network]\nproxy_mode = \"ipvs\"\n",
+        expect![[
+            r#"role.toml:4:14: network.proxy_mode: "ipvs" is no mode of kube-proxy; use "nftables" or "iptables""#
+        ]],
+    );
+    check(
         "[network]\ndns_servers = [\"9.9.9.9\", \"8.8.8.8\", \"9.9.9.9\"]\n",
         expect!["role.toml:4:38: network.dns_servers[2]: is the same as network.dns_servers[0]; remove one of the two"],
     );

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, chown, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,7 +26,8 @@ pub fn sysctl(root: &Path, key: &str, value: &str) -> Result<()> {
         .with_context(|| format!("setting the sysctl {key} to {value}"))
 }
 
-/// Makes a directory and its parents, and gives the last one its permission bits and its owner (user and group).
+/// Makes a directory and its parents, and gives the last one its permission bits and its owner (user and group). Files directly in it that
+/// belong to root become the owner's: an earlier version's service was root.
 ///
 /// # Errors
 /// What the kernel says.
@@ -34,8 +35,20 @@ pub fn directory(root: &Path, path: &str, mode: u32, owner: u32) -> Result<()> {
     let folder = below(root, path);
     let made = fs::create_dir_all(&folder)
         .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(mode)))
-        .and_then(|()| chown(&folder, Some(owner), Some(owner)));
+        .and_then(|()| chown(&folder, Some(owner), Some(owner)))
+        .and_then(|()| if owner == 0 { Ok(()) } else { give_away(&folder, owner) });
     made.with_context(|| format!("making the directory {path}"))
+}
+
+/// Whoever owns the folder chooses what stands in it: a link to a file of root's does not make that one his.
+fn give_away(folder: &Path, owner: u32) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (path, is) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        if is.is_file() && is.uid() == 0 && is.nlink() == 1 {
+            lchown(&path, Some(owner), Some(owner))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a whole file: under another name first, then renamed, so that nobody ever reads half of it. Parents are made.
@@ -132,7 +145,7 @@ pub fn prune(root: &Path, path: &str, keep: &BTreeSet<&str>) -> Result<()> {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::{directory, file, prune, sysctl};
 
@@ -169,6 +182,27 @@ mod tests {
         fs::write(root.path().join("proc/sys/net/ipv4/ip_forward"), "0000").unwrap();
         sysctl(root.path(), "net/ipv4/ip_forward", "1").unwrap();
         assert_eq!(fs::read(root.path().join("proc/sys/net/ipv4/ip_forward")).unwrap(), b"1");
+    }
+
+    /// Needs root, who alone can give files away.
+    #[test]
+    fn what_root_left_in_a_directory_becomes_its_owners() {
+        assert!(rustix::process::geteuid().is_root(), "giving files away needs root: run the tests as root");
+        let root = tempfile::tempdir().unwrap();
+        file(root.path(), "/var/lib/routes/nodes.json", b"", 0o600).unwrap();
+        file(root.path(), "/var/lib/routes/sub/other", b"", 0o600).unwrap();
+        file(root.path(), "/secret", b"", 0o600).unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::hard_link(at("secret"), at("var/lib/routes/hard")).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("var/lib/routes/soft")).unwrap();
+        let owner = |path: &str| fs::metadata(at(path)).unwrap().uid();
+        directory(root.path(), "/var/lib/routes", 0o700, 905).unwrap();
+        assert_eq!(owner("var/lib/routes"), 905);
+        assert_eq!(owner("var/lib/routes/nodes.json"), 905);
+        assert_eq!(owner("var/lib/routes/sub/other"), 0, "directly in it");
+        assert_eq!(owner("secret"), 0, "a link makes it nobody else's");
+        directory(root.path(), "/var/lib/routes", 0o700, 0).unwrap();
+        assert_eq!(owner("var/lib/routes/nodes.json"), 905, "root needs no files given");
     }
 
     #[test]

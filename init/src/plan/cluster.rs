@@ -11,7 +11,9 @@ use crate::facts::Facts;
 /// Group whose members may read the nodes, and nothing else.
 pub(super) const ROUTES_GROUP: &str = "kscratch:routes";
 /// Where the agent writes this machine's pod range once the cluster has given it.
-pub const POD_RANGE: &str = "/run/kscratch/pod-range";
+pub const POD_RANGE: &str = "/run/kscratch/routes/pod-range";
+/// User and group of the service `routes`. The control plane's are below (`Component::user`).
+pub(super) const ROUTES_USER: u32 = 905;
 
 /// Who a program of the machine is to the API server, besides the kubelet: each its own, with no more rights than it needs.
 pub(super) struct Identity {
@@ -19,6 +21,8 @@ pub(super) struct Identity {
     pub name: &'static str,
     pub common_name: &'static str,
     pub organizations: &'static [&'static str],
+    /// User and group of the program, who alone reads the key.
+    pub owner: u32,
 }
 
 impl Identity {
@@ -30,8 +34,9 @@ impl Identity {
 
 const KUBE_PROXY: Identity =
     // Kubernetes itself binds this user to the role `system:node-proxier`.
-    Identity { name: "kube-proxy", common_name: "system:kube-proxy", organizations: &[] };
-const ROUTES: Identity = Identity { name: "routes", common_name: ROUTES_GROUP, organizations: &[ROUTES_GROUP] };
+    Identity { name: "kube-proxy", common_name: "system:kube-proxy", organizations: &[], owner: 0 };
+const ROUTES: Identity =
+    Identity { name: "routes", common_name: ROUTES_GROUP, organizations: &[ROUTES_GROUP], owner: ROUTES_USER };
 
 /// On a master they are issued on the spot, on a node the cluster signs them.
 pub(super) const IDENTITIES: [Identity; 2] = [KUBE_PROXY, ROUTES];
@@ -64,11 +69,13 @@ pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -
     };
     let mut steps =
         vec![Step::File { path: kubelet::CA.to_owned(), contents: ca.clone().into_bytes(), mode: 0o644, owner: 0 }];
-    let directory = |path: String| Step::Directory { path, mode: 0o700, owner: 0 };
-    steps.push(directory("/run/kscratch/ready".into()));
-    steps.push(directory("/var/lib/kscratch/routes".into()));
-    steps.extend(IDENTITIES.map(|identity| directory(format!("/var/lib/kubernetes/{}", identity.name))));
-    steps.push(json_file(kubeproxy::CONFIG, &kubeproxy::config(cluster, place.name)));
+    let directory = |path: &str, mode: u32, owner: u32| Step::Directory { path: path.to_owned(), mode, owner };
+    steps.push(directory("/run/kscratch/ready", 0o700, 0));
+    steps.push(directory("/run/kscratch/routes", 0o755, ROUTES_USER));
+    steps.push(directory("/var/lib/kscratch/routes", 0o700, ROUTES_USER));
+    // Root's, so that no program changes its own certificate; it gets through to its files all the same.
+    steps.extend(IDENTITIES.map(|identity| directory(&format!("/var/lib/kubernetes/{}", identity.name), 0o711, 0)));
+    steps.push(json_file(kubeproxy::CONFIG, &kubeproxy::config(cluster, metadata.network.proxy_mode, place.name)));
     let proxy =
         kubeconfig(&server, kubelet::CA, "kube-proxy", &KUBE_PROXY.file("client.crt"), &KUBE_PROXY.file("client.key"));
     steps.push(json_file(kubeproxy::KUBECONFIG, &proxy));
@@ -128,7 +135,7 @@ fn identities(metadata: &RoleMetadata, server: &str, name: &str) -> Value {
             "organizations": identity.organizations,
             "certificate": identity.file("client.crt"),
             "key": identity.file("client.key"),
-            "owner": 0,
+            "owner": identity.owner,
         })
     });
     json!({

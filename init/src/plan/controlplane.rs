@@ -130,7 +130,7 @@ fn kubernetes_service(range: Ipv4Net) -> Ipv4Addr {
 
 /// Everything in files, but the static pods ([`manifests`]).
 pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = ["authorities", "steward", "kubelet", "kube-proxy", "routes", "admin"]
+    let mut steps: Vec<Step> = ["authorities", "steward", "kubelet", "admin"]
         .into_iter()
         .map(|name| directory(format!("/var/lib/kubernetes/{name}"), 0))
         .collect();

@@ -89,6 +89,9 @@ impl fmt::Display for Service {
         if *leave_children {
             f.write_str(", leaves its children")?;
         }
+        if let Some(rights) = &self.rights {
+            write!(f, "\n    rights {rights}")?;
+        }
         Ok(())
     }
 }

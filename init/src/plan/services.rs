@@ -3,8 +3,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use kscratch_metadata::{Role, RoleMetadata};
+use rustix::thread::CapabilitySet;
 
-use super::{Ready, Service, cluster, kubelet, kubeproxy};
+use super::{Ready, Rights, Service, cluster, kubelet, kubeproxy};
 use crate::apply::certificates::AGENT;
 use crate::facts::Facts;
 
@@ -21,6 +22,19 @@ const STEWARD: &str = "/run/kscratch/steward.json";
 pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
 pub(super) const STEWARD_READY: &str = "/run/kscratch/ready/steward";
 
+/// Writes what root's programs read, and reads the kubelet's key: root, to whom those files belong. It gives `routes` its key (`CHOWN`), and
+/// looks later whether that is still sound (`DAC_READ_SEARCH`).
+const IDENTITIES_RIGHTS: Rights =
+    Rights { user: 0, capabilities: CapabilitySet::CHOWN.union(CapabilitySet::DAC_READ_SEARCH) };
+/// Reads the authorities' keys, which are root's, and keeps certificates in the directories of the control plane's users: it gets in there
+/// (`DAC_OVERRIDE`), gives files away (`CHOWN`) and puts their modes right (`FOWNER`).
+const STEWARD_RIGHTS: Rights = Rights {
+    user: 0,
+    capabilities: CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER),
+};
+/// Changes routes and the overlay's device, and has files of its own.
+const ROUTES_RIGHTS: Rights = Rights { user: cluster::ROUTES_USER, capabilities: CapabilitySet::NET_ADMIN };
+
 /// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
 const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
 
@@ -34,15 +48,15 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
     if metadata.cluster.is_some() {
         // By then the API server answers, and both have their certificates.
         let first = match metadata.role {
-            Role::Master => agent("steward", STEWARD, STEWARD_READY, "kubelet"),
-            Role::Node => agent("identities", IDENTITIES, IDENTITIES_READY, "kubelet"),
+            Role::Master => agent("steward", STEWARD, STEWARD_READY, "kubelet", STEWARD_RIGHTS),
+            Role::Node => agent("identities", IDENTITIES, IDENTITIES_READY, "kubelet", IDENTITIES_RIGHTS),
         };
         let after = first.name;
         services.push(first);
         if address.is_some() {
             // A master's certificate for it is there already, and old routes must not wait for an API server.
             let after = if metadata.role == Role::Master { "kubelet" } else { after };
-            services.push(agent("routes", ROUTES, cluster::POD_RANGE, after));
+            services.push(agent("routes", ROUTES, cluster::POD_RANGE, after, ROUTES_RIGHTS));
         }
         services.push(kube_proxy(after));
     }
@@ -63,6 +77,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
         oom_score_adj: SPARED,
         open_files: OPEN_FILES,
         leave_children: false,
+        rights: None,
         tells: false,
     }
 }
@@ -140,10 +155,11 @@ fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr
 }
 
 /// One of the agent's verbs as a service.
-fn agent(name: &'static str, file: &str, ready: &str, after: &'static str) -> Service {
+fn agent(name: &'static str, file: &str, ready: &str, after: &'static str, rights: Rights) -> Service {
     Service {
         args: vec![name.to_owned(), file.to_owned()],
         ready_within: CLUSTER_READY_WITHIN,
+        rights: Some(rights),
         tells: true,
         ..service(name, AGENT, Ready::File(ready.to_owned()), &[after])
     }

@@ -1,10 +1,10 @@
 //! Turns a service's definition into its process, through a second start of our own program that prepares it.
 //!
-//! What has to happen between fork and exec (cgroup, oom score, limits, session, signal mask) is done by `kscratch-init exec-service …`,
+//! What has to happen between fork and exec (cgroup, oom score, limits, session, signal mask, rights) is done by `kscratch-init exec-service …`,
 //! which then executes the service in its place: the pid stays. A `pre_exec` closure could do the same, but it is `unsafe`, may call
 //! async-signal-safe functions only and has no way to say what went wrong; the second start is ordinary code whose words land in
 //! the service's log.
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -15,10 +15,13 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 
 use super::cgroup;
-use crate::plan::Service;
+use super::confine::confine;
+use crate::plan::{Rights, Service};
 
 /// The first argument that makes our program prepare and execute a service.
 pub const EXEC_SERVICE: &str = "exec-service";
+/// What stands in the place of [`Rights`] for a service that keeps all of root's.
+const ROOT: &str = "root";
 /// Exit status of a service that could not be executed, as in shells.
 const NOT_EXECUTED: u8 = 127;
 
@@ -68,6 +71,7 @@ impl Spawner {
             .arg(procs)
             .arg(service.oom_score_adj.to_string())
             .arg(service.open_files.to_string())
+            .arg(service.rights.map_or_else(|| ROOT.to_owned(), |rights| rights.to_string()))
             .arg(&service.program)
             .args(&service.args)
             .env_clear()
@@ -91,7 +95,7 @@ impl Spawner {
     }
 }
 
-/// What `kscratch-init exec-service CGROUP.PROCS OOM-SCORE OPEN-FILES PROGRAM ARGS…` does: prepares this process and becomes PROGRAM. Returns
+/// What `kscratch-init exec-service CGROUP.PROCS OOM-SCORE OPEN-FILES RIGHTS PROGRAM ARGS…` does: prepares this process and becomes PROGRAM. Returns
 /// only where that failed. `args` are those after `exec-service`.
 pub fn exec_service(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let error = match prepare(args.into_iter()) {
@@ -113,6 +117,7 @@ fn prepare(mut args: impl Iterator<Item = OsString>) -> Result<Command> {
         .to_str()
         .and_then(|text| text.parse().ok())
         .context("reading the number of open files")?;
+    let rights = rights(&next("its rights")?)?;
     let program = next("a program")?;
     if program.is_empty() {
         bail!("{EXEC_SERVICE} without a program");
@@ -129,9 +134,21 @@ fn prepare(mut args: impl Iterator<Item = OsString>) -> Result<Command> {
     for error in attempts.into_iter().filter_map(Result::err) {
         say(&error);
     }
+    // This one does: a service that has more rights than it should must not run.
+    if let Some(rights) = rights {
+        confine(rights).context("giving up rights; the service is not started with more than it should have")?;
+    }
     let mut command = Command::new(program);
     command.args(args);
     Ok(command)
+}
+
+fn rights(word: &OsStr) -> Result<Option<Rights>> {
+    if word == ROOT {
+        return Ok(None);
+    }
+    let text = word.to_str().context("reading its rights: they are no text")?;
+    text.parse().map(Some).context("reading its rights")
 }
 
 fn join_cgroup(procs: &Path) -> Result<()> {

@@ -1,11 +1,14 @@
 //! Gives pods their network once the cluster has said which addresses they have, which is long after the boot's phases.
-use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use kscratch_metadata::RoleMetadata;
+use rustix::fs::OFlags;
 
 use super::beside;
 use crate::apply::files;
@@ -19,6 +22,8 @@ use crate::sys::Sys;
 
 /// The service that finds the range out.
 const SERVICE: &str = "routes";
+/// A range with its line's end has at most so many bytes.
+const LONGEST: u64 = "255.255.255.255/32\n".len() as u64;
 
 /// What is needed to make the pods' network, and the range that it has now.
 struct PodNetwork {
@@ -89,10 +94,23 @@ fn judge(metadata: &RoleMetadata, current: Option<Ipv4Net>, given: Ipv4Net) -> C
     }
 }
 
+/// What the service wrote. The folder is its own, and it has fewer rights than who reads here: no link in there is followed, no pipe waited
+/// for, and no more read than a range.
+fn written(path: &Path) -> Result<String> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("it is no file");
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 impl PodNetwork {
     fn take(&mut self) -> Result<()> {
         let path = cluster::POD_RANGE;
-        let text = fs::read_to_string(files::below(self.root, path)).with_context(|| format!("reading {path}"))?;
+        let text = written(&files::below(self.root, path)).with_context(|| format!("reading {path}"))?;
         let Some(cluster) = &self.metadata.cluster else { return Ok(()) };
         let given = cluster::read_pod_range(&text, cluster).map_err(anyhow::Error::msg)?;
         match judge(&self.metadata, self.range, given) {
@@ -130,7 +148,23 @@ mod tests {
     use ipnet::Ipv4Net;
     use kscratch_metadata::RoleMetadata;
 
-    use super::{Change, judge};
+    use super::{Change, judge, written};
+
+    #[test]
+    fn only_a_file_of_the_services_own_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [range, secret, link, pipe] = ["pod-range", "secret", "link", "pipe"].map(|name| folder.path().join(name));
+        std::fs::write(&range, "10.244.1.0/24\n").unwrap();
+        assert_eq!(written(&range).unwrap(), "10.244.1.0/24\n");
+        std::fs::write(&secret, "a".repeat(1000)).unwrap();
+        assert_eq!(written(&secret).unwrap().len(), 19);
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        assert!(written(&link).unwrap_err().to_string().contains("symbolic link"));
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(written(&pipe).unwrap_err().to_string(), "it is no file");
+        assert_eq!(written(folder.path()).unwrap_err().to_string(), "it is no file");
+    }
 
     #[test]
     fn what_a_range_means() {

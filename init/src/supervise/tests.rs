@@ -26,6 +26,7 @@ fn service(name: &'static str, after: &[&'static str], leave_children: bool) -> 
         oom_score_adj: 0,
         open_files: 1024,
         leave_children,
+        rights: None,
         tells: false,
     }
 }

@@ -75,6 +75,37 @@ fn listening(table: &str) -> Vec<u16> {
     table.lines().filter_map(port).collect()
 }
 
+/// The agents of a master and a node, as the kernel has them (proc_pid_status(5)).
+pub fn agents_may_do_no_more_than_they_need(cluster: &Cluster) {
+    // CHOWN is bit 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, NET_ADMIN 12 (capability.h).
+    for (machine, verb, user, capabilities) in [
+        ("m1", "steward", "0", "000000000000000b"),
+        ("m1", "routes", "905", "0000000000001000"),
+        ("n1", "identities", "0", "0000000000000005"),
+        ("n1", "routes", "905", "0000000000001000"),
+    ] {
+        let eye = format!("eye-{machine}");
+        let command = format!("/usr/lib/kscratch/agent {verb} ");
+        let processes = cluster.ask(&eye, "/processes");
+        let process = processes.lines().find(|line| line.contains(&command));
+        let pid = process.and_then(|line| line.split(' ').next());
+        let pid = pid.unwrap_or_else(|| panic!("{machine} runs no {verb}: {processes}"));
+        let status = cluster.ask(&eye, &format!("/read?path=/proc/{pid}/status"));
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let about = format!("{verb} on {machine}: {status}");
+        assert_eq!(field("Uid"), [user; 4].join(" "), "{about}");
+        assert_eq!(field("Gid"), [user; 4].join(" "), "{about}");
+        assert_eq!(field("Groups"), "", "{about}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(set), capabilities, "{set} of {about}");
+        }
+        assert_eq!(field("NoNewPrivs"), "1", "{about}");
+    }
+}
+
 /// What a secret is on etcd's disk.
 pub fn secrets_are_encrypted(cluster: &Cluster) {
     let literal = format!("--from-literal=word={PLAIN}");

@@ -7,13 +7,13 @@ mod network;
 use std::thread;
 use std::time::Instant;
 
-use kscratch_tests::cluster::{Cluster, SOON, eye, pod};
+use kscratch_tests::cluster::{Cluster, SOON, eye, pod, proxy_mode};
 use serde_json::Value;
 
 #[test]
 fn a_routed_cluster() {
     let cluster = Cluster::up("routed", 1, 1, &["--outside", "--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
-    accept(&cluster, "1500");
+    accept(&cluster, "routed", "1500");
     network::reaches_outside(&cluster);
     conformance::holds(&cluster);
     membership::a_node_that_is_cut_comes_back(&cluster);
@@ -26,12 +26,12 @@ fn a_routed_cluster() {
 #[test]
 fn an_overlay_cluster() {
     let cluster = Cluster::up("overlay", 1, 1, &["--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
-    accept(&cluster, "1450");
+    accept(&cluster, "overlay", "1450");
     membership::a_node_that_is_removed_is_forgotten(&cluster);
 }
 
 /// What is asked of every cluster; it gets a second node on the way. `mtu` is that of a pod's link.
-fn accept(cluster: &Cluster, mtu: &str) {
+fn accept(cluster: &Cluster, mode: &str, mtu: &str) {
     cluster.apply(&[eye("m1"), eye("n1"), pod("a1", "n1"), pod("a2", "n1")]);
     control_plane(cluster);
     access::nobody_gets_in(cluster);
@@ -40,8 +40,11 @@ fn accept(cluster: &Cluster, mtu: &str) {
     cluster.grow(2);
     cluster.apply(&[eye("n2"), pod("b1", "n2")]);
     membership::every_node_has_a_range_and_routes_to_the_others(cluster);
+    let proxy = cluster.ask("eye-n1", "/http?port=10249&path=/proxyMode");
+    assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");
     network::holds(cluster, mtu);
     access::kubectl_gets_in(cluster);
+    access::agents_may_do_no_more_than_they_need(cluster);
     access::nodes_keep_to_themselves(cluster);
 }
 

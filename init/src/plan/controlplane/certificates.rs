@@ -38,7 +38,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
             "client",
             identity.common_name,
             identity.organizations,
-            0,
+            identity.owner,
         )
     }));
     json!({
