@@ -232,8 +232,13 @@ fn nodes_come_and_go() {
         let watch =
             server.answer(true, Answer::Events(vec![event("ADDED", &node("n3", "192.168.7.13", "10.244.3.0/24"))]));
         agent.says("setting the route to 10.244.3.0/24 through 192.168.7.13");
-        let state = std::fs::read_to_string(folder.join("state/nodes.json")).unwrap();
-        assert!(state.contains("\"n3\""), "{state}");
+        // That is written down after the route is set.
+        let end = Instant::now() + Duration::from_secs(30);
+        let state = || std::fs::read_to_string(folder.join("state/nodes.json")).unwrap();
+        while !state().contains("\"n3\"") {
+            assert!(Instant::now() < end, "{}", state());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         watch.send(Answer::Events(vec![event("DELETED", &node("n2", "192.168.7.12", "10.244.2.0/24"))])).unwrap();
         agent.says("removing the route to 10.244.2.0/24");
         watch.send(Answer::Events(vec!["{ this is no event".to_owned()])).unwrap();

@@ -42,7 +42,7 @@ enum Step<'a> {
 impl Removal {
     /// Nothing was looked at yet.
     pub fn new(own: &Member) -> Self {
-        let outage = Outage::new("keeping etcd's members as the masters are", 0);
+        let outage = Outage::new("keeping up etcd's members", 0);
         Self { own: own.clone(), outage, looked: None }
     }
 
