@@ -31,6 +31,11 @@ pub async fn bounded<T>(answer: impl Future<Output = kube::Result<T>>) -> Result
     }
 }
 
+/// Whether the object was deleted, or changed by somebody who was faster.
+pub fn is_late(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if [404, 409].contains(&status.code))
+}
+
 /// How to get at the API server.
 #[derive(Debug)]
 pub struct Connection {

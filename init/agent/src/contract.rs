@@ -147,6 +147,8 @@ pub struct Member {
     pub peer_url: String,
     /// What is there once it has data.
     pub data: PathBuf,
+    /// Where it answers clients of this machine.
+    pub local: String,
     /// Where the others answer clients.
     pub others: Vec<String>,
     /// PEM file of the authority that their certificates are held against.
@@ -238,7 +240,7 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "data": "/d", "others": ["https://i:2379"],
+            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "data": "/d", "local": "https://127.0.0.1:2379", "others": ["https://i:2379"],
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(

@@ -77,6 +77,21 @@ impl Node {
         self.status.conditions.iter().find(|one| one.kind == "Ready").is_none_or(|ready| ready.status != "Unknown")
     }
 
+    /// What its deletion waits for.
+    pub fn finalizers(&self) -> impl Iterator<Item = &str> {
+        self.metadata.finalizers.iter().flatten().map(String::as_str)
+    }
+
+    /// Whether its deletion waits for this, or would.
+    pub fn held_by(&self, finalizer: &str) -> bool {
+        self.finalizers().any(|one| one == finalizer)
+    }
+
+    /// Whether somebody has deleted it; it is there as long as something holds it.
+    pub fn deleted(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
     /// Whether it carries a label.
     pub fn labelled(&self, label: &str) -> bool {
         self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))

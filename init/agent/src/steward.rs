@@ -1,8 +1,10 @@
-//! Keeps a cluster's objects as a folder says, its nodes' certificates coming, and this master's own certificates young.
+//! Keeps a cluster's objects as a folder says, its nodes' certificates coming, etcd's members as the masters are, and this master's own certificates young.
 mod approval;
+mod etcd;
 mod member;
 mod newcomers;
 mod objects;
+mod removal;
 mod requests;
 
 use std::path::Path;
@@ -22,6 +24,7 @@ use crate::contract;
 use crate::outage::Outage;
 use crate::{place, say};
 use objects::Objects;
+use removal::Removal;
 use requests::Requests;
 
 /// How often requests that wait are looked at again, and what else is due is done.
@@ -45,6 +48,7 @@ struct Steward {
     outage: Outage,
     objects: Objects,
     requests: Requests,
+    removal: Option<Removal>,
     renewing: Outage,
     renewed: Option<Instant>,
     ready: bool,
@@ -64,11 +68,13 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         outage: Outage::new(format!("working with {}", wanted.server), 0).at_most(LONGEST_PAUSE),
         objects: Objects::new(&wanted.objects),
         requests: Requests::new(),
+        removal: wanted.member.as_ref().map(Removal::new),
         renewing: Outage::new("renewing this machine's certificates", 0),
         renewed: None,
         ready: false,
         wanted,
     };
+    let mut asked = Instant::now();
     loop {
         // First, and without the API server: it may be the client's own certificate that has ended.
         steward.renew();
@@ -79,6 +85,13 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         if let Some(error) = error {
             let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
             failed.line.into_iter().for_each(say::line);
+            // An API server whose etcd was removed from the others does not serve any more.
+            if let Some(member) = &steward.wanted.member
+                && asked.elapsed() >= member::AGAIN
+            {
+                asked = Instant::now();
+                member::leave_if_removed(member).await?;
+            }
             tokio::time::sleep(failed.pause).await;
         }
     }
@@ -120,6 +133,9 @@ impl Steward {
                         }
                     }
                     self.requests.look();
+                    if let Some(removal) = &mut self.removal {
+                        removal.look(&client, self.start.elapsed()).await?;
+                    }
                 }
             }
             self.requests.decide(&client, self.start.elapsed()).await?;

@@ -1,21 +1,16 @@
 //! Turns what an API server does wrong into what `agent routes` says and does: a small server that speaks HTTP over TLS stands in for it.
 //!
 //! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2 and util-linux.
+mod tls;
+
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use kscratch_pki::{Authority, OffsetDateTime, Pair, Usage, Wanted};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-
-type Stream = StreamOwned<ServerConnection, TcpStream>;
+use kscratch_pki::{Authority, OffsetDateTime, Pair, Wanted};
+use tls::Stream;
 
 /// What the server does with the next request.
 enum Answer {
@@ -41,39 +36,10 @@ struct Server {
 
 impl Server {
     fn start(authority: &Authority) -> Self {
-        let wanted = Wanted {
-            usages: [Usage::Server].into(),
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-            ..Wanted::client("kube-apiserver", None)
-        };
-        let pair = authority.issue(&wanted, OffsetDateTime::now_utc()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(authority.certificate().der().to_vec())).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let (request, requests) = channel();
-        let config = Arc::new(config);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (config, request) = (config.clone(), request.clone());
-                std::thread::spawn(move || {
-                    let connection = ServerConnection::new(config).unwrap();
-                    // A client that goes away is no fault of the server.
-                    let _ = serve(StreamOwned::new(connection, stream?), &request);
-                    std::io::Result::Ok(())
-                });
-            }
+        let port = tls::listen(authority, move |stream| {
+            // A client that goes away is no fault of the server.
+            let _ = serve(stream, &request);
         });
         Self { port, requests }
     }
@@ -266,8 +232,13 @@ fn nodes_come_and_go() {
         let watch =
             server.answer(true, Answer::Events(vec![event("ADDED", &node("n3", "192.168.7.13", "10.244.3.0/24"))]));
         agent.says("setting the route to 10.244.3.0/24 through 192.168.7.13");
-        let state = std::fs::read_to_string(folder.join("state/nodes.json")).unwrap();
-        assert!(state.contains("\"n3\""), "{state}");
+        // That is written down after the route is set.
+        let end = Instant::now() + Duration::from_secs(30);
+        let state = || std::fs::read_to_string(folder.join("state/nodes.json")).unwrap();
+        while !state().contains("\"n3\"") {
+            assert!(Instant::now() < end, "{}", state());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         watch.send(Answer::Events(vec![event("DELETED", &node("n2", "192.168.7.12", "10.244.2.0/24"))])).unwrap();
         agent.says("removing the route to 10.244.2.0/24");
         watch.send(Answer::Events(vec!["{ this is no event".to_owned()])).unwrap();

@@ -227,6 +227,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "name": master.name,
             "peer_url": pods::peer_url(master.address),
             "data": format!("{}/member", pods::ETCD_DATA),
+            "local": pods::client_url(Ipv4Addr::LOCALHOST),
             "others": others.map(|address| pods::client_url(*address)).collect::<Vec<_>>(),
             "authority": file("etcd-ca.crt"),
             "certificate": file("etcd-client.crt"),

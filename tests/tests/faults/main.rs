@@ -48,11 +48,13 @@ fn newcomers_may_be_wrong() {
     newcomers::and_then_it_joins(&cluster);
 }
 
-/// A master's disk is lost.
+/// A master's disk is lost; a master is removed.
 #[test]
 fn a_master_may_be_lost() {
     let cluster = Cluster::up("routed", 3, 0, &[]);
     masters::one_of_three_is_lost_and_replaced(&cluster);
+    // From here on there are two.
+    masters::one_is_removed_for_good(&cluster);
 }
 
 /// The pods with which a cluster is looked at.

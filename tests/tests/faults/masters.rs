@@ -1,9 +1,9 @@
-//! Three masters: one is lost, the others go on, and it comes back with an empty disk as the member that it was.
+//! Three masters: one is lost, the others go on, and it comes back with an empty disk as the member that it was; one is removed, and knows it.
 use std::fs;
 use std::thread;
 use std::time::Instant;
 
-use kscratch_tests::cluster::{BOOT, Cluster};
+use kscratch_tests::cluster::{BOOT, Cluster, SOON, eye};
 
 fn write(cluster: &Cluster, name: &str) -> u16 {
     let object = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
@@ -37,4 +37,52 @@ pub fn one_of_three_is_lost_and_replaced(cluster: &Cluster) {
     for name in ["with-three", "with-two", "with-the-new-one"] {
         assert!(maps.iter().any(|map| map["metadata"]["name"] == name), "{name} is lost");
     }
+}
+
+/// Its Node is deleted, and it is no member of etcd any more: not now, and not when it is switched on again.
+pub fn one_is_removed_for_good(cluster: &Cluster) {
+    cluster.settle();
+    cluster.apply(&[eye("m1")]);
+    let peers = |count: usize| {
+        let connected = |text: &str| {
+            text.lines().filter(|line| line.starts_with("etcd_network_active_peers{") && line.ends_with(" 1")).count()
+        };
+        cluster.ask_for("eye-m1", "/http?port=2381&path=/metrics", |text| connected(text) == count);
+    };
+    peers(2);
+    cluster.api().wait_for("/api/v1/nodes/m2", BOOT, |(_, text)| text.contains("kscratch/etcd-member"));
+    let from = cluster.console("m2").len();
+    // It comes back when the Node is gone, and the Node goes when the member is.
+    cluster.kubectl(&["delete", "node", "m2", "--timeout=20m"]).succeeded();
+    let told =
+        |machine: &str| cluster.console(machine).contains("Node m2 was deleted: m2 is no member of etcd any more");
+    assert!(told("m1") || told("m3"), "no steward says that it removed m2");
+    peers(1);
+    assert_eq!(write(cluster, "with-two-members"), 201);
+    // The machine notices while it runs, and when it boots.
+    let says_so_after = |from: usize| {
+        let end = Instant::now() + BOOT;
+        while !cluster
+            .console("m2")
+            .get(from..)
+            .unwrap_or_default()
+            .contains("this master was removed from its cluster for good")
+        {
+            assert!(Instant::now() < end, "m2 does not say that it was removed");
+            thread::sleep(std::time::Duration::from_secs(2));
+        }
+    };
+    says_so_after(from);
+    cluster.power("cut", &["m2"]);
+    let from = cluster.console("m2").len();
+    cluster.power("on", &["m2"]);
+    says_so_after(from);
+    // It disturbs nobody.
+    let end = Instant::now() + SOON;
+    while write(cluster, "while-it-runs") != 201 {
+        assert!(Instant::now() < end, "nothing can be written beside a master that was removed");
+        thread::sleep(std::time::Duration::from_secs(2));
+    }
+    let nodes = cluster.api().items("/api/v1/nodes");
+    assert!(nodes.iter().all(|node| node["metadata"]["name"] != "m2"), "{nodes:?}");
 }

@@ -17,7 +17,7 @@ pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
 /// A label that a kubelet cannot give its own Node (the NodeRestriction admission plugin).
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Who asks whom for what. The API server vouches for all but `names`, and the steward remembers `rival`.
 #[derive(Debug, Clone, Copy)]

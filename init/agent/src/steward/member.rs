@@ -1,13 +1,13 @@
-//! Decides how this master's etcd begins: with others for the first time, as a member that is added, or in the place of one that lost its data.
+//! Decides how this master's etcd begins: with others for the first time, as a member that is added, in the place of one that lost its data, or not at all.
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use kube::Client;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::task::JoinSet;
 
-use crate::connection::{Connection, bounded};
+use super::etcd::{self, Listed};
 use crate::contract::Member;
 use crate::outage::Outage;
 use crate::{place, say};
@@ -15,18 +15,11 @@ use crate::{place, say};
 /// How long the others are asked before it is believed that this is the first boot of all: they are silent until most of them are up.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// A member as etcd's JSON gateway lists it (etcd API v3, `Cluster.MemberList`); what is empty is left out there.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Listed {
-    #[serde(rename = "ID")]
-    id: String,
-    #[serde(default)]
-    name: String,
-    #[serde(default, rename = "peerURLs")]
-    peer_urls: Vec<String>,
-    #[serde(default, rename = "clientURLs")]
-    client_urls: Vec<String>,
-}
+/// How long the others are asked whether they know this member, where it has data: a boot of all masters at once must not wait for answers that nobody can give.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often they are asked that again, where they said no or where this master's API server does not serve.
+pub const AGAIN: Duration = Duration::from_secs(30);
 
 /// How it begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +37,7 @@ enum Beginning {
 /// A cluster exists where somebody lists its members. One that has been up has told the addresses of its clients; one that was added
 /// and was not up yet has no name.
 fn beginning(members: &[Listed], peer_url: &str) -> Beginning {
-    match members.iter().find(|member| member.peer_urls.iter().any(|url| url == peer_url)) {
+    match members.iter().find(|member| member.has(peer_url)) {
         None => Beginning::Add,
         Some(own) if !own.client_urls.is_empty() => Beginning::Replace(own.id.clone()),
         Some(own) if own.name.is_empty() => Beginning::Existing,
@@ -65,6 +58,7 @@ pub async fn settle(member: &Member) -> Result<()> {
         std::fs::read_to_string(&member.manifest).with_context(|| format!("reading {}", member.manifest.display()))?;
     // Where there is data, etcd looks at nothing else.
     if member.data.exists() {
+        stay_out_while_removed(member).await;
         return put(&member.place, &text);
     }
     let start = Instant::now();
@@ -94,15 +88,64 @@ pub async fn settle(member: &Member) -> Result<()> {
     }
 }
 
+/// Takes etcd's pod away where the others do not know this member any more, and ends when they do again. etcd would be started for nothing: the others
+/// do not speak with it.
+///
+/// # Errors
+/// The pod cannot be taken away or placed.
+pub async fn leave_if_removed(member: &Member) -> Result<()> {
+    if member.data.exists() && known(member).await == Some(false) {
+        match std::fs::remove_file(&member.place) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", member.place.display()));
+            }
+            _ => return settle(member).await,
+        }
+    }
+    Ok(())
+}
+
+/// Silence means nothing: where nobody answers, etcd is started as it is. But once it was said that this member is none, only its being listed undoes that.
+async fn stay_out_while_removed(member: &Member) {
+    if known(member).await != Some(false) {
+        return;
+    }
+    let name = &member.name;
+    say::line(format_args!(
+        "this master was removed from its cluster for good: etcd has members, and {name} is none of them any more"
+    ));
+    say::line(format_args!(
+        "etcd is not started on {name}: switch this machine off, or write its image anew to its disk to let it join as a new member"
+    ));
+    while known(member).await != Some(true) {
+        tokio::time::sleep(AGAIN).await;
+    }
+    say::line(format_args!("etcd's members know {name} again: etcd is started"));
+}
+
+/// Whether the others list this member; nothing where no majority of them answers at once.
+async fn known(member: &Member) -> Option<bool> {
+    let mut asked = JoinSet::new();
+    for client in member.others.iter().filter_map(|server| etcd::client(server, member).ok()) {
+        asked.spawn(async move { etcd::members(&client).await });
+    }
+    let first = async {
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Ok(members)) = answer {
+                return Some(members);
+            }
+        }
+        None
+    };
+    let members = tokio::time::timeout(PATIENCE, first).await.ok()??;
+    Some(members.iter().any(|one| one.has(&member.peer_url)))
+}
+
 /// The first of the others that lists the members; none answers before most of them are up.
 async fn members_of_others(member: &Member) -> Option<(Client, Vec<Listed>)> {
     for server in &member.others {
-        let client = Connection::new(server, &member.authority, &member.certificate, &member.key)
-            .and_then(|mut new| new.client());
-        let Ok(client) = client else { continue };
-        if let Ok(answer) = ask(&client, "list", json!({})).await
-            && let Ok(members) = serde_json::from_value(answer["members"].clone())
-        {
+        let Ok(client) = etcd::client(server, member) else { continue };
+        if let Ok(members) = etcd::members(&client).await {
             return Some((client, members));
         }
     }
@@ -116,24 +159,13 @@ async fn join(client: &Client, members: &[Listed], member: &Member) -> Result<Op
         Beginning::Existing => return Ok(Some(members.to_vec())),
         Beginning::Replace(id) => {
             say::line(format_args!("etcd's member {} has lost its data: it is replaced", member.name));
-            ask(client, "remove", json!({ "ID": id })).await.context("removing the member that lost its data")?;
+            etcd::remove(client, &id).await.context("removing the member that lost its data")?;
         }
         Beginning::Add => {}
     }
-    let answer = ask(client, "add", json!({ "peerURLs": [member.peer_url] })).await.context("adding this member")?;
-    let members: Vec<Listed> = serde_json::from_value(answer["members"].clone()).context("reading etcd's members")?;
+    let members = etcd::add(client, &member.peer_url).await.context("adding this member")?;
     say::line(format_args!("{} is one of {} members of etcd now", member.name, members.len()));
     Ok(Some(members))
-}
-
-/// `Cluster.Member...` of etcd's API v3 through its JSON gateway.
-async fn ask(client: &Client, what: &str, question: Value) -> Result<Value> {
-    let request = http::Request::post(format!("/v3/cluster/member/{what}"))
-        .header("Content-Type", "application/json")
-        .body(question.to_string().into_bytes())
-        .context("making a request to etcd")?;
-    let answer = bounded(client.request_text(request)).await?;
-    serde_json::from_str(&answer).context("reading etcd's answer")
 }
 
 /// The pod with the members that there are in the place of those that the metadata names.
@@ -159,8 +191,9 @@ fn put(to: &Path, pod: &str) -> Result<()> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Beginning, Listed, beginning, with_members};
+    use super::{Beginning, beginning, with_members};
     use crate::contract::Member;
+    use crate::steward::etcd::Listed;
 
     const OWN: &str = "https://10.0.0.3:2380";
 
@@ -183,22 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_etcd_is_read() {
-        let answer = json!({ "members": [
-            { "ID": "9372538179322589801", "name": "m1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"] },
-            { "ID": "2", "peerURLs": [OWN], "isLearner": false },
-        ] });
-        let members: Vec<Listed> = serde_json::from_value(answer["members"].clone()).unwrap();
-        let first = listed("9372538179322589801", "m1", "https://10.0.0.1:2380", &["https://10.0.0.1:2379"]);
-        assert_eq!(members, [first, listed("2", "", OWN, &[])]);
-    }
-
-    #[test]
     fn the_pod_gets_the_members_that_there_are() {
         let own = Member {
             name: "m3".into(),
             peer_url: OWN.into(),
             data: "/d".into(),
+            local: "https://127.0.0.1:2379".into(),
             others: Vec::new(),
             authority: "/a".into(),
             certificate: "/c".into(),

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::approval::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
 use super::newcomers::Newcomers;
-use crate::connection::bounded;
+use crate::connection::{bounded, is_late};
 use crate::node::Node;
 use crate::say;
 
@@ -198,8 +198,4 @@ async fn answer(client: &Client, request: &Csr, condition: &str, why: &str) -> R
     });
     let requests = Api::<Csr>::all(client.clone());
     bounded(requests.patch_approval(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
-}
-
-fn is_late(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if [404, 409].contains(&status.code))
 }

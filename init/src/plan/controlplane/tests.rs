@@ -151,6 +151,7 @@ fn three_masters_know_each_other() {
     }
     let steward: Value = serde_json::from_str(&all["/run/kscratch/steward.json"]).unwrap();
     assert_eq!(steward["member"]["others"], json!(["https://192.168.7.11:2379", "https://192.168.7.12:2379"]));
+    assert_eq!(steward["member"]["local"], "https://127.0.0.1:2379");
     assert_eq!(steward["member"]["place"], "/run/kscratch/manifests/etcd.json");
     let mut elsewhere = facts.clone();
     elsewhere.links.get_mut("eth0").unwrap().addresses = vec!["192.168.7.99/24".parse().unwrap()];
