@@ -10,6 +10,8 @@ use crate::facts::Facts;
 
 /// Group whose members may read the nodes, and nothing else.
 pub(super) const ROUTES_GROUP: &str = "kscratch:routes";
+/// Group whose members may keep the lease of the address that masters share, and nothing else.
+pub(super) const ADDRESS_GROUP: &str = "kscratch:address";
 /// Where the agent writes this machine's pod range once the cluster has given it.
 pub const POD_RANGE: &str = "/run/kscratch/pod-range";
 
@@ -23,7 +25,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// A file of it.
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         format!("/var/lib/kubernetes/{}/{name}", self.name)
     }
 }
@@ -32,6 +34,9 @@ const KUBE_PROXY: Identity =
     // Kubernetes itself binds this user to the role `system:node-proxier`.
     Identity { name: "kube-proxy", common_name: "system:kube-proxy", organizations: &[] };
 const ROUTES: Identity = Identity { name: "routes", common_name: ROUTES_GROUP, organizations: &[ROUTES_GROUP] };
+/// Of masters that share an address. It is issued on the spot; no node gets it for its asking.
+pub(super) const ADDRESS: Identity =
+    Identity { name: "address", common_name: ADDRESS_GROUP, organizations: &[ADDRESS_GROUP] };
 
 /// On a master they are issued on the spot, on a node the cluster signs them.
 pub(super) const IDENTITIES: [Identity; 2] = [KUBE_PROXY, ROUTES];

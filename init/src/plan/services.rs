@@ -16,9 +16,11 @@ const OPEN_FILES: u64 = 1_000_000;
 /// What the agents read.
 pub(super) const IDENTITIES: &str = "/run/kscratch/identities.json";
 pub(super) const ROUTES: &str = "/run/kscratch/routes.json";
+pub(super) const ADDRESS: &str = "/run/kscratch/address.json";
 const STEWARD: &str = "/run/kscratch/steward.json";
 /// What they write once they have done their work the first time.
 pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
+pub(super) const ADDRESS_READY: &str = "/run/kscratch/ready/address";
 pub(super) const STEWARD_READY: &str = "/run/kscratch/ready/steward";
 
 /// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
@@ -43,6 +45,11 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
             // A master's certificate for it is there already, and old routes must not wait for an API server.
             let after = if metadata.role == Role::Master { "kubelet" } else { after };
             services.push(agent("routes", ROUTES, cluster::POD_RANGE, after));
+        }
+        let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
+        if address.is_some() && shared.is_some() {
+            // The steward has given it its rights.
+            services.push(agent("address", ADDRESS, ADDRESS_READY, after));
         }
         services.push(kube_proxy(after));
     }
