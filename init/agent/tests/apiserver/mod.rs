@@ -87,7 +87,13 @@ pub fn answer(stream: &mut Stream, status: u16, body: &str) -> Result<()> {
 
 /// A `Status` that says what is wrong.
 pub fn status(code: u16, message: &str) -> String {
+    // Clients go by these words where they know them.
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "X",
+    };
     format!(
-        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"X","code":{code}}}"#
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"{reason}","code":{code}}}"#
     )
 }
