@@ -149,6 +149,16 @@ impl Place {
             .unwrap_or_default()
     }
 
+    /// Waits for the file that tells PID 1 of a machine that it is known who has the address.
+    #[track_caller]
+    fn is_ready(&self, name: &str) {
+        let (file, end) = (self.folder.path().join(format!("{name}-ready")), Instant::now() + Duration::from_secs(5));
+        while !file.exists() {
+            assert!(Instant::now() < end, "{name} is not ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn start(&self, name: &str) -> Agent {
         Agent::start(self.folder.path(), self.port, name)
     }
@@ -263,7 +273,7 @@ fn another_takes_the_address_of_one_that_ends() {
         neighbour_knows("one");
         let two = place.start("two");
         two.says("192.168.7.5 is kept by m1");
-        assert!(place.folder.path().join("one-ready").exists());
+        place.is_ready("one");
         // Killed, it cannot take the address away: the kernel does, before the other takes it.
         drop(one);
         assert!(has("one"));
