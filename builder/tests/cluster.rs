@@ -26,6 +26,7 @@ fn settings() -> Settings {
         version: 1,
         name: "lab".to_owned(),
         endpoint: "192.168.7.10".to_owned(),
+        virtual_endpoint: false,
         pod_range: "10.244.0.0/16".to_owned(),
         service_range: "10.96.0.0/16".to_owned(),
         dns_domain: "cluster.local".to_owned(),
@@ -154,6 +155,16 @@ fn settings_that_machines_would_refuse_are_refused() {
         expect![[r#"--endpoint: "https://a" has a scheme; leave out "https://" and write "a""#]],
     );
     row(
+        &|settings| (settings.virtual_endpoint, settings.endpoint) = (true, "api.lab".to_owned()),
+        expect![[r#"--endpoint: "api.lab" is a name; give the IPv4 address that the masters are to share"#]],
+    );
+    row(
+        &|settings| (settings.virtual_endpoint, settings.endpoint) = (true, "192.168.7.5:443".to_owned()),
+        expect![[
+            r#"--endpoint: port 443 is not where a master that has the virtual address answers; write "192.168.7.5:6443""#
+        ]],
+    );
+    row(
         &|settings| settings.mode = "flat".to_owned(),
         expect![[r#"--mode: "flat" is no mode; use "routed" or "overlay""#]],
     );
@@ -161,6 +172,24 @@ fn settings_that_machines_would_refuse_are_refused() {
         &|settings| settings.proxy_mode = "ipvs".to_owned(),
         expect![[r#"--proxy-mode: "ipvs" is no mode of kube-proxy; use "nftables" or "iptables""#]],
     );
+}
+
+#[test]
+fn masters_are_told_of_the_address_that_they_share() {
+    let parent = tempfile::tempdir().unwrap();
+    let settings = Settings { endpoint: "192.168.7.5".to_owned(), virtual_endpoint: true, ..settings() };
+    let settings = settings.checked("--").unwrap();
+    let folder = new::new(parent.path(), &settings, Lapse::Never, now()).unwrap();
+    assert_eq!(folder.settings, settings, "what was written is read again");
+    assert!(settings.summary().starts_with("virtual endpoint 192.168.7.5:6443, pods "), "{}", settings.summary());
+    let master = Machine { address: Some("192.168.7.10/24".to_owned()), ..machine("master") };
+    let metadata = parse(&rendered(&folder, &master, false).role).unwrap();
+    assert_eq!(metadata.control_plane.unwrap().virtual_address, Some("192.168.7.5".parse().unwrap()));
+    let node = rendered(&folder, &machine("node"), false).role;
+    assert!(node.contains("endpoint = \"192.168.7.5:6443\"") && !node.contains("virtual"), "{node}");
+    let elsewhere = Machine { address: Some("192.168.8.10/24".to_owned()), ..machine("master") };
+    let error = render(&folder, &elsewhere, &Members::new(), false, "", now()).unwrap_err().to_string();
+    assert!(error.starts_with("virtual_endpoint: 192.168.7.5 lies outside 192.168.8.0/24"), "{error}");
 }
 
 #[test]

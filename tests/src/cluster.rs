@@ -57,8 +57,13 @@ impl Cluster {
         let lock = master.with_file_name("kscratch.lock");
         let folder = tempfile::tempdir().expect("making the cluster's folder");
         let cluster = Cluster { folder, kubectl_lock: lock, _turn: node_image::turn("machine") };
-        let (endpoint, proxy) = ("192.168.76.10:6443", proxy_mode(mode));
-        cluster.command(&["new", NAME, "--endpoint", endpoint, "--mode", mode, "--proxy-mode", proxy]).succeeded();
+        // As `up` makes them itself, but for the modes, which an `up` after this one need not be told then.
+        let endpoint: &[&str] = match masters {
+            0 | 1 => &["--endpoint", "192.168.76.10:6443"],
+            _ => &["--endpoint", "192.168.76.5:6443", "--virtual-endpoint"],
+        };
+        let modes = ["new", NAME, "--mode", mode, "--proxy-mode", proxy_mode(mode)];
+        cluster.command(&[&modes, endpoint].concat()).succeeded();
         // Compiled, if it has to be, while no machine waits for it.
         cluster.kubectl(&["version", "--client"]).succeeded();
         let (masters, nodes) = (masters.to_string(), nodes.to_string());

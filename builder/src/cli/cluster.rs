@@ -103,6 +103,9 @@ pub struct NewArgs {
     /// Where its API server is reached: a master's address, or a name or address that leads to the masters
     #[arg(long, value_name = "HOST[:PORT]")]
     pub endpoint: String,
+    /// The endpoint is an address that no machine has: the masters share it, and one that is alive answers there
+    #[arg(long)]
+    pub virtual_endpoint: bool,
     /// Addresses of all pods, cut into one /24 per node
     #[arg(long, value_name = "RANGE", default_value_t = kscratch_metadata::DEFAULT_POD_RANGE.to_string())]
     pub pod_range: String,

@@ -125,6 +125,8 @@ struct ControlPlane<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     names: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
+    virtual_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     etcd: Option<Etcd<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     secrets: Option<MasterSecrets>,
@@ -224,7 +226,13 @@ pub fn render(
         let etcd = (!members.is_empty()).then_some(Etcd { members });
         let (here, there) = if apart { (None, Some(secrets)) } else { (Some(secrets), None) };
         let names = machine.api_names.as_slice();
-        role.control_plane = Some(ControlPlane { schedule_pods: machine.schedule_pods, names, etcd, secrets: here });
+        role.control_plane = Some(ControlPlane {
+            schedule_pods: machine.schedule_pods,
+            names,
+            virtual_address: settings.shared().map(|address| address.to_string()),
+            etcd,
+            secrets: here,
+        });
         aside.control_plane = there.map(|secrets| ApartControlPlane { secrets });
     } else {
         if machine.schedule_pods || !machine.api_names.is_empty() {

@@ -1,8 +1,9 @@
 //! cluster.toml: what all machines of a cluster are told alike, held against the rules of the role metadata.
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kscratch_metadata::{Endpoint, Errors, ProxyMode, RoleMetadata};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct Settings {
     pub name: String,
     /// API server, `HOST:PORT`.
     pub endpoint: String,
+    /// Whether HOST is an address that the masters share: one that is alive has it, beside its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub virtual_endpoint: bool,
     /// Addresses of all pods.
     pub pod_range: String,
     /// Addresses of services.
@@ -79,7 +83,22 @@ impl Settings {
             let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
         }
         let metadata = kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
-        endpoint(&metadata)
+        let endpoint = endpoint(&metadata)?;
+        if self.virtual_endpoint {
+            if endpoint.host.parse::<Ipv4Addr>().is_err() {
+                let word = if prefix.is_empty() { "endpoint".to_owned() } else { format!("{prefix}endpoint") };
+                bail!("{word}: {:?} is a name; give the IPv4 address that the masters are to share", endpoint.host);
+            }
+            let _ = writeln!(text, "[control_plane]\nvirtual_address = \"{}\"", endpoint.host);
+            kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
+        }
+        Ok(endpoint)
+    }
+
+    /// The address that the masters share, where they do.
+    pub fn shared(&self) -> Option<Ipv4Addr> {
+        let host = self.endpoint.split(':').next()?;
+        host.parse().ok().filter(|_| self.virtual_endpoint)
     }
 
     /// `https://HOST:PORT`.
@@ -90,8 +109,14 @@ impl Settings {
     /// One line for people.
     pub fn summary(&self) -> String {
         format!(
-            "endpoint {}, pods {}, services {}, {}, {}, {}",
-            self.endpoint, self.pod_range, self.service_range, self.dns_domain, self.mode, self.proxy_mode
+            "{} {}, pods {}, services {}, {}, {}, {}",
+            if self.virtual_endpoint { "virtual endpoint" } else { "endpoint" },
+            self.endpoint,
+            self.pod_range,
+            self.service_range,
+            self.dns_domain,
+            self.mode,
+            self.proxy_mode
         )
     }
 }
@@ -119,6 +144,7 @@ const WORDS: [(&str, &str); 17] = [
     ("network.static.gateway", "gateway"),
     ("network.dns_servers", "dns-server"),
     ("control_plane.names", "api-name"),
+    ("control_plane.virtual_address", "virtual-endpoint"),
     ("control_plane.etcd.members", "etcd-member"),
 ];
 

@@ -77,6 +77,7 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
         version: VERSION,
         name: args.cluster.name.clone(),
         endpoint: args.endpoint.clone(),
+        virtual_endpoint: args.virtual_endpoint,
         pod_range: args.pod_range.clone(),
         service_range: args.service_range.clone(),
         dns_domain: args.dns_domain.clone(),

@@ -6,7 +6,7 @@ use kscratch_pki::{Credentials, Kubeconfig, OffsetDateTime, Trust};
 use serde::Serialize;
 
 use super::api::Access;
-use super::plan::{API_PORT, Plan, PlannedMachine};
+use super::plan::{API_PORT, Plan, PlannedMachine, SHARED};
 use crate::cluster::folder::{ADMIN, Folder, SETTINGS};
 use crate::cluster::metadata::{self, Machine, Members};
 use crate::cluster::new;
@@ -32,9 +32,10 @@ pub struct Modes {
 /// The one that is there leads to another endpoint, or has another mode; or none can be made.
 pub fn open(parent: &Path, plan: &Plan, modes: Modes, now: OffsetDateTime) -> Result<Option<Folder>> {
     let Some(first) = plan.machines.iter().find(|machine| machine.master) else { return Ok(None) };
-    let endpoint = format!("{}:{API_PORT}", first.address);
+    let endpoint = |shared: bool| format!("{}:{API_PORT}", if shared { SHARED } else { first.address });
     if parent.join(&plan.name).join(SETTINGS).exists() {
         let folder = Folder::open(parent, &plan.name)?;
+        let endpoint = endpoint(folder.settings.virtual_endpoint);
         if folder.settings.endpoint != endpoint {
             let what = format!(
                 "{} has the endpoint {}, its machines in QEMU have {endpoint}",
@@ -51,10 +52,13 @@ pub fn open(parent: &Path, plan: &Plan, modes: Modes, now: OffsetDateTime) -> Re
         }
         return Ok(Some(folder));
     }
+    // Where several masters are, none of them has to be the one that answers.
+    let shared = plan.count(true) > 1;
     let settings = Settings {
         version: settings::VERSION,
         name: plan.name.clone(),
-        endpoint,
+        endpoint: endpoint(shared),
+        virtual_endpoint: shared,
         pod_range: kscratch_metadata::DEFAULT_POD_RANGE.to_string(),
         service_range: kscratch_metadata::DEFAULT_SERVICE_RANGE.to_string(),
         dns_domain: kscratch_metadata::DEFAULT_DNS_DOMAIN.to_owned(),

@@ -15,6 +15,8 @@ use crate::spec::Role;
 const VERSION: u32 = 1;
 /// Every cluster has the same network: no link is joined to another one.
 const NETWORK: [u8; 3] = [192, 168, 76];
+/// The address that masters share, where there are several.
+pub const SHARED: Ipv4Addr = Ipv4Addr::new(NETWORK[0], NETWORK[1], NETWORK[2], 5);
 /// The last number of the first master's address; the others follow.
 const FIRST_MASTER: u8 = 10;
 /// The last number of the first node's address.
@@ -36,6 +38,9 @@ pub struct Plan {
     pub name: String,
     /// Whether machines reach this host and what is behind it.
     pub outside: bool,
+    /// The address that the masters share, where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Ipv4Addr>,
     /// The machines, masters first.
     pub machines: Vec<PlannedMachine>,
     /// Ports of this host that lead to them.
@@ -106,7 +111,14 @@ pub struct Make {
 impl Plan {
     /// A cluster without machines.
     pub fn empty(name: &str, outside: bool) -> Plan {
-        Plan { version: VERSION, name: name.to_owned(), outside, machines: Vec::new(), forwards: Vec::new() }
+        Plan {
+            version: VERSION,
+            name: name.to_owned(),
+            outside,
+            shared: None,
+            machines: Vec::new(),
+            forwards: Vec::new(),
+        }
     }
 
     /// Adds masters `m1`, `m2`, … and nodes `n1`, `n2`, … until there are so many. Machines that are there stay as they are.
@@ -193,7 +205,7 @@ impl Plan {
         })
     }
 
-    /// The host's port that leads to the first master's API server.
+    /// The host's port that leads to the first master's API server, or to that of whichever master has the address that they share.
     pub fn api_port(&self) -> Option<u16> {
         let first = self.machines.iter().find(|machine| machine.master)?;
         let api = |forward: &&PlannedForward| forward.machine == first.name && forward.port == API_PORT;
@@ -203,9 +215,12 @@ impl Plan {
     /// The gateway of its network, with all forwards.
     pub fn gateway(&self) -> Gateway {
         let mut gateway = Gateway { outside: self.outside, ..Gateway::of(NETWORK) };
+        let api = self.api_port();
         gateway.forwards = (self.forwards.iter())
             .filter_map(|forward| {
-                let address = self.machine(&forward.machine).ok()?.address;
+                let own = self.machine(&forward.machine).ok()?.address;
+                // The gateway asks for the address by ARP, and heeds announcements: the way follows the address.
+                let address = self.shared.filter(|_| Some(forward.host) == api).unwrap_or(own);
                 Some(kscratch_qemu::gateway::MachineForward { host: forward.host, address, port: forward.port })
             })
             .collect();

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::place::{PLAN, Place, keep, write_private};
-use super::plan::{Image, Make, Plan, PlannedForward};
+use super::plan::{Image, Make, Plan, PlannedForward, SHARED};
 use super::{client, logs};
 
 fn make() -> Make {
@@ -83,6 +83,19 @@ fn forwards_are_kept_once_and_lead_to_one_machine() {
     assert_eq!(taken, "port 8080 leads to port 80 of n1 already");
     assert!(plan.forward(forward(1, "n9", 80), || Ok(1)).is_err());
     assert_eq!(plan.gateway().forwards[1].address, Ipv4Addr::new(192, 168, 76, 20));
+}
+
+#[test]
+fn the_first_masters_port_leads_to_the_address_that_masters_share() {
+    let mut plan = grown(3, 1);
+    for (host, machine, port) in [(40_001, "m1", 6443), (40_002, "m2", 6443), (40_003, "m1", 80)] {
+        plan.forward(PlannedForward { host, machine: machine.to_owned(), port }, || panic!("it is named")).unwrap();
+    }
+    let leads = |plan: &Plan| plan.gateway().forwards.iter().map(|one| one.address.octets()[3]).collect::<Vec<_>>();
+    assert_eq!(leads(&plan), [10, 11, 10]);
+    plan.shared = Some(SHARED);
+    assert_eq!(leads(&plan), [5, 11, 10]);
+    assert!(plan.machines.iter().all(|machine| machine.address != SHARED));
 }
 
 #[test]

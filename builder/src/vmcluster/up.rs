@@ -117,6 +117,7 @@ fn prepare(options: &Options, place: &Place, now: OffsetDateTime, console: &Cons
             .context(action()));
     }
     let identity = identity::open(&options.parent, &plan, options.modes, now)?;
+    plan.shared = identity.as_ref().and_then(|identity| identity.settings.shared());
     for machine in &plan.machines {
         place.make(&machine.name)?;
         let role = place.machine_file(&machine.name, ROLE);

@@ -25,9 +25,17 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// # Errors
 /// The answer is an error, or there is none in time.
 pub async fn bounded<T>(answer: impl Future<Output = kube::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(ANSWER, answer).await {
+    within(ANSWER, answer).await
+}
+
+/// Waits so long for an answer.
+///
+/// # Errors
+/// The answer is an error, or there is none in time.
+pub async fn within<T>(time: Duration, answer: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(time, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => bail!("there is no answer within {} s", ANSWER.as_secs()),
+        Err(_) => bail!("there is no answer within {} s", time.as_secs_f32().ceil()),
     }
 }
 

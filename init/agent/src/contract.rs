@@ -58,6 +58,32 @@ pub enum Mode {
     Overlay,
 }
 
+/// `/run/kscratch/address.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The URL of this machine's own API server.
+    pub server: String,
+    /// PEM file of the authorities that the API server's certificate is held against.
+    pub authority: PathBuf,
+    /// PEM file of the client certificate.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// This machine's Node, which it is called in the lease.
+    pub node: String,
+    /// Namespace of the lease.
+    pub namespace: String,
+    /// Name of the lease.
+    pub lease: String,
+    /// The link that leads to the other machines.
+    pub link: String,
+    /// The address that masters share.
+    pub address: Ipv4Addr,
+    /// An empty file, written once it is known who has the address.
+    pub ready: PathBuf,
+}
+
 /// `/run/kscratch/certificates.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -218,7 +244,7 @@ pub struct Identity {
 mod tests {
     use serde::de::DeserializeOwned;
 
-    use super::{Certificates, Identities, Routes, Steward};
+    use super::{Address, Certificates, Identities, Routes, Steward};
 
     /// Reads it, and refuses it with a field more.
     fn check<T: DeserializeOwned>(text: &str) {
@@ -246,6 +272,10 @@ mod tests {
         check::<Identities>(
             r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "identities": [{"name": "kube-proxy",
             "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
+        );
+        check::<Address>(
+            r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "node": "m1", "namespace": "kube-system",
+            "lease": "kscratch-endpoint", "link": "eth0", "address": "192.168.7.5", "ready": "/r"}"#,
         );
         check::<Routes>(
             r#"{"server": "https://h:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "node": "n1", "mode": "overlay",

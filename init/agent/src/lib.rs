@@ -1,4 +1,5 @@
 //! The parts of the agent: what it decides (pure) and how it acts on the kernel, on files and on the API server.
+pub mod address;
 pub mod certificates;
 pub mod connection;
 pub mod contract;

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use kscratch_agent::certificates::{self, Kept};
-use kscratch_agent::{contract, fetch, identities, newcluster, routes, say, steward};
+use kscratch_agent::{address, contract, fetch, identities, newcluster, routes, say, steward};
 use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
 kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
+  address FILE        keep the address that masters share on one that is alive
   certificates FILE   make this machine's certificates from its authorities, once
   fetch URL           write to the standard output what an https URL names, once
   identities FILE     keep client certificates that the cluster signs for this node
@@ -22,6 +23,7 @@ and with FILE, the JSON text that says how.
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["address", file] => contract::read(Path::new(file)).and_then(|wanted| run(address::run(wanted))),
         ["certificates", file] => contract::read(Path::new(file))
             .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Told)),
         ["fetch", url] => run(fetch::text(url, Path::new(fetch::AUTHORITIES)))

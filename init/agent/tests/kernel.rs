@@ -2,20 +2,23 @@
 //!
 //! Each test runs itself again below `unshare --net`, which needs root. The agents run as PID 1 runs them: as a user of their own with
 //! `CAP_NET_ADMIN` alone. Needs iproute2 and util-linux. No API server answers here.
+mod namespace;
+
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use namespace::run;
 
 /// The user of an agent, as in init/src/plan/cluster.rs.
 const USER: u32 = 905;
 
 /// Runs the test's body in a network namespace of its own that is called `one`, beside another one called `two`: they are machines n1 and n2.
 fn between_two_machines(name: &str, body: fn(&Path)) {
-    if std::env::var("KSCRATCH_TEST_NAMESPACE").is_ok_and(|value| value == name) {
+    namespace::of_its_own(name, || {
         let folder = tempfile::tempdir().unwrap();
-        run("mount -t tmpfs tmpfs /run");
-        run("ip netns attach one self");
+        run(&format!("ip netns attach one {}", std::process::id()));
         run("ip netns add two");
         run("ip link add eth0 type veth peer name eth0 netns two");
         for (machine, address, pods) in
@@ -28,31 +31,8 @@ fn between_two_machines(name: &str, body: fn(&Path)) {
             run(&format!("ip -n {machine} addr add {pods} dev cbr0"));
             run(&format!("ip -n {machine} link set cbr0 up"));
         }
-        return body(folder.path());
-    }
-    assert!(rustix::process::geteuid().is_root(), "network namespaces need root: run the tests as root");
-    let output = Command::new("unshare")
-        .args(["--net", "--mount", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env("KSCRATCH_TEST_NAMESPACE", name)
-        .output()
-        .expect("running unshare (apt-get install util-linux)");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "in the namespace:\n{text}");
-    assert!(text.contains("1 passed"), "the test did not run in the namespace:\n{text}");
-}
-
-fn run(line: &str) -> String {
-    let line = line.replace("attach one self", &format!("attach one {}", std::process::id()));
-    let words: Vec<&str> = line.split(' ').collect();
-    let output = Command::new(words[0])
-        .args(&words[1..])
-        .output()
-        .unwrap_or_else(|error| panic!("running {line}: {error} (apt-get install iproute2 util-linux)"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{line}: {text}");
-    text
+        body(folder.path());
+    });
 }
 
 /// An agent of one of the machines, with what it says in a file. It ends with the test.

@@ -1,16 +1,17 @@
 //! Turns Nodes that are deleted into members of etcd that go, and a member that went into words on its own machine: one small server stands in for the
 //! API server and for etcd.
-mod tls;
+mod apiserver;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use apiserver::Stream;
 use kscratch_pki::{Authority, OffsetDateTime, Wanted};
 use serde_json::{Value, json};
-use tls::Stream;
 
 /// The cluster, as the server knows it.
 #[derive(Default)]
@@ -74,21 +75,9 @@ impl Cluster {
 
     /// Answers until the client goes away.
     fn serve(&self, mut stream: Stream) -> std::io::Result<()> {
-        loop {
-            let mut lines = BufReader::new(&mut stream);
-            let mut first = String::new();
-            let (mut line, mut length) = (String::new(), 0);
-            lines.read_line(&mut first)?;
-            while lines.read_line(&mut line)? > 2 {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap();
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            lines.read_exact(&mut body)?;
-            let mut words = first.split(' ');
-            let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
+        while let Some(request) = apiserver::request(&mut stream)? {
+            let mut words = request.line.split(' ');
+            let (Some(method), Some(path)) = (words.next(), words.next()) else { break };
             if path.contains("watch=true") {
                 write!(
                     stream,
@@ -96,17 +85,13 @@ impl Cluster {
                 )?;
                 stream.flush()?;
                 std::thread::sleep(Duration::from_secs(90));
-                return Ok(());
+                break;
             }
-            let question = serde_json::from_slice(&body).unwrap_or_default();
+            let question = serde_json::from_slice(&request.body).unwrap_or_default();
             let (status, answer) = self.answer(method, path, &question);
-            write!(
-                stream,
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
-                answer.len()
-            )?;
-            stream.flush()?;
+            apiserver::answer(&mut stream, status, &answer)?;
         }
+        Ok(())
     }
 
     fn answer(&self, method: &str, path: &str, question: &Value) -> (u16, String) {
@@ -178,10 +163,7 @@ impl Steward {
         let at = |name: &str| folder.join(name).display().to_string();
         let put = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
         let cluster = cluster.clone();
-        let port = tls::listen(&authority, move |stream| {
-            // A client that goes away is no fault of the server.
-            let _ = cluster.serve(stream);
-        });
+        let port = apiserver::listen(&authority, Ipv4Addr::LOCALHOST, move |stream| cluster.serve(stream));
         let server = format!("https://127.0.0.1:{port}");
         put("ca.crt", &pair.certificate_pem);
         put("client.crt", &client.certificate_pem);

@@ -1,16 +1,19 @@
 //! Turns what an API server does wrong into what `agent routes` says and does: a small server that speaks HTTP over TLS stands in for it.
 //!
 //! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2 and util-linux.
-mod tls;
+mod apiserver;
+mod namespace;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use apiserver::{Stream, status};
 use kscratch_pki::{Authority, OffsetDateTime, Pair, Wanted};
-use tls::Stream;
+use namespace::run;
 
 /// What the server does with the next request.
 enum Answer {
@@ -37,10 +40,7 @@ struct Server {
 impl Server {
     fn start(authority: &Authority) -> Self {
         let (request, requests) = channel();
-        let port = tls::listen(authority, move |stream| {
-            // A client that goes away is no fault of the server.
-            let _ = serve(stream, &request);
-        });
+        let port = apiserver::listen(authority, Ipv4Addr::LOCALHOST, move |stream| serve(stream, &request));
         Self { port, requests }
     }
 
@@ -56,31 +56,15 @@ impl Server {
 }
 
 fn serve(mut stream: Stream, requests: &Sender<Asked>) -> std::io::Result<()> {
-    loop {
-        let mut lines = BufReader::new(&mut stream);
-        let mut first = String::new();
-        lines.read_line(&mut first)?;
-        let mut line = String::new();
-        while lines.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        if first.is_empty() {
-            return Ok(());
-        }
+    while let Some(request) = apiserver::request(&mut stream)? {
+        assert!(request.body.is_empty(), "who asks for nodes has nothing to say: {}", request.line);
         let (answers, answer) = channel();
-        let _ = requests.send(Asked { line: first.trim().to_owned(), answers });
+        let _ = requests.send(Asked { line: request.line, answers });
         // A test that says nothing more lets go.
         let next = || answer.recv().unwrap_or(Answer::Drop);
         match next() {
             Answer::Drop => return Ok(()),
-            Answer::Whole(status, body) => {
-                let length = body.len();
-                write!(
-                    stream,
-                    "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-                )?;
-                stream.flush()?;
-            }
+            Answer::Whole(status, body) => apiserver::answer(&mut stream, status, &body)?,
             Answer::Events(events) => {
                 write!(
                     stream,
@@ -94,6 +78,7 @@ fn serve(mut stream: Stream, requests: &Sender<Asked>) -> std::io::Result<()> {
             }
         }
     }
+    Ok(())
 }
 
 fn send(stream: &mut Stream, events: &[String]) -> std::io::Result<()> {
@@ -121,12 +106,6 @@ fn list(nodes: &[String]) -> Answer {
 
 fn event(kind: &str, object: &str) -> String {
     format!(r#"{{"type":"{kind}","object":{object}}}"#)
-}
-
-fn status(code: u16, message: &str) -> String {
-    format!(
-        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"X","code":{code}}}"#
-    )
 }
 
 /// An agent with its files. It ends with the test.
@@ -189,35 +168,17 @@ fn client(authority: &Authority) -> Pair {
 
 /// Runs the test's body in a network namespace of its own, where eth0 is 192.168.7.11, with an authority and a client's certificate of it.
 fn with_a_server(name: &str, body: fn(&Path, &Authority, &Server)) {
-    if std::env::var("KSCRATCH_TEST_NAMESPACE").is_ok_and(|value| value == name) {
+    namespace::of_its_own(name, || {
         let folder = tempfile::tempdir().unwrap();
-        for line in [
-            "link set lo up",
-            "link add eth0 type veth peer name other",
-            "addr add 192.168.7.11/24 dev eth0",
-            "link set eth0 up",
-            "link set other up",
-        ] {
-            let done =
-                Command::new("ip").args(line.split(' ')).status().expect("running ip (apt-get install iproute2)");
-            assert!(done.success(), "ip {line}");
-        }
+        run("ip link add eth0 type veth peer name other");
+        run("ip addr add 192.168.7.11/24 dev eth0");
+        run("ip link set eth0 up");
+        run("ip link set other up");
         let (authority, pair) = Authority::new_with_pair("kubernetes", OffsetDateTime::now_utc(), 1).unwrap();
         std::fs::write(folder.path().join("ca.crt"), pair.certificate_pem).unwrap();
         put_client(folder.path(), &client(&authority));
-        return body(folder.path(), &authority, &Server::start(&authority));
-    }
-    assert!(rustix::process::geteuid().is_root(), "network namespaces need root: run the tests as root");
-    let output = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env("KSCRATCH_TEST_NAMESPACE", name)
-        .output()
-        .expect("running unshare (apt-get install util-linux)");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "in the namespace:\n{text}");
-    assert!(text.contains("1 passed"), "the test did not run in the namespace:\n{text}");
+        body(folder.path(), &authority, &Server::start(&authority));
+    });
 }
 
 #[test]

@@ -20,6 +20,11 @@ pub struct ControlPlane {
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// An IPv4 address that the masters share: at any time one that is alive has it on its link, beside its own. All masters are on one link
+    /// and name the same one. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default, with = "Option<String>")]
+    pub virtual_address: Option<Ipv4Addr>,
     /// The cluster's store.
     #[schemars(default)]
     pub etcd: Etcd,

@@ -138,7 +138,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
                 (None, None) => {}
             }
         }
-        refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "etcd"]);
+        refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
     const OPEN: [&str; 8] = ["role", "cluster", "node", "network", "docker", "time", "kubelet", "manifests"];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);

@@ -12,10 +12,11 @@ pub(crate) fn control_plane(reader: &mut Reader<'_>, mut table: Table<'_>) -> Co
     let t = &mut table;
     let schedule_pods = reader.take_bool(t, "schedule_pods");
     let names = reader.take_strings(t, "names", syntax::host);
+    let virtual_address = reader.take_string(t, "virtual_address", syntax::host_address);
     let etcd = reader.take_table(t, "etcd").map(|table| etcd(reader, table)).unwrap_or_default();
     let secrets = reader.take_table(t, "secrets").and_then(|table| secrets(reader, table));
     reader.finish(&table);
-    ControlPlane { schedule_pods, names, etcd, secrets }
+    ControlPlane { schedule_pods, names, virtual_address, etcd, secrets }
 }
 
 fn etcd(reader: &mut Reader<'_>, mut table: Table<'_>) -> Etcd {

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::address::Endpoint;
 use crate::read::{Reader, fault};
 use crate::role::{Cluster, Role, RoleMetadata, Static};
 
@@ -152,6 +153,60 @@ fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
         let fix = "give this machine's node.name an address among them";
         reader.fault_at("control_plane.etcd.members", fault("does not name this machine", fix));
     }
+    if let Some(address) = control_plane.virtual_address {
+        virtual_address(reader, metadata, address);
+    }
+}
+
+/// The address that masters share is nobody's own, lies where they are, and is what the endpoint leads to.
+fn virtual_address(reader: &mut Reader<'_>, metadata: &RoleMetadata, address: Ipv4Addr) {
+    const FIELD: &str = "control_plane.virtual_address";
+    const FREE: &str = "give an address of the masters' network that no machine has";
+    let fixed = metadata.network.fixed.as_ref().filter(|_| !reader.faulty("network.static.address"));
+    if let Some(fixed) = fixed {
+        let net = fixed.address;
+        let what = if address == net.addr() {
+            Some("is the machine's own address, network.static.address".to_owned())
+        } else if fixed.gateway == Some(address) {
+            Some("is the gateway's address, network.static.gateway".to_owned())
+        } else if !net.contains(&address) {
+            Some(format!("lies outside {}, the network of network.static.address", net.trunc()))
+        } else {
+            (!is_host(net, address)).then(|| "is the network's own or its broadcast address".to_owned())
+        };
+        if let Some(what) = what {
+            reader.fault_at(FIELD, fault(format!("{address} {what}"), FREE));
+        }
+    }
+    let members = metadata.control_plane.iter().flat_map(|control_plane| &control_plane.etcd.members);
+    if let Some((name, _)) = members.into_iter().find(|(_, member)| **member == address) {
+        reader
+            .fault_at(FIELD, fault(format!("{address} is the address of {name} in control_plane.etcd.members"), FREE));
+    }
+    let Some(cluster) = &metadata.cluster else { return };
+    for (name, range) in [("cluster.pod_range", cluster.pod_range), ("cluster.service_range", cluster.service_range)] {
+        if range.contains(&address) && !reader.faulty(name) {
+            reader.fault_at(FIELD, fault(format!("{address} lies inside {name}, {range}"), FREE));
+        }
+    }
+    let Some(endpoint) = &cluster.endpoint else { return };
+    match endpoint.host.parse::<Ipv4Addr>() {
+        Ok(host) if host != address => {
+            let what = format!("{address} is another address than cluster.endpoint's, {host}");
+            let fix = "make the two one: whoever asks the endpoint is to reach the master that has the address";
+            reader.fault_at(FIELD, fault(what, fix));
+        }
+        Ok(_) if endpoint.port != Endpoint::DEFAULT_PORT => {
+            let what = format!("port {} is not where a master that has the virtual address answers", endpoint.port);
+            reader.fault_at("cluster.endpoint", fault(what, format!("write \"{address}:{}\"", Endpoint::DEFAULT_PORT)));
+        }
+        _ => {}
+    }
+}
+
+/// Whether an address of a network can be a host's: not the network's own, nor its broadcast address, which those of two or fewer do not have.
+fn is_host(net: Ipv4Net, address: Ipv4Addr) -> bool {
+    net.prefix_len() >= 31 || (address != net.network() && address != net.broadcast())
 }
 
 fn keys_missing(reader: &mut Reader<'_>) {
@@ -165,9 +220,7 @@ fn keys_missing(reader: &mut Reader<'_>) {
 
 fn static_address(reader: &mut Reader<'_>, fixed: &Static) {
     let net = fixed.address;
-    let is_host =
-        |address: Ipv4Addr| net.prefix_len() >= 31 || (address != net.network() && address != net.broadcast());
-    if !is_host(net.addr()) {
+    if !is_host(net, net.addr()) {
         let what = format!("{} is the network's own or its broadcast address", net.addr());
         reader.fault_at("network.static.address", fault(what, "give the address of a host"));
     }
@@ -176,7 +229,7 @@ fn static_address(reader: &mut Reader<'_>, fixed: &Static) {
         format!("{gateway} lies outside {}, the network of network.static.address", net.trunc())
     } else if gateway == net.addr() {
         format!("{gateway} is the machine's own address")
-    } else if !is_host(gateway) {
+    } else if !is_host(net, gateway) {
         format!("{gateway} is the network's own or its broadcast address")
     } else {
         return;

@@ -122,6 +122,18 @@ pub(crate) fn name_server(text: &str) -> Result<Ipv4Addr, Fault> {
     Ok(server)
 }
 
+/// An IPv4 address that a host on an ordinary network may have.
+pub(crate) fn host_address(text: &str) -> Result<Ipv4Addr, Fault> {
+    let host = address(text)?;
+    match SPECIAL.iter().find(|(special, _)| special.contains(&host)) {
+        Some((special, name)) => {
+            let what = format!("{host} is of {special}, {name}");
+            Err(fault(what, "give an address of the network that the machines are on"))
+        }
+        None => Ok(host),
+    }
+}
+
 /// `ADDRESS/PREFIX`.
 pub(crate) fn address_in_network(text: &str) -> Result<Ipv4Net, Fault> {
     let net: Ipv4Net = text.parse().map_err(|_| {

@@ -158,3 +158,112 @@ fn what_is_not_a_masters() {
             secrets.toml:52:17: control_plane.schedule_pods: is no secret; move it to the role file: this one holds only `join.token` and `control_plane.secrets`"#]],
     );
 }
+
+/// The masters' network, with a virtual address.
+fn virtually(endpoint: &str, address: &str, more: &str) -> String {
+    format!(
+        "version = 1\nrole = \"master\"\n[node]\nname = \"m1\"\n[network]\nstatic = {{ address = \"192.168.7.10/24\", gateway = \"192.168.7.1\" }}\n\
+         [control_plane]\nvirtual_address = \"{address}\"\n{more}[cluster]\nendpoint = \"{endpoint}\"\nca = '''\n{CA}'''\n"
+    )
+}
+
+#[test]
+fn a_virtual_address() {
+    for endpoint in ["192.168.7.5", "192.168.7.5:6443", "api.lab", "api.lab:443"] {
+        let metadata = parse_with_secrets(&virtually(endpoint, "192.168.7.5", ""), &whole()).unwrap();
+        let address = metadata.control_plane.as_ref().unwrap().virtual_address;
+        assert_eq!(address, Some("192.168.7.5".parse().unwrap()), "{endpoint}");
+        assert_eq!(parse(&to_toml(&metadata).unwrap()).unwrap(), metadata);
+    }
+    // With DHCP the network is not known here.
+    parse("version = 1\nrole = \"master\"\n[control_plane]\nvirtual_address = \"10.7.7.7\"\n").unwrap();
+}
+
+#[test]
+fn wrong_virtual_addresses() {
+    let members = "etcd.members = { m1 = \"192.168.7.10\", m2 = \"192.168.7.11\", m3 = \"192.168.7.12\" }\n";
+    let rows = [
+        (
+            "api.lab",
+            "192.168.7.10",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.7.10 is the machine's own address, network.static.address; give an address of the masters' network that no machine has"#
+            ]],
+        ),
+        (
+            "api.lab",
+            "192.168.7.1",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.7.1 is the gateway's address, network.static.gateway; give an address of the masters' network that no machine has"#
+            ]],
+        ),
+        (
+            "api.lab",
+            "192.168.8.5",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.8.5 lies outside 192.168.7.0/24, the network of network.static.address; give an address of the masters' network that no machine has"#
+            ]],
+        ),
+        (
+            "api.lab",
+            "192.168.7.255",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.7.255 is the network's own or its broadcast address; give an address of the masters' network that no machine has"#
+            ]],
+        ),
+        (
+            "api.lab",
+            "192.168.7.12",
+            members,
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.7.12 is the address of m3 in control_plane.etcd.members; give an address of the masters' network that no machine has"#
+            ]],
+        ),
+        (
+            "192.168.7.10",
+            "192.168.7.5",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 192.168.7.5 is another address than cluster.endpoint's, 192.168.7.10; make the two one: whoever asks the endpoint is to reach the master that has the address"#
+            ]],
+        ),
+        (
+            "192.168.7.5:443",
+            "192.168.7.5",
+            "",
+            expect![[
+                r#"role.toml:10:12: cluster.endpoint: port 443 is not where a master that has the virtual address answers; write "192.168.7.5:6443""#
+            ]],
+        ),
+        (
+            "api.lab",
+            "127.0.0.1",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: 127.0.0.1 is of 127.0.0.0/8, the loopback range; give an address of the network that the machines are on"#
+            ]],
+        ),
+        (
+            "api.lab",
+            "api.lab",
+            "",
+            expect![[
+                r#"role.toml:8:19: control_plane.virtual_address: "api.lab" is no IPv4 address; write it like 192.168.7.10"#
+            ]],
+        ),
+    ];
+    for (endpoint, address, more, want) in rows {
+        check(&virtually(endpoint, address, more), &whole(), want);
+    }
+    check(
+        "version = 1\nrole = \"master\"\n[control_plane]\nvirtual_address = \"10.96.0.5\"\n[cluster]\nname = \"lab\"\n",
+        "",
+        expect![
+            "role.toml:4:19: control_plane.virtual_address: 10.96.0.5 lies inside cluster.service_range, 10.96.0.0/16; give an address of the masters' network that no machine has"
+        ],
+    );
+}

@@ -10,10 +10,14 @@ use crate::facts::Facts;
 
 /// Group whose members may read the nodes, and nothing else.
 pub(super) const ROUTES_GROUP: &str = "kscratch:routes";
+/// Group whose members may keep the lease of the address that masters share, and nothing else.
+pub(super) const ADDRESS_GROUP: &str = "kscratch:address";
 /// Where the agent writes this machine's pod range once the cluster has given it.
 pub const POD_RANGE: &str = "/run/kscratch/routes/pod-range";
 /// User and group of the service `routes`. The control plane's are below (`Component::user`).
 pub(super) const ROUTES_USER: u32 = 905;
+/// User and group of the service `address`.
+pub(super) const ADDRESS_USER: u32 = 906;
 
 /// Who a program of the machine is to the API server, besides the kubelet: each its own, with no more rights than it needs.
 pub(super) struct Identity {
@@ -27,7 +31,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// A file of it.
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         format!("/var/lib/kubernetes/{}/{name}", self.name)
     }
 }
@@ -37,6 +41,9 @@ const KUBE_PROXY: Identity =
     Identity { name: "kube-proxy", common_name: "system:kube-proxy", organizations: &[], owner: 0 };
 const ROUTES: Identity =
     Identity { name: "routes", common_name: ROUTES_GROUP, organizations: &[ROUTES_GROUP], owner: ROUTES_USER };
+/// Of masters that share an address. It is issued on the spot; no node gets it for its asking.
+pub(super) const ADDRESS: Identity =
+    Identity { name: "address", common_name: ADDRESS_GROUP, organizations: &[ADDRESS_GROUP], owner: ADDRESS_USER };
 
 /// On a master they are issued on the spot, on a node the cluster signs them.
 pub(super) const IDENTITIES: [Identity; 2] = [KUBE_PROXY, ROUTES];

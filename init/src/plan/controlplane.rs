@@ -8,7 +8,8 @@ use ipnet::Ipv4Net;
 use kscratch_metadata::{Cluster, ControlPlane, ControlPlaneSecrets, RoleMetadata};
 use serde_json::Value;
 
-use super::Step;
+use super::cluster::{ADDRESS, ADDRESS_USER};
+use super::{Step, services};
 
 mod addons;
 mod certificates;
@@ -20,6 +21,10 @@ mod tests;
 
 /// Port of the API server on its master. An endpoint may name another one: that of a load balancer before it.
 pub(super) const API_PORT: u16 = 6443;
+/// What the service `address` writes is here.
+const ADDRESS_RUN: &str = "/run/kscratch/address";
+/// The lease whose holder has the address that masters share.
+const LEASE: (&str, &str) = ("kube-system", "kscratch-endpoint");
 /// Where the API server is for programs of the same machine.
 pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
 /// What the agent makes true, at boot and then every hour.
@@ -86,7 +91,9 @@ pub(super) struct Master<'a> {
     pub images: &'a BTreeMap<String, String>,
     /// Name of this node.
     pub name: &'a str,
-    /// Its address.
+    /// Its link to the other machines.
+    pub link: &'a str,
+    /// Its address on that.
     pub address: Ipv4Addr,
     /// Whether there is a name server that names outside the cluster can be asked of.
     pub upstream: bool,
@@ -98,13 +105,13 @@ impl<'a> Master<'a> {
         metadata: &'a RoleMetadata,
         images: &'a BTreeMap<String, String>,
         name: &'a str,
-        address: Ipv4Addr,
+        (link, address): (&'a str, Ipv4Addr),
         upstream: bool,
     ) -> Option<Self> {
         let cluster = metadata.cluster.as_ref()?;
         let control_plane = metadata.control_plane.as_ref()?;
         let (ca, secrets) = (cluster.ca.as_deref()?, control_plane.secrets.as_ref()?);
-        Some(Self { cluster, ca, control_plane, secrets, images, name, address, upstream })
+        Some(Self { cluster, ca, control_plane, secrets, images, name, link, address, upstream })
     }
 
     /// The image of a component. The plan has looked for all of them before.
@@ -150,6 +157,12 @@ pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
         steps.push(private_json(format!("{ADDONS}/{name}.json"), &objects, 0));
     }
     steps.push(Step::Prune { path: ADDONS.into() });
+    if let Some(shared) = master.control_plane.virtual_address {
+        let identity = format!("/var/lib/kubernetes/{}", ADDRESS.name);
+        steps.push(Step::Directory { path: identity, mode: 0o711, owner: 0 });
+        steps.push(Step::Directory { path: ADDRESS_RUN.into(), mode: 0o755, owner: ADDRESS_USER });
+        steps.push(open(services::ADDRESS.into(), &format!("{:#}\n", address(master, shared)), 0));
+    }
     if master.has_peers() {
         steps.push(private_json(ETCD_PLANNED.into(), &pods::pod(Component::Etcd, master), 0));
     }
@@ -248,8 +261,25 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "organizations": identity.organizations,
         })),
         "joiners": addons::JOINERS,
-        "ready": super::services::STEWARD_READY,
+        "ready": services::STEWARD_READY,
         "member": member,
+    })
+}
+
+/// By its own API server: one that does not reach most of etcd keeps no address.
+fn address(master: &Master<'_>, shared: Ipv4Addr) -> Value {
+    let (namespace, lease) = LEASE;
+    serde_json::json!({
+        "server": LOCAL_SERVER,
+        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "certificate": ADDRESS.file("client.crt"),
+        "key": ADDRESS.file("client.key"),
+        "node": master.name,
+        "namespace": namespace,
+        "lease": lease,
+        "link": master.link,
+        "address": shared.to_string(),
+        "ready": services::ADDRESS_READY,
     })
 }
 

@@ -31,7 +31,10 @@ pub(super) fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, 
         chosen.into_iter().filter_map(|name| facts.links.get(&name).map(|link| (name, link))).collect();
     // A stable sort: among equals the order of names decides.
     links.sort_by_key(|(_, link)| !link.default_route);
-    links.into_iter().find_map(|(name, link)| Some((name, *link.addresses.first()?)))
+    // What masters share is beside a machine's own address, and another's in the next moment.
+    let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
+    let own = |address: &&Ipv4Net| Some(address.addr()) != shared;
+    links.into_iter().find_map(|(name, link)| Some((name, *link.addresses.iter().find(own)?)))
 }
 
 /// The name servers that the machine asks: as the metadata says, else as DHCP does.

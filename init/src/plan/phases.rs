@@ -76,9 +76,9 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     let uplink = identity::uplink(metadata, facts);
     let address = uplink.as_ref().map(|(_, address)| address.addr());
     let (range, mtu) = (known_range(metadata, facts), bridge_mtu(metadata, facts));
-    let master = master(metadata, facts, &name, address)?;
     let place =
         Place { name: &name, uplink: uplink.as_ref().map(|(link, address)| (link.as_str(), address.addr())), mtu };
+    let master = master(metadata, facts, &name, place.uplink)?;
     let mut phases = vec![
         phase("system", system(&name)),
         phase("bridge", bridge_steps(metadata, range, mtu)),
@@ -123,7 +123,7 @@ fn master<'a>(
     metadata: &'a RoleMetadata,
     facts: &'a Facts,
     name: &'a str,
-    address: Option<Ipv4Addr>,
+    uplink: Option<(&'a str, Ipv4Addr)>,
 ) -> Result<Option<Master<'a>>, PlanError> {
     if metadata.role == Role::Node {
         return Ok(None);
@@ -133,13 +133,13 @@ fn master<'a>(
         return Err(PlanError::NoImage { component });
     }
     let upstream = identity::name_servers(metadata, facts).next().is_some();
-    let own = address.unwrap_or(Ipv4Addr::LOCALHOST);
+    let own = uplink.unwrap_or(("lo", Ipv4Addr::LOCALHOST));
     let master = Master::of(metadata, images, name, own, upstream).ok_or(PlanError::NoIdentity)?;
-    match (master.control_plane.etcd.members.get(name), address) {
-        (Some(listed), Some(own)) if *listed != own => {
+    match (master.control_plane.etcd.members.get(name), uplink) {
+        (Some(listed), Some((_, own))) if *listed != own => {
             Err(PlanError::OtherMember { name: name.to_owned(), listed: *listed, own })
         }
-        (_, address) => Ok(address.map(|_| master)),
+        (_, uplink) => Ok(uplink.map(|_| master)),
     }
 }
 

@@ -17,9 +17,11 @@ const OPEN_FILES: u64 = 1_000_000;
 /// What the agents read.
 pub(super) const IDENTITIES: &str = "/run/kscratch/identities.json";
 pub(super) const ROUTES: &str = "/run/kscratch/routes.json";
+pub(super) const ADDRESS: &str = "/run/kscratch/address.json";
 const STEWARD: &str = "/run/kscratch/steward.json";
 /// What they write once they have done their work the first time.
 pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
+pub(super) const ADDRESS_READY: &str = "/run/kscratch/address/ready";
 pub(super) const STEWARD_READY: &str = "/run/kscratch/ready/steward";
 
 /// Writes what root's programs read, and reads the kubelet's key: root, to whom those files belong. It gives `routes` its key (`CHOWN`), and
@@ -34,6 +36,9 @@ const STEWARD_RIGHTS: Rights = Rights {
 };
 /// Changes routes and the overlay's device, and has files of its own.
 const ROUTES_RIGHTS: Rights = Rights { user: cluster::ROUTES_USER, capabilities: CapabilitySet::NET_ADMIN };
+/// Puts an address on the link, and tells the neighbours in frames of its own.
+const ADDRESS_RIGHTS: Rights =
+    Rights { user: cluster::ADDRESS_USER, capabilities: CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW) };
 
 /// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
 const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
@@ -57,6 +62,11 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
             // A master's certificate for it is there already, and old routes must not wait for an API server.
             let after = if metadata.role == Role::Master { "kubelet" } else { after };
             services.push(agent("routes", ROUTES, cluster::POD_RANGE, after, ROUTES_RIGHTS));
+        }
+        let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
+        if address.is_some() && shared.is_some() {
+            // The steward has given it its rights.
+            services.push(agent("address", ADDRESS, ADDRESS_READY, after, ADDRESS_RIGHTS));
         }
         services.push(kube_proxy(after));
     }

@@ -52,6 +52,7 @@ fn newcomers_may_be_wrong() {
 #[test]
 fn a_master_may_be_lost() {
     let cluster = Cluster::up("routed", 3, 0, &[]);
+    masters::the_address_moves(&cluster);
     masters::one_of_three_is_lost_and_replaced(&cluster);
     // From here on there are two.
     masters::one_is_removed_for_good(&cluster);

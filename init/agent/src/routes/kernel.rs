@@ -1,11 +1,12 @@
 //! Reads and changes the rows of the kernel's tables that are the agent's own, and its overlay device.
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
 use kscratch_netlink::Netlink;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -105,6 +106,32 @@ impl Kernel {
                 .with_context(|| format!("giving the overlay's device the address {address}"))?;
         }
         Ok(())
+    }
+
+    /// Gives a link an address, with no network around it, beside its others; or gives that one more time. After `lasting`, in whole seconds, the
+    /// kernel takes it away by itself (`valid_lft` of ip-address(8)).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn lend_address(&mut self, link: u32, address: Ipv4Addr, lasting: Duration) -> Result<()> {
+        let mut message = address_message(link, Ipv4Net::from(address));
+        let mut time = CacheInfo::default();
+        // A life of no time is refused.
+        time.ifa_valid = u32::try_from(lasting.as_secs()).unwrap_or(u32::MAX).max(1);
+        time.ifa_preferred = time.ifa_valid;
+        message.attributes.push(AddressAttribute::CacheInfo(time));
+        self.netlink
+            .change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .with_context(|| format!("adding the address {address}"))
+    }
+
+    /// Takes an address with no network around it from a link.
+    ///
+    /// # Errors
+    /// The link does not have it, or the kernel refuses.
+    pub fn remove_address(&mut self, link: u32, address: Ipv4Addr) -> Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(link, Ipv4Net::from(address)));
+        self.netlink.change(message, 0).with_context(|| format!("removing the address {address}"))
     }
 
     /// Removes a device where it is there.

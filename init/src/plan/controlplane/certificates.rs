@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::{Component, Master, kubernetes_service};
-use crate::plan::cluster::IDENTITIES;
+use crate::plan::cluster::{ADDRESS, IDENTITIES};
 
 /// Life of a certificate, as kubeadm has it.
 const DAYS: u32 = 365;
@@ -32,7 +32,8 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
             0,
         ),
     ]);
-    certificates.extend(IDENTITIES.map(|identity| {
+    let address = master.control_plane.virtual_address.map(|_| ADDRESS);
+    certificates.extend(IDENTITIES.into_iter().chain(address).map(|identity| {
         client(
             format!("/var/lib/kubernetes/{}", identity.name),
             "client",
@@ -83,6 +84,8 @@ fn api_server_names(master: &Master<'_>) -> (BTreeSet<String>, BTreeSet<Ipv4Addr
     names.insert(format!("kubernetes.default.svc.{}", cluster.dns_domain));
     let mut addresses =
         BTreeSet::from([kubernetes_service(cluster.service_range), master.address, Ipv4Addr::LOCALHOST]);
+    // Where the endpoint is a name, this is what it leads to.
+    addresses.extend(master.control_plane.virtual_address);
     let endpoint = cluster.endpoint.iter().map(|endpoint| &endpoint.host);
     for host in endpoint.chain(&master.control_plane.names) {
         match host.parse() {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use expect_test::expect_file;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kscratch_metadata::{RoleMetadata, parse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,8 @@ use crate::plan::{PlanError, Step, node};
 
 const CA: &str = include_str!("../../../metadata/tests/ca.pem");
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+/// Link and address of the master.
+const OWN: (&str, Ipv4Addr) = ("eth0", Ipv4Addr::new(192, 168, 7, 10));
 const SECRETS: &str = "ca_key service_account_key etcd_ca_key front_proxy_ca_key";
 
 fn metadata(more: &str) -> RoleMetadata {
@@ -110,9 +112,8 @@ fn is<T: DeserializeOwned + Serialize>(value: &Value) {
 
 #[test]
 fn every_object_is_what_kubernetes_calls_so() {
-    let (metadata, facts) = (metadata(""), facts("1.37.2"));
-    let own = Ipv4Addr::new(192, 168, 7, 10);
-    let master = Master::of(&metadata, &facts.release.images, "m1", own, true).unwrap();
+    let (metadata, facts) = (metadata("[control_plane]\nvirtual_address = \"192.168.7.5\"\n"), facts("1.37.2"));
+    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
     for component in Component::ALL {
         is::<Pod>(&pods::pod(component, &master));
     }
@@ -125,6 +126,8 @@ fn every_object_is_what_kubernetes_calls_so() {
             "ConfigMap" => is::<ConfigMap>(object),
             "Deployment" => is::<Deployment>(object),
             "Node" => is::<Node>(object),
+            "Role" => is::<Role>(object),
+            "RoleBinding" => is::<RoleBinding>(object),
             "Secret" => is::<Secret>(object),
             "Service" => is::<Service>(object),
             "ServiceAccount" => is::<ServiceAccount>(object),
@@ -163,6 +166,43 @@ fn three_masters_know_each_other() {
 }
 
 #[test]
+fn masters_share_an_address() {
+    let more = "[control_plane]\nvirtual_address = \"192.168.7.5\"\n[network]\nmode = \"overlay\"\n";
+    let (metadata, mut facts) = (metadata(more), facts("1.37.2"));
+    // A plan that is made while the machine has the address is no other one, even where it stands first.
+    let before = whole(&metadata, &facts);
+    facts.links.get_mut("eth0").unwrap().addresses.insert(0, "192.168.7.5/32".parse().unwrap());
+    assert_eq!(whole(&metadata, &facts), before);
+    let all = files(&metadata, &facts);
+    let want = json!({
+        "server": "https://127.0.0.1:6443",
+        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "certificate": "/var/lib/kubernetes/address/client.crt",
+        "key": "/var/lib/kubernetes/address/client.key",
+        "node": "m1",
+        "namespace": "kube-system",
+        "lease": "kscratch-endpoint",
+        "link": "eth0",
+        "address": "192.168.7.5",
+        "ready": "/run/kscratch/ready/address",
+    });
+    let read = |path: &str| serde_json::from_str::<Value>(&all[path]).unwrap();
+    assert_eq!(read("/run/kscratch/address.json"), want);
+    let certificates = read("/run/kscratch/certificates.json");
+    let of = |name: &str| {
+        certificates["certificates"].as_array().unwrap().iter().find(|one| one["common_name"] == name).cloned().unwrap()
+    };
+    assert_eq!(of("kscratch:address")["organizations"], json!(["kscratch:address"]));
+    assert_eq!(of("kube-apiserver")["addresses"], json!(["10.96.0.1", "127.0.0.1", "192.168.7.5", "192.168.7.10"]));
+    // No node gets that for its asking.
+    assert!(!all["/run/kscratch/steward.json"].contains("kscratch:address"));
+    let plan = node(&metadata, &facts).unwrap().to_string();
+    assert!(plan.contains("service address after steward\n    | /usr/lib/kscratch/agent\n    |   address\n"), "{plan}");
+    let access = &all["/run/kscratch/addons/10-access.json"];
+    assert_eq!(access.matches("\"kscratch-endpoint\"").count(), 1, "{access}");
+}
+
+#[test]
 fn what_a_master_lacks() {
     let mut facts = facts("1.37.2");
     let bare = parse("version = 1\nrole = \"master\"\n").unwrap();
@@ -175,7 +215,7 @@ fn what_a_master_lacks() {
 fn names_and_addresses_of_the_api_server() {
     let metadata = metadata("[control_plane]\nnames = [\"10.9.9.9\", \"k.example.org\"]\n");
     let facts = facts("1.37.2");
-    let master = Master::of(&metadata, &facts.release.images, "m1", Ipv4Addr::new(192, 168, 7, 10), true).unwrap();
+    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
     let wanted = certificates::wanted(&master);
     let server = wanted["certificates"].as_array().unwrap().iter().find(|one| one["common_name"] == "kube-apiserver");
     let server = server.unwrap();

@@ -1,0 +1,99 @@
+//! Speaks HTTP over TLS as an API server does: one certificate of an authority, and clients' certificates of the same.
+use std::io::{BufRead as _, BufReader, Read as _, Result, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use kscratch_pki::{Authority, OffsetDateTime, Usage, Wanted};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+pub type Stream = StreamOwned<ServerConnection, TcpStream>;
+
+/// Listens on a port of an address, which it gives. Each connection is `serve`d in a thread of its own.
+pub fn listen(
+    authority: &Authority,
+    address: Ipv4Addr,
+    serve: impl Fn(Stream) -> Result<()> + Send + Sync + 'static,
+) -> u16 {
+    let wanted = Wanted {
+        usages: [Usage::Server].into(),
+        addresses: vec![address.into()],
+        ..Wanted::client("kube-apiserver", None)
+    };
+    let pair = authority.issue(&wanted, OffsetDateTime::now_utc()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(authority.certificate().der().to_vec())).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (config, serve) = (Arc::new(config), Arc::new(serve));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (config, serve) = (config.clone(), serve.clone());
+            std::thread::spawn(move || {
+                let connection = ServerConnection::new(config).unwrap();
+                // A client that goes away is no fault of the server.
+                let _ = serve(StreamOwned::new(connection, stream?));
+                Result::Ok(())
+            });
+        }
+    });
+    port
+}
+
+/// What a client asks for.
+pub struct Request {
+    /// Method, path and version.
+    pub line: String,
+    /// What comes behind the headers.
+    pub body: Vec<u8>,
+}
+
+/// Reads the next request; `None` where there is none any more.
+pub fn request(stream: &mut Stream) -> Result<Option<Request>> {
+    let mut lines = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    lines.read_line(&mut first)?;
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body)?;
+    Ok((!first.is_empty()).then(|| Request { line: first.trim().to_owned(), body }))
+}
+
+/// Answers with a status and a JSON text.
+pub fn answer(stream: &mut Stream, status: u16, body: &str) -> Result<()> {
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")?;
+    stream.flush()
+}
+
+/// A `Status` that says what is wrong.
+pub fn status(code: u16, message: &str) -> String {
+    // Clients go by these words where they know them.
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "X",
+    };
+    format!(
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{message}","reason":"{reason}","code":{code}}}"#
+    )
+}
