@@ -31,6 +31,7 @@ const OWNED: [(&str, Option<&str>); 28] = [
     ("failSwapOn", None),
     ("podCIDR", Some("node.pod_range")),
     ("protectKernelDefaults", None),
+    ("registerNode", None),
     ("registerWithTaints", Some("node.taints")),
     ("resolvConf", Some("network.dns_servers")),
     ("rotateCertificates", None),
