@@ -158,6 +158,9 @@ pub struct Steward {
     pub joiners: String,
     /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
+    /// This machine's Node, where the kubelet does not make it.
+    #[serde(default)]
+    pub register: Option<Registration>,
     /// How this master's etcd comes to its peers, where it has some.
     #[serde(default)]
     pub member: Option<Member>,
@@ -189,6 +192,22 @@ pub struct Member {
     pub place: PathBuf,
 }
 
+/// A Node with a range of its own choice.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Its name.
+    pub node: String,
+    /// The range of its pods.
+    pub pod_range: Ipv4Net,
+    /// Its labels, besides those that every Node has.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its taints, as Kubernetes has them (core/v1 `Taint`).
+    #[serde(default)]
+    pub taints: Vec<serde_json::Value>,
+}
+
 /// The subject of a client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,6 +234,9 @@ pub struct Identities {
     pub bootstrap: Option<PathBuf>,
     /// This machine's Node.
     pub node: String,
+    /// This machine's Node, where the kubelet does not make it.
+    #[serde(default)]
+    pub register: Option<Registration>,
     /// What is to be there.
     pub identities: Vec<Identity>,
     /// An empty file, written once all are there.
@@ -270,7 +292,8 @@ mod tests {
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(
-            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "identities": [{"name": "kube-proxy",
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "register": {"node": "n1", "pod_range": "10.244.3.0/24",
+            "labels": {"a": "b"}, "taints": [{"key": "k", "value": "", "effect": "NoSchedule"}]}, "identities": [{"name": "kube-proxy",
             "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
         );
         check::<Address>(

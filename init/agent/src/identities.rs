@@ -11,10 +11,10 @@ use kube::Client;
 
 use crate::certificates::{judge_files, own_pair};
 use crate::connection::Connection;
-use crate::contract::{Identities, Identity};
+use crate::contract::{Identities, Identity, Registration};
 use crate::outage::Outage;
 use crate::steward::mark;
-use crate::{place, say};
+use crate::{place, registration, say};
 use asked::{Answer, Asked, Pauses};
 
 /// How often certificates that are sound are looked at.
@@ -63,9 +63,14 @@ pub async fn run(wanted: Identities) -> Result<()> {
     };
     let mut members: Vec<_> = wanted.identities.iter().map(member).collect();
     let mut client = None;
+    let mut register = wanted.register.clone();
     let mut ready = false;
     loop {
-        let pause = match round(&wanted, &mut members, &mut connection, &mut client).await {
+        let mut done = round(&wanted, &mut members, &mut connection, &mut client).await;
+        if done.is_ok() {
+            done = make_node(&wanted, &mut register, &mut connection, &mut client).await;
+        }
+        let pause = match done {
             Ok(()) => {
                 outage.well(start.elapsed()).into_iter().for_each(say::line);
                 members.iter().map(pause).min().unwrap_or(LOOK)
@@ -126,6 +131,20 @@ async fn round(
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes the Node where that is not the kubelet's to do; once, as the kubelet does at its start.
+async fn make_node(
+    wanted: &Identities,
+    register: &mut Option<Registration>,
+    connection: &mut Connection,
+    client: &mut Option<Client>,
+) -> Result<()> {
+    if let Some(node) = register {
+        registration::make(&current(wanted, connection, client).await?, node).await?;
+        *register = None;
     }
     Ok(())
 }

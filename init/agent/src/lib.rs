@@ -9,6 +9,7 @@ pub mod newcluster;
 pub mod node;
 pub mod outage;
 pub mod place;
+pub mod registration;
 pub mod routes;
 pub mod say;
 pub mod steward;

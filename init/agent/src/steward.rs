@@ -22,7 +22,7 @@ use crate::certificates::{self, Kept};
 use crate::connection::{Connection, WATCH_SECONDS, bounded};
 use crate::contract;
 use crate::outage::Outage;
-use crate::{place, say};
+use crate::{place, registration, say};
 use objects::Objects;
 use removal::Removal;
 use requests::Requests;
@@ -100,6 +100,11 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
 impl Steward {
     /// Works until something is wrong, or until the certificate's files change.
     async fn serve(&mut self, client: Client, connection: &Connection) -> Result<()> {
+        // Before all else: its kubelet waits for it.
+        if let Some(node) = &self.wanted.register {
+            registration::make(&client, node).await?;
+            self.wanted.register = None;
+        }
         ask_ready(&client).await?;
         self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
         let mut applied = Instant::now();

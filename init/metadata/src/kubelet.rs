@@ -6,7 +6,7 @@ use crate::read::{Field, Reader, Table, fault};
 
 /// Fields of the KubeletConfiguration (kubelet.config.k8s.io/v1beta1) that kscratch sets itself, with the metadata field to use
 /// instead where there is one. `None`: the field follows from how the image is built and may not be changed.
-const OWNED: [(&str, Option<&str>); 28] = [
+const OWNED: [(&str, Option<&str>); 29] = [
     ("apiVersion", None),
     ("kind", None),
     ("authentication", None),
@@ -31,6 +31,7 @@ const OWNED: [(&str, Option<&str>); 28] = [
     ("failSwapOn", None),
     ("podCIDR", Some("node.pod_range")),
     ("protectKernelDefaults", None),
+    ("registerNode", None),
     ("registerWithTaints", Some("node.taints")),
     ("resolvConf", Some("network.dns_servers")),
     ("rotateCertificates", None),

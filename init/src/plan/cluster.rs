@@ -151,6 +151,7 @@ fn identities(metadata: &RoleMetadata, server: &str, name: &str) -> Value {
         "kubelet": kubelet::CLIENT,
         "bootstrap": metadata.join.token.as_ref().map(|_| kubelet::BOOTSTRAP),
         "node": name,
+        "register": kubelet::registration(metadata, name),
         "identities": wanted,
         "ready": services::IDENTITIES_READY,
     })

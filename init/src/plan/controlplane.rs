@@ -97,6 +97,8 @@ pub(super) struct Master<'a> {
     pub address: Ipv4Addr,
     /// Whether there is a name server that names outside the cluster can be asked of.
     pub upstream: bool,
+    /// Its Node, where the steward makes it.
+    registration: Option<Value>,
 }
 
 impl<'a> Master<'a> {
@@ -111,7 +113,8 @@ impl<'a> Master<'a> {
         let cluster = metadata.cluster.as_ref()?;
         let control_plane = metadata.control_plane.as_ref()?;
         let (ca, secrets) = (cluster.ca.as_deref()?, control_plane.secrets.as_ref()?);
-        Some(Self { cluster, ca, control_plane, secrets, images, name, link, address, upstream })
+        let registration = super::kubelet::registration(metadata, name);
+        Some(Self { cluster, ca, control_plane, secrets, images, name, link, address, upstream, registration })
     }
 
     /// The image of a component. The plan has looked for all of them before.
@@ -262,6 +265,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
         })),
         "joiners": addons::JOINERS,
         "ready": services::STEWARD_READY,
+        "register": master.registration,
         "member": member,
     })
 }

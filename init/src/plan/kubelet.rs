@@ -38,11 +38,10 @@ pub(super) fn config(metadata: &RoleMetadata) -> Value {
         Some(cluster) => clustered(cluster),
         None => standalone(),
     };
-    let taints: Vec<Value> = taints(metadata)
-        .iter()
-        .map(|taint| json!({ "key": taint.key, "value": taint.value, "effect": taint.effect.to_string() }))
-        .collect();
-    if !taints.is_empty() {
+    let taints = taints_as_objects(metadata);
+    if has_own_range(metadata) {
+        config["registerNode"] = false.into();
+    } else if !taints.is_empty() {
         config["registerWithTaints"] = Value::Array(taints);
     }
     if let (Value::Object(config), Value::Object(access)) = (&mut config, access) {
@@ -51,6 +50,27 @@ pub(super) fn config(metadata: &RoleMetadata) -> Value {
         config.extend(metadata.kubelet.clone());
     }
     config
+}
+
+/// Whether the cluster is told which range the node's pods have. A kubelet cannot tell it: then the agent makes the Node in its place.
+fn has_own_range(metadata: &RoleMetadata) -> bool {
+    metadata.cluster.is_some() && metadata.node.pod_range.is_some()
+}
+
+/// The Node that the agent makes in the kubelet's place, where it does.
+pub(super) fn registration(metadata: &RoleMetadata, name: &str) -> Option<Value> {
+    let range = metadata.node.pod_range.filter(|_| has_own_range(metadata))?;
+    Some(json!({
+        "node": name,
+        "pod_range": range.to_string(),
+        "labels": metadata.node.labels,
+        "taints": taints_as_objects(metadata),
+    }))
+}
+
+fn taints_as_objects(metadata: &RoleMetadata) -> Vec<Value> {
+    let object = |taint: &Taint| json!({ "key": taint.key, "value": taint.value, "effect": taint.effect.to_string() });
+    taints(metadata).iter().map(object).collect()
 }
 
 /// The metadata's taints; on a master that is not for ordinary pods, one more (R25).

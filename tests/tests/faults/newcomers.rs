@@ -3,7 +3,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kscratch_tests::cluster::{BOOT, Cluster};
+use kscratch_tests::cluster::{BOOT, Cluster, pod};
 use kscratch_tests::program::kscratch;
 
 /// From power on to the words, under emulation; a name that is taken is thought about for five minutes.
@@ -81,10 +81,18 @@ pub fn a_name_that_is_taken(cluster: &Cluster) {
     crate::n1_serves(cluster);
 }
 
+/// With a range of its own choice, which the cluster then has for it, too.
 pub fn and_then_it_joins(cluster: &Cluster) {
-    place(cluster, |role| role);
+    place(cluster, |role| role.replace("name = \"n2\"", "name = \"n2\"\npod_range = \"10.244.77.0/24\""));
     cluster.power("on", &["n2"]);
     crate::is_healthy(cluster);
     let nodes = cluster.api().items("/api/v1/nodes");
-    assert!(nodes.iter().any(|node| node["metadata"]["name"] == "n2"), "{nodes:?}");
+    let node = nodes.iter().find(|node| node["metadata"]["name"] == "n2").expect("n2 has joined");
+    assert_eq!(node["spec"]["podCIDR"], "10.244.77.0/24", "{node}");
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n2", "{node}");
+    // Its pods have addresses of that, and are reached from another machine.
+    cluster.apply(&[pod("c2", "n2")]);
+    let address = cluster.address_of("c2");
+    assert!(address.starts_with("10.244.77."), "{address}");
+    cluster.ask("a1", &format!("/connect?host={address}&port=9999"));
 }
