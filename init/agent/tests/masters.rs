@@ -124,7 +124,7 @@ impl Cluster {
             ("PATCH", path) => {
                 let name = path.rsplit('/').next().unwrap_or_default();
                 let Some(at) = state.nodes.iter().position(|node| node["metadata"]["name"] == name) else {
-                    return (404, gateway("not found"));
+                    return (404, apiserver::status(404, "not found"));
                 };
                 let node = &mut state.nodes[at];
                 assert_eq!(question["metadata"]["resourceVersion"], node["metadata"]["resourceVersion"]);
