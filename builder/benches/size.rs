@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use kscratch_image::inspect;
 use serde_json::Value;
 
+use crate::measure::is_library;
 use crate::measure::node::{Node, kscratch_image};
 use crate::measure::program::{self, BOUND};
 
@@ -85,10 +86,6 @@ fn components(manifest: &Path) -> Result<()> {
         println!("{name:<36} {:>9.1} {:>7} {:>9}", share.bytes as f64 / 1e6, share.files, share.programs);
     }
     Ok(())
-}
-
-fn is_library(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.ends_with(".so") || name.contains(".so."))
 }
 
 /// Which part of a node a file belongs to.

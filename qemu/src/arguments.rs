@@ -16,6 +16,9 @@ pub struct RunFiles {
     pub data: Vec<PathBuf>,
 }
 
+/// The balloon's name, by which QMP finds it.
+pub(crate) const BALLOON: &str = "balloon0";
+
 /// QEMU's arguments. `kvm` is the answer to [`Accelerator::Auto`].
 pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
@@ -46,6 +49,9 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
         drive(&mut args, index, disk);
     }
     network(&mut args, machine);
+    if machine.tells_memory {
+        args.option("-device", format!("virtio-balloon-pci,id={BALLOON}"));
+    }
     for entry in &machine.fw_cfg {
         args.option("-fw_cfg", joined(&format!("name={},file=", doubled(&entry.name)), &entry.file, ""));
     }
@@ -249,7 +255,7 @@ mod tests {
             &direct().forward(Forward::to(8080)).forward(Forward { host: 6443, guest: 443 }),
             false,
             &["user,id=net0,hostfwd=tcp:127.0.0.1:0-:8080,hostfwd=tcp:127.0.0.1:6443-:443", "mac=52:54:00:6b:73:01"],
-            &["restrict"],
+            &["restrict", "balloon"],
         );
         check(
             &direct().fw_cfg("opt/x", "/role.toml"),
@@ -280,10 +286,17 @@ mod tests {
         other.serial = Serial::Terminal;
         other.reboots = true;
         other.isolated = true;
+        other.tells_memory = true;
         check(
             &other,
             false,
-            &["type=11,value=a=1,,2", "base=2027-01-01T00:00:00", "-serial mon:stdio", "restrict=on"],
+            &[
+                "type=11,value=a=1,,2",
+                "base=2027-01-01T00:00:00",
+                "-serial mon:stdio",
+                "restrict=on",
+                "virtio-balloon-pci,id=balloon0",
+            ],
             &["-no-reboot", "-chardev"],
         );
     }

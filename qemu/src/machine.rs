@@ -47,6 +47,8 @@ pub struct Machine {
     pub folder: Option<PathBuf>,
     /// Whether a reset of the guest starts it again; QEMU ends otherwise.
     pub reboots: bool,
+    /// Whether the guest's kernel tells how much memory it uses ([`crate::Vm::memory`]): it gets a balloon device, which takes none away.
+    pub tells_memory: bool,
 }
 
 /// A network card on a virtual link.
@@ -204,6 +206,7 @@ impl Machine {
             console_file: None,
             folder: None,
             reboots: false,
+            tells_memory: false,
         }
     }
 

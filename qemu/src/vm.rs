@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::accelerator;
-use crate::arguments::{self, RunFiles};
+use crate::arguments::{self, BALLOON, RunFiles};
 use crate::child::Child;
 use crate::console::{Console, Line, Pattern, Waited};
 use crate::error::Error;
 use crate::machine::{Accelerator, Firmware, Forward, Machine, Serial};
+use crate::memory::{self, Memory};
 use crate::opening::{self, QMP_BOUND, QUIT_BOUND, ended};
 use crate::qmp::{Event, Qmp};
 use crate::toolset::Toolset;
+
+/// Between two looks at what the guest has told of its memory, which it is asked for once a second.
+const MEMORY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A running or ended machine.
 #[derive(Debug)]
@@ -186,6 +190,32 @@ impl Vm {
             Some(status) => Some(status),
             None => self.child.kill(),
         }
+    }
+
+    /// What the guest's kernel says of its memory, asked for now; of a machine that [tells it](Machine::tells_memory).
+    ///
+    /// # Errors
+    /// The guest says nothing within `bound`: its driver is not there yet, for one. The machine has no balloon, or has ended.
+    pub fn memory(&mut self, bound: Duration) -> Result<Memory, Error> {
+        let balloon = format!("/machine/peripheral/{BALLOON}");
+        let stats = json!({ "path": balloon, "property": "guest-stats" });
+        let every =
+            |seconds: u32| json!({ "path": balloon, "property": "guest-stats-polling-interval", "value": seconds });
+        let last = memory::told_at(&self.execute("qom-get", stats.clone())?);
+        let deadline = Instant::now() + bound;
+        // The device asks the guest by itself, and is told here how often: until it has answered.
+        self.execute("qom-set", every(1))?;
+        let told = loop {
+            let answer = self.execute("qom-get", stats.clone())?;
+            match Memory::told(&answer) {
+                Some(memory) if memory::told_at(&answer) != last => break Ok(memory),
+                _ if Instant::now() >= deadline => break Err(self.timeout("the guest's word on its memory", bound)),
+                // There is no event to wait for.
+                _ => thread::sleep(MEMORY_PAUSE),
+            }
+        };
+        self.execute("qom-set", every(0))?;
+        told
     }
 
     /// Executes any QMP command.

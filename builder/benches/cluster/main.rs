@@ -1,5 +1,6 @@
 //! Prints when a master and a node get how far, on new disks and on the same disks again, and what they need of memory then.
 #![allow(clippy::print_stdout)]
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -97,25 +98,49 @@ impl Machines<'_> {
         Ok(())
     }
 
-    /// What the kubelets say of memory (`/stats/summary`), once everything has been calm for a while.
+    /// What the kubelets say of memory once everything has been calm for a while: of the machine and its pods (`/stats/summary`), and of
+    /// the services whose cgroups they look at (`/metrics/cadvisor`).
     fn memory(&self) -> Result<()> {
         thread::sleep(CALM);
         let api = self.api()?;
         for node in ["m1", "n1"] {
-            let (_, text) = api.get(&format!("/api/v1/nodes/{node}/proxy/stats/summary"))?;
-            let summary: Value = serde_json::from_slice(&text).context("reading the kubelet's summary")?;
-            let mebibytes = |memory: &Value| memory["workingSetBytes"].as_u64().unwrap_or(0) >> 20;
-            println!(
-                "{node}: {} MiB in use, without caches that can be dropped",
-                mebibytes(&summary["node"]["memory"])
-            );
-            for pod in summary["pods"].as_array().into_iter().flatten() {
-                let name = pod["podRef"]["name"].as_str().unwrap_or_default();
-                println!("  {name:<56} {:>6} MiB", mebibytes(&pod["memory"]));
-            }
+            let get = |what: &str| -> Result<Vec<u8>> {
+                let (status, text) = api.get(&format!("/api/v1/nodes/{node}/proxy/{what}"))?;
+                ensure!(status == 200, "asking {node} for {what}: the status is {status}");
+                Ok(text)
+            };
+            let summary: Value =
+                serde_json::from_slice(&get("stats/summary")?).context("reading the kubelet's summary")?;
+            let bytes = |memory: &Value| memory["workingSetBytes"].as_u64().unwrap_or(0);
+            let whole = bytes(&summary["node"]["memory"]);
+            println!("{node}: {} MiB in use, without caches that can be dropped", whole >> 20);
+            let row = |name: &str, bytes: u64| println!("  {name:<56} {:>6} MiB", bytes >> 20);
+            let services = services(&String::from_utf8_lossy(&get("metrics/cadvisor")?));
+            let pods: Vec<(&str, u64)> = summary["pods"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|pod| (pod["podRef"]["name"].as_str().unwrap_or_default(), bytes(&pod["memory"])))
+                .collect();
+            services.iter().for_each(|(name, bytes)| row(&format!("service {name}"), *bytes));
+            pods.iter().for_each(|(name, bytes)| row(&format!("pod {name}"), *bytes));
+            let told: u64 = services.values().chain(pods.iter().map(|(_, bytes)| bytes)).sum();
+            row("the kernel, PID 1, and the services that are not told", whole.saturating_sub(told));
         }
         Ok(())
     }
+}
+
+/// Bytes in use of every service of init's that the kubelet looks at: its own, and those that `--runtime-cgroups` names. Lines are as
+/// Prometheus has them: `container_memory_working_set_bytes{container="",id="/kscratch/kubelet",…} 6.1e+07 1795538416000`.
+fn services(metrics: &str) -> BTreeMap<String, u64> {
+    let of_memory = metrics.lines().filter_map(|line| line.strip_prefix("container_memory_working_set_bytes{"));
+    let service = |line: &str| {
+        let (labels, value) = line.split_once("} ")?;
+        let id = labels.split_once("id=\"/kscratch/")?.1.split_once('"')?.0;
+        Some((id.to_owned(), value.split(' ').next()?.parse::<f64>().ok()? as u64))
+    };
+    of_memory.filter_map(service).filter(|(id, _)| !id.contains('/')).collect()
 }
 
 /// Whether the last boot's part of a console has a line like this.

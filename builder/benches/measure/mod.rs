@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+pub mod answer;
+pub mod debian;
 pub mod node;
 pub mod program;
 
@@ -74,6 +76,11 @@ pub fn least<const N: usize>(rounds: usize, works: [&dyn Fn() -> Result<()>; N])
         }
     }
     Ok(least)
+}
+
+/// Whether a file is a shared library by its name; some may be executed, and are no programs for that.
+pub fn is_library(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.ends_with(".so") || name.contains(".so."))
 }
 
 /// Lets the disk finish what was written before, so that nobody waits for another's bytes.
