@@ -184,7 +184,7 @@ fn masters_share_an_address() {
         "lease": "kscratch-endpoint",
         "link": "eth0",
         "address": "192.168.7.5",
-        "ready": "/run/kscratch/ready/address",
+        "ready": "/run/kscratch/address/ready",
     });
     let read = |path: &str| serde_json::from_str::<Value>(&all[path]).unwrap();
     assert_eq!(read("/run/kscratch/address.json"), want);
