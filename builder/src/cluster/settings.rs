@@ -127,7 +127,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 17] = [
+const WORDS: [(&str, &str); 18] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),

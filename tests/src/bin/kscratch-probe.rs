@@ -129,7 +129,8 @@ fn of_node(path: &str) -> PathBuf {
 /// Zeros until the disk is full.
 fn fill(path: &str) -> Vec<u8> {
     let write = || -> io::Result<()> {
-        let mut file = fs::File::create(path)?;
+        // Asked again by whoever lost patience: it goes on.
+        let mut file = fs::File::options().append(true).create(true).open(path)?;
         loop {
             file.write_all(&[0; 1 << 20])?;
         }

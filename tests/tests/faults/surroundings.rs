@@ -63,8 +63,9 @@ pub fn a_disk_that_is_full(cluster: &Cluster) {
     hog["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
     cluster.apply(&[hog]);
     cluster.address_of("hog");
-    let full = cluster.ask("hog", "/fill?path=/data/zeros");
-    assert!(full.contains("No space left on device"), "{full}");
+    let fill = "/api/v1/namespaces/default/pods/hog:9999/proxy/fill?path=/data/zeros";
+    // The API server waits a minute for each answer.
+    cluster.api().wait_for(fill, PRESSURE, |(code, text)| *code == 200 && text.contains("No space left on device"));
     cluster.power("cut", &["n1"]);
     cluster.power("on", &["n1"]);
     cluster.settle();
