@@ -344,7 +344,7 @@ fn a_cluster_is_made_once_and_feeds_its_machines() {
     // Nobody answers there: the test asks no network.
     let made = cluster(&["new", "lab", "--endpoint", "127.0.0.1:1"]).succeeded();
     expect![[r#"
-        made the cluster lab in lab: endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed
+        made the cluster lab in lab: endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed, nftables
         keep lab/secrets to yourself: who reads it owns the cluster
         next:
           kscratch-image cluster metadata lab --node m1 --role master --output m1.toml
@@ -355,7 +355,7 @@ fn a_cluster_is_made_once_and_feeds_its_machines() {
     let again = cluster(&["new", "lab", "--endpoint", "127.0.0.1:1"]);
     assert_eq!(again.code, 1);
     expect![[r#"
-        error: the cluster lab is there already, in lab: endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed
+        error: the cluster lab is there already, in lab: endpoint 127.0.0.1:1, pods 10.244.0.0/16, services 10.96.0.0/16, cluster.local, routed, nftables
         hint: kscratch-image cluster check lab tells how it stands; for another cluster take another name
     "#]].assert_eq(&again.stderr);
     let node = cluster(&["metadata", "lab", "--node", "n1", "--role", "node"]).succeeded().stdout;
