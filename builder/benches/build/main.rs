@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::measure::debian::Tools;
 use crate::measure::node::{Node, kscratch_image};
 use crate::measure::program::{self, BOUND, Ran};
 use crate::measure::{Bar, settle, timed};
@@ -23,7 +24,7 @@ const MEMORY: f64 = 200.0;
 fn main() -> Result<()> {
     program::measure_if_asked()?;
     // A tool that is missing is told at once, not after minutes.
-    let tools = mmdebstrap::Tools::find()?;
+    let tools = Tools::find()?;
     let xz = program::tool("xz", "xz-utils")?;
     measure::title("build: whole runs of kscratch-image build --locked --offline");
     let node = Node::built()?;
