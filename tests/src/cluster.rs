@@ -14,7 +14,7 @@ use crate::program::{Said, kscratch, kscratch_image};
 /// All machines until they are Ready, under emulation.
 pub const BOOT: Duration = Duration::from_secs(45 * 60);
 /// What follows from something else within seconds on machines that are not emulated.
-pub const SOON: Duration = Duration::from_secs(5 * 60);
+pub const SOON: Duration = Duration::from_secs(10 * 60);
 /// The cluster's name, and its folder's.
 const NAME: &str = "lab";
 /// How many of a console's last lines a failed test tells.

@@ -39,9 +39,11 @@ impl Server {
             .spawn()
             .expect("starting openssl");
         let lines = BufReader::new(process.stdout.take().expect("its output is a pipe")).lines();
-        let accept = lines.map_while(Result::ok).find_map(|line| Some(line.strip_prefix("ACCEPT ")?.to_owned()));
-        let port = accept.and_then(|line| line.rsplit_once(':')?.1.parse().ok()).expect("openssl listens nowhere");
-        Server { process, port }
+        let accept = lines.map_while(Result::ok).find_map(|line| Some(line.strip_prefix("ACCEPT")?.to_owned()));
+        let accept = accept.expect("openssl listens nowhere");
+        // It names the port only where it chose it.
+        let chosen = accept.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        Server { process, port: chosen.unwrap_or(port) }
     }
 }
 
