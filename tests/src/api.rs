@@ -16,7 +16,11 @@ use crate::program::{SHORT, run};
 pub struct Api {
     server: String,
     folder: tempfile::TempDir,
+    patience: Duration,
 }
+
+/// How long one answer may take; the machines are emulated.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An answer's status and text.
 pub type Answer = (u16, String);
@@ -36,7 +40,7 @@ impl Api {
             let bytes = STANDARD.decode(field(name)).expect("reading base64");
             fs::write(folder.path().join(file), bytes).expect("writing credentials");
         }
-        Self { server: field("server"), folder }
+        Self { server: field("server"), folder, patience: PATIENCE }
     }
 
     /// The same server, asked with the certificate and key in a PEM text.
@@ -47,7 +51,13 @@ impl Api {
         for file in ["cert", "key"] {
             fs::write(folder.path().join(file), pem).expect("writing credentials");
         }
-        Self { server: self.server.clone(), folder }
+        Self { server: self.server.clone(), folder, patience: self.patience }
+    }
+
+    /// The same server, which may take so many seconds for an answer.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Its URL, without a path.
@@ -75,6 +85,11 @@ impl Api {
         self.ask_as_oneself(path, &["--header", "Content-Type: application/json", "--data", object])
     }
 
+    /// Deletes an object; its answer may come before its end.
+    pub fn delete(&self, path: &str) -> Answer {
+        self.ask_as_oneself(path, &["--request", "DELETE"])
+    }
+
     fn ask_as_oneself(&self, path: &str, more: &[&str]) -> Answer {
         let [cert, key] = ["cert", "key"].map(|name| self.file(name).display().to_string());
         self.ask(path, &[&["--cert", &cert, "--key", &key], more].concat())
@@ -87,7 +102,8 @@ impl Api {
 
     fn ask(&self, path: &str, more: &[&str]) -> Answer {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}", "--cacert"]);
+        let patience = self.patience.as_secs().to_string();
+        curl.args(["--silent", "--show-error", "--max-time", &patience, "--write-out", "\n%{http_code}", "--cacert"]);
         curl.arg(self.file("ca")).args(more).arg(format!("{}{path}", self.server));
         // Where there is no curl, `run` says so; `apt-get install curl` helps.
         let said = run(curl, SHORT);

@@ -3,13 +3,16 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::dump::{self, is_ready};
 use crate::node_image;
 use crate::program::{Said, kscratch, kscratch_image};
+use crate::step::step;
 
 /// All machines until they are Ready, under emulation.
 pub const BOOT: Duration = Duration::from_secs(45 * 60);
@@ -53,10 +56,11 @@ impl Cluster {
 
     #[track_caller]
     fn begun(mode: &str, masters: u8, nodes: u8, more: &[&str], code: i32) -> Cluster {
-        let (master, node) = (node_image::master_with_probe(), node_image::with_probe());
+        let (master, node) = step("images", || (node_image::master_with_probe(), node_image::with_probe()));
         let lock = master.with_file_name("kscratch.lock");
         let folder = tempfile::tempdir().expect("making the cluster's folder");
-        let cluster = Cluster { folder, kubectl_lock: lock, _turn: node_image::turn("machine") };
+        let cluster =
+            Cluster { folder, kubectl_lock: lock, _turn: step("waiting for a turn", || node_image::turn("machine")) };
         // As `up` makes them itself, but for the modes, which an `up` after this one need not be told then.
         let endpoint: &[&str] = match masters {
             0 | 1 => &["--endpoint", "192.168.76.10:6443"],
@@ -70,7 +74,7 @@ impl Cluster {
         let (master, node) = (master.display().to_string(), node.display().to_string());
         let images = ["--image-master", &master, "--image-node", &node];
         let counts = ["up", NAME, "--masters", &masters, "--nodes", &nodes];
-        let said = cluster.command(&[&counts[..], &images, more].concat());
+        let said = step("up", || cluster.command(&[&counts[..], &images, more].concat()));
         assert_eq!(said.code, code, "it said:\n{}\n{}", said.stdout, said.stderr);
         cluster
     }
@@ -117,6 +121,17 @@ impl Cluster {
     /// A file in the cluster's folder.
     pub fn file(&self, path: &str) -> PathBuf {
         self.folder.path().join(NAME).join(path)
+    }
+
+    /// Saves what a failed test's machines can still tell.
+    fn save(&self) {
+        let (folder, machines, kubeconfig) = (dump::folder(), self.file("machines"), self.kubeconfig());
+        let kubectl = || self.kubectl_command();
+        let witnesses = dump::Witnesses { machines: &machines, kubeconfig: &kubeconfig, kubectl: &kubectl };
+        // In a thread of its own: a second panic in this one would end the program, and leave the machines running.
+        let saved = thread::scope(|scope| scope.spawn(|| witnesses.save(&folder)).join());
+        let how = if saved.is_ok() { "is" } else { "is, but not all of it," };
+        let _ = writeln!(std::io::stderr(), "what the machines had to say {how} in {}", folder.display());
     }
 
     fn kubeconfig(&self) -> PathBuf {
@@ -172,22 +187,21 @@ impl Cluster {
     #[track_caller]
     pub fn address_of(&self, pod: &str) -> String {
         let path = format!("/api/v1/namespaces/default/pods/{pod}");
-        let ready = |pod: &Value| {
-            let conditions = pod["status"]["conditions"].as_array();
-            conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
-        };
         let read = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
-        let (_, text) = self.api().wait_for(&path, SOON, |(code, text)| *code == 200 && ready(&read(text)));
+        let (_, text) = self.api().wait_for(&path, SOON, |(code, text)| *code == 200 && is_ready(&read(text)));
         read(&text)["status"]["podIP"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.save();
+        }
         let mut command = Command::new(kscratch_image());
         command.args(["cluster", "down", NAME, "--cut"]).current_dir(self.folder.path());
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if std::thread::panicking() {
+        if thread::panicking() {
             tell(&self.file("machines"));
         }
     }
@@ -224,6 +238,8 @@ pub fn container(name: &str) -> Value {
         "name": name,
         "image": "kscratch-probe:test",
         "imagePullPolicy": "Never",
+        // Who answers, where several may.
+        "env": [{ "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
         "readinessProbe": { "tcpSocket": { "port": 9999 }, "periodSeconds": 3, "timeoutSeconds": 10 },
     })
 }

@@ -94,7 +94,19 @@ pub fn tool<A: AsRef<OsStr>>(name: &str, package: &str, args: impl IntoIterator<
 
 /// Runs a command to its end; kills it and ends the test where it takes longer than `bound`.
 #[track_caller]
-pub fn run(mut command: Command, bound: Duration) -> Said {
+pub fn run(command: Command, bound: Duration) -> Said {
+    let line = format!("{command:?}");
+    match attempt(command, bound) {
+        (true, said) => said,
+        (false, Said { stdout, stderr, .. }) => {
+            panic!("{line} had not ended after {bound:?}; it said:\n{stdout}\n{stderr}")
+        }
+    }
+}
+
+/// The same, but what takes too long is killed and no more: whether it ended by itself, and what it said.
+#[track_caller]
+pub fn attempt(mut command: Command, bound: Duration) -> (bool, Said) {
     let folder = tempfile::tempdir().expect("making a folder for a program's output");
     // Files, not pipes: a program that says much must not wait for anyone to read it.
     let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
@@ -106,9 +118,6 @@ pub fn run(mut command: Command, bound: Duration) -> Said {
     let ended = child.wait(bound);
     child.kill();
     let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-    let (stdout, stderr) = (read(&stdout), read(&stderr));
-    match ended {
-        Some(status) => Said { code: status.code().unwrap_or(-1), stdout, stderr },
-        None => panic!("{line} had not ended after {bound:?}; it said:\n{stdout}\n{stderr}"),
-    }
+    let code = ended.and_then(|status| status.code()).unwrap_or(-1);
+    (ended.is_some(), Said { code, stdout: read(stdout), stderr: read(stderr) })
 }

@@ -7,11 +7,12 @@
 //! kscratch-probe [serve [PORT]]  answers on PORT, 9999 by default:
 //!   GET /read?path=PATH            a file of the node
 //!   GET /holds?path=PATH&text=TEXT whether a file of the node holds a text: `true` or `false`
+//!   GET /tail?path=PATH&bytes=N    the last bytes of a file of the node
 //!   GET /list?path=PATH            names in a folder of the node, one a line
 //!   GET /processes                 `PID NAME COMMAND LINE`, one a line
 //!   GET /kill?pid=PID              SIGKILL to a service of the node, named by its process
 //!   GET /unix?socket=S&path=PATH   what a unix socket of the node answers
-//!   GET /http?port=N&path=PATH     what a port answers; of the loopback address, or of the address `host`
+//!   GET /http?port=N&path=PATH     what a port answers with status 200; of the loopback address, or of the address `host`
 //!   GET /connect?host=A&port=N     whether a port takes connections
 //!   GET /name?of=NAME              addresses of a name, as the pod's /etc/resolv.conf leads to them, one a line
 //!   GET /peer                      the address that asks
@@ -21,14 +22,15 @@
 //!   GET /exit?code=N               ends the program
 //! kscratch-probe say WORDS       prints them
 //! kscratch-probe write PATH TEXT makes a file
-//! kscratch-probe holds PATH TEXT fails unless the file is that text
+//! kscratch-probe holds PATH TEXT fails unless the file is that text; more pairs may follow
+//! kscratch-probe again PATH      makes a file and fails; where it is there already, ends well
 //! kscratch-probe equal A B       fails unless they are the same
 //! kscratch-probe end CODE        ends with it
 //! ```
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -47,11 +49,20 @@ fn main() -> io::Result<()> {
         ["serve", port] => listen(port.parse().map_err(io::Error::other)?),
         ["say", ref words @ ..] => writeln!(io::stdout(), "{}", words.join(" ")),
         ["write", path, text] => fs::write(path, text),
-        ["holds", path, text] if fs::read_to_string(path)? == text => Ok(()),
+        ["holds", ref pairs @ ..] if !pairs.is_empty() && pairs.len().is_multiple_of(2) => {
+            pairs.chunks(2).try_for_each(holds)
+        }
+        ["again", path] if fs::exists(path)? => Ok(()),
+        ["again", path] => fs::write(path, "").and(Err(io::Error::other("it was the first time"))),
         ["equal", a, b] if a == b => Ok(()),
         ["end", code] => std::process::exit(code.parse().map_err(io::Error::other)?),
         _ => Err(io::Error::other(format!("{arguments:?}"))),
     }
+}
+
+fn holds(pair: &[&str]) -> io::Result<()> {
+    let is = fs::read_to_string(pair[0])?;
+    if is == pair[1] { Ok(()) } else { Err(io::Error::other(format!("{} is {is:?}", pair[0]))) }
 }
 
 fn listen(port: u16) -> io::Result<()> {
@@ -92,6 +103,7 @@ fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
             let (bytes, text) = (fs::read(format!("{ROOT}{}", value("path")?))?, value("text")?.as_bytes());
             Ok(bytes.windows(text.len()).any(|window| window == text).to_string().into_bytes())
         }
+        "/tail" => tail(&of_node(value("path")?), value("bytes")?.parse().map_err(io::Error::other)?),
         "/peer" => Ok(format!("{peer}\n").into_bytes()),
         "/own" => fs::read(value("path")?),
         "/write" => fs::write(value("path")?, value("text")?).map(|()| Vec::new()),
@@ -124,6 +136,16 @@ fn of_node(path: &str) -> PathBuf {
         Ok(target) if target.is_absolute() => Path::new(ROOT).join(target.strip_prefix("/").unwrap_or(&target)),
         _ => file,
     }
+}
+
+fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut text = Vec::new();
+    // It may grow faster than it is read.
+    file.take(bytes).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Zeros until the disk is full.
@@ -232,7 +254,7 @@ fn ask(mut stream: impl Read + Write, path: &str) -> io::Result<Vec<u8>> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
     let status = String::from_utf8_lossy(&bytes[..end]).split(' ').nth(1).unwrap_or_default().to_owned();
     let body = bytes.split_off(end + 4);
-    if status.starts_with('2') {
+    if status == "200" {
         return Ok(body);
     }
     Err(io::Error::other(format!("status {status}: {}", String::from_utf8_lossy(&body))))
