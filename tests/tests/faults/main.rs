@@ -2,6 +2,9 @@
 //!
 //! It takes an hour or two under emulation, which is too long for the gate:
 //! `cargo test -p kscratch-tests --features faults --test faults`.
+mod ageing;
+mod alone;
+mod heard;
 mod masters;
 mod newcomers;
 mod power;
@@ -10,16 +13,17 @@ mod surroundings;
 use std::collections::BTreeSet;
 
 use kscratch_tests::cluster::{Cluster, SOON, eye, pod};
+use kscratch_tests::step::step;
 
 /// Power: cut in every phase of the first boot, cut under load, reset everywhere at once, an API server that is away.
 #[test]
 fn power_may_go_at_any_time() {
-    let cluster = power::cut_in_every_phase_of_the_first_boot();
+    let cluster = step("cut in every phase", power::cut_in_every_phase_of_the_first_boot);
     begin(&cluster);
     let identity = Identity::of(&cluster);
-    power::cut_under_write_load(&cluster);
-    power::reset_all_at_once(&cluster);
-    power::a_node_boots_without_its_api_server(&cluster);
+    step("cut under load", || power::cut_under_write_load(&cluster));
+    step("reset", || power::reset_all_at_once(&cluster));
+    step("no API server", || power::a_node_boots_without_its_api_server(&cluster));
     identity.is_still_that_of(&cluster);
 }
 
@@ -29,33 +33,45 @@ fn surroundings_may_change() {
     let cluster = Cluster::up("routed", 1, 1, &[]);
     begin(&cluster);
     let identity = Identity::of(&cluster);
-    surroundings::a_clock_that_is_years_behind(&cluster);
-    surroundings::a_clock_that_is_years_ahead(&cluster);
-    surroundings::a_disk_that_is_full(&cluster);
+    step("clocks behind", || surroundings::a_clock_that_is_years_behind(&cluster));
+    step("a node's clock ahead", || surroundings::a_clock_that_is_years_ahead(&cluster));
+    step("a node's disk", || surroundings::a_disk_that_is_full(&cluster));
+    step("a master's disk", || surroundings::a_masters_disk_that_is_full(&cluster));
     identity.is_still_that_of(&cluster);
-    // From here on n1 has another address, and a certificate that says so.
-    surroundings::an_address_that_changes(&cluster);
+    // From here on m1's kubelet may have asked for what it has not, by its clock, any more.
+    step("a master's clock ahead", || surroundings::a_masters_clock_that_is_years_ahead(&cluster));
+    // And n1 has another address, and a certificate that says so.
+    step("another address", || surroundings::an_address_that_changes(&cluster));
 }
 
-/// Machines that should not join, and then should.
+/// Machines that should not join, and then should, one of them twice; and what they are when a year is nearly over.
 #[test]
 fn newcomers_may_be_wrong() {
     let cluster = Cluster::up("routed", 1, 1, &[]);
     begin(&cluster);
-    newcomers::a_token_that_nobody_knows(&cluster);
-    newcomers::a_ca_of_another_cluster(&cluster);
-    newcomers::a_name_that_is_taken(&cluster);
-    newcomers::and_then_it_joins(&cluster);
+    step("another token", || newcomers::a_token_that_nobody_knows(&cluster));
+    step("another CA", || newcomers::a_ca_of_another_cluster(&cluster));
+    step("a taken name", || newcomers::a_name_that_is_taken(&cluster));
+    step("joins", || newcomers::and_then_it_joins(&cluster));
+    step("another range", || newcomers::one_whose_node_was_deleted_gets_another_range(&cluster));
+    // Nothing can be asked after this that is not asked at that time.
+    step("a year later", || ageing::certificates_are_made_anew(&cluster, &["n1", "n2", "m1"]));
 }
 
 /// A master's disk is lost; a master is removed.
 #[test]
 fn a_master_may_be_lost() {
     let cluster = Cluster::up("routed", 3, 0, &[]);
-    masters::the_address_moves(&cluster);
-    masters::one_of_three_is_lost_and_replaced(&cluster);
+    step("the address moves", || masters::the_address_moves(&cluster));
+    step("one is lost", || masters::one_of_three_is_lost_and_replaced(&cluster));
     // From here on there are two.
-    masters::one_is_removed_for_good(&cluster);
+    step("one is removed", || masters::one_is_removed_for_good(&cluster));
+}
+
+/// A master without metadata.
+#[test]
+fn a_master_may_be_alone() {
+    alone::a_master_begins_a_cluster();
 }
 
 /// The pods with which a cluster is looked at.

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use kscratch_tests::cluster::{BOOT, Cluster, pod};
 use kscratch_tests::program::kscratch;
+use serde_json::Value;
+
+use crate::heard::{BOOTS, Heard};
 
 /// From power on to the words, under emulation; a name that is taken is thought about for five minutes.
 const WORDS: Duration = Duration::from_secs(15 * 60);
@@ -95,4 +98,31 @@ pub fn and_then_it_joins(cluster: &Cluster) {
     let address = cluster.address_of("c2");
     assert!(address.starts_with("10.244.77."), "{address}");
     cluster.ask("a1", &format!("/connect?host={address}&port=9999"));
+}
+
+/// A Node that somebody deleted is made anew by its kubelet's next start, and the range that it had is not given again so soon: the machine boots once more, with the other one.
+pub fn one_whose_node_was_deleted_gets_another_range(cluster: &Cluster) {
+    let range = || {
+        let (_, text) = cluster.api().get("/api/v1/nodes/n1");
+        let node: Value = serde_json::from_str(&text).unwrap_or_default();
+        node["spec"]["podCIDR"].as_str().unwrap_or_default().to_owned()
+    };
+    let before = range();
+    cluster.kubectl(&["delete", "pod", "a1", "eye-n1"]).succeeded();
+    cluster.kubectl(&["delete", "node", "n1"]).succeeded();
+    let node = Heard::of(cluster, "n1");
+    cluster.power("reset", &["n1"]);
+    node.wait(&format!(
+        "the cluster gives this node [0-9./]+ for its pods, which have addresses of {}; the machine starts anew with it",
+        regex::escape(&before)
+    ));
+    node.wait(&format!("(?s){BOOTS}.*{BOOTS}.*service kubelet: ready"));
+    crate::begin(cluster);
+    let now = range();
+    assert!(now != before && !now.is_empty(), "{before} became {now}");
+    let address = cluster.address_of("a1");
+    assert!(now.strip_suffix("0/24").is_some_and(|start| address.starts_with(start)), "{address} is not of {now}");
+    // From the master, which has a way to the new range and none to the old one.
+    cluster.ask("eye-m1", &format!("/connect?host={address}&port=9999"));
+    assert_eq!(node.times(BOOTS), 2, "n1 boots once when it is told to, and once for its range");
 }

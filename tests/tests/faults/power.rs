@@ -3,54 +3,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kscratch_tests::cluster::{Cluster, SOON};
-use regex::Regex;
 
+use crate::heard::{BOOTS, Heard};
 use crate::is_healthy;
 
-/// From power on to a phase or a service, under emulation and beside another machine.
-const PHASE: Duration = Duration::from_secs(8 * 60);
+/// How long a node has no API server while it boots, at the least.
+const AWAY: Duration = Duration::from_secs(180);
 /// Writes that are acknowledged before the power goes.
 const WRITES: usize = 40;
-
-/// What a machine says since a moment.
-struct Heard<'a> {
-    cluster: &'a Cluster,
-    machine: &'a str,
-    from: usize,
-}
-
-impl Heard<'_> {
-    /// From now on.
-    fn of<'a>(cluster: &'a Cluster, machine: &'a str) -> Heard<'a> {
-        Heard { cluster, machine, from: cluster.console(machine).len() }
-    }
-
-    fn says(&self, pattern: &Regex) -> bool {
-        self.cluster.console(self.machine).get(self.from..).is_some_and(|text| pattern.is_match(text))
-    }
-
-    /// Waits until it says one of two things; whether it was the first.
-    #[track_caller]
-    fn either(&self, first: &str, second: &str) -> bool {
-        let [first, second] = [first, second].map(|pattern| Regex::new(pattern).unwrap());
-        let end = Instant::now() + PHASE;
-        loop {
-            if self.says(&first) {
-                return true;
-            }
-            if self.says(&second) {
-                return false;
-            }
-            assert!(Instant::now() < end, "{} says neither {first} nor {second}", self.machine);
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    #[track_caller]
-    fn wait(&self, pattern: &str) {
-        assert!(self.either(pattern, pattern));
-    }
-}
 
 /// A master and a node that are cut in the first phase of their first boot, in the second at the next try, and so on, and then around
 /// each service; what they become in the end is a cluster like any other.
@@ -138,17 +98,23 @@ pub fn reset_all_at_once(cluster: &Cluster) {
     is_healthy(cluster);
 }
 
-/// A node that boots while its master is off runs what it ran; it is Ready again once the master is back.
+/// A node that boots while its master is off, for minutes, runs what it ran; it is Ready again once the master is back.
 pub fn a_node_boots_without_its_api_server(cluster: &Cluster) {
     cluster.power("cut", &["m1"]);
     let node = Heard::of(cluster, "n1");
     cluster.power("reset", &["n1"]);
+    let begun = Instant::now();
     node.wait("service kubelet: ready");
     // Its pods have their network by the range that it remembers, without anybody's answer.
     node.wait("cbr0: port 1");
     node.wait(r"(?s)identities: .* failed: the API server cannot be reached|routes: .* failed: the API server cannot be reached");
+    thread::sleep(AWAY.saturating_sub(begun.elapsed()));
+    // It waits, and neither it nor its kubelet begins again and again.
+    assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
+    assert_eq!(node.times("service kubelet: started"), 1, "n1 has started its kubelet again");
     let master = Heard::of(cluster, "m1");
     cluster.power("on", &["m1"]);
     master.wait("service steward: ready");
     is_healthy(cluster);
+    assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
 }
