@@ -5,9 +5,12 @@ use std::process::{Command, Stdio};
 use kscratch_tests::cluster::{Cluster, SOON};
 use kscratch_tests::http;
 use kscratch_tests::program::{SHORT, run};
+use serde_json::{Value, json};
 
 /// A text that stands nowhere else.
 const PLAIN: &str = "plain-text-of-a-secret";
+/// The same in base64, as the API server says it.
+const SEALED: &str = "cGxhaW4tdGV4dC1vZi1hLXNlY3JldA==";
 
 /// `kubectl logs`, `exec` and `port-forward`, through a kubelet whose certificate the API server proves.
 pub fn kubectl_gets_in(cluster: &Cluster) {
@@ -75,27 +78,28 @@ fn listening(table: &str) -> Vec<u16> {
     table.lines().filter_map(port).collect()
 }
 
-/// The agents of a master and a node, as the kernel has them (proc_pid_status(5)).
-pub fn agents_may_do_no_more_than_they_need(cluster: &Cluster) {
-    // CHOWN is bit 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, NET_ADMIN 12 (capability.h).
-    for (machine, verb, user, capabilities) in [
-        ("m1", "steward", "0", "000000000000000b"),
-        ("m1", "routes", "905", "0000000000001000"),
-        ("n1", "identities", "0", "0000000000000005"),
-        ("n1", "routes", "905", "0000000000001000"),
+/// The services of a master and a node that are not root with all that root may, as the kernel has them (proc_pid_status(5)).
+pub fn services_may_do_no_more_than_they_need(cluster: &Cluster) {
+    // CHOWN is bit 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, NET_ADMIN 12, NET_RAW 13 (capability.h).
+    for (machine, command, user, capabilities) in [
+        ("m1", "/usr/lib/kscratch/agent steward ", "0", "000000000000000b"),
+        ("m1", "/usr/lib/kscratch/agent routes ", "905", "0000000000001000"),
+        ("m1", "/usr/bin/kube-proxy ", "0", "0000000000003000"),
+        ("n1", "/usr/lib/kscratch/agent identities ", "0", "0000000000000005"),
+        ("n1", "/usr/lib/kscratch/agent routes ", "905", "0000000000001000"),
+        ("n1", "/usr/bin/kube-proxy ", "0", "0000000000003000"),
     ] {
         let eye = format!("eye-{machine}");
-        let command = format!("/usr/lib/kscratch/agent {verb} ");
         let processes = cluster.ask(&eye, "/processes");
-        let process = processes.lines().find(|line| line.contains(&command));
+        let process = processes.lines().find(|line| line.contains(command));
         let pid = process.and_then(|line| line.split(' ').next());
-        let pid = pid.unwrap_or_else(|| panic!("{machine} runs no {verb}: {processes}"));
+        let pid = pid.unwrap_or_else(|| panic!("{machine} runs no {command}: {processes}"));
         let status = cluster.ask(&eye, &format!("/read?path=/proc/{pid}/status"));
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        let about = format!("{verb} on {machine}: {status}");
+        let about = format!("{command}on {machine}: {status}");
         assert_eq!(field("Uid"), [user; 4].join(" "), "{about}");
         assert_eq!(field("Gid"), [user; 4].join(" "), "{about}");
         assert_eq!(field("Groups"), "", "{about}");
@@ -104,6 +108,14 @@ pub fn agents_may_do_no_more_than_they_need(cluster: &Cluster) {
         }
         assert_eq!(field("NoNewPrivs"), "1", "{about}");
     }
+}
+
+/// A pod that needs the secret, in its environment.
+pub fn with_the_secret(mut pod: Value) -> Value {
+    let word = json!({ "name": "WORD", "valueFrom": { "secretKeyRef": { "name": "guarded", "key": "word" } } });
+    let variables = pod["spec"]["containers"][0]["env"].as_array_mut().expect("a probe has variables");
+    variables.push(word);
+    pod
 }
 
 /// What a secret is on etcd's disk.
@@ -121,15 +133,22 @@ pub fn secrets_are_encrypted(cluster: &Cluster) {
         assert!(!holds(file, PLAIN), "the secret's text stands in {file}");
     }
     let read = cluster.kubectl(&["get", "secret", "guarded", "--output", "jsonpath={.data.word}"]).succeeded();
-    assert_eq!(read.stdout, "cGxhaW4tdGV4dC1vZi1hLXNlY3JldA==");
+    assert_eq!(read.stdout, SEALED);
 }
 
 /// A node's certificate reads what its own pods need, and nothing of another node's.
 pub fn nodes_keep_to_themselves(cluster: &Cluster) {
-    let pem = cluster.ask("eye-n1", "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem");
-    let api = cluster.api().as_certificate(&pem);
+    let as_node = |node: &str| {
+        let pem = cluster.ask(&format!("eye-{node}"), "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem");
+        cluster.api().as_certificate(&pem)
+    };
+    let api = as_node("n1");
     assert_eq!(api.get("/api/v1/nodes/n1").0, 200);
-    assert_eq!(api.get("/api/v1/namespaces/default/secrets/guarded").0, 403, "no pod of n1 has that secret");
+    let guarded = "/api/v1/namespaces/default/secrets/guarded";
+    assert_eq!(api.get(guarded).0, 403, "no pod of n1 has that secret");
+    let (code, text) = as_node("n2").get(guarded);
+    assert!(code == 200 && text.contains(SEALED), "b1 of n2 has it: {code} {text}");
+    assert_eq!(cluster.ask("b1", "/variable?name=WORD"), PLAIN);
     assert_eq!(api.get("/api/v1/secrets").0, 403);
     let pods = "/api/v1/namespaces/default/pods";
     assert_eq!(api.get(&format!("{pods}/b1")).0, 403, "b1 is a pod of n2");

@@ -8,6 +8,9 @@ use kscratch_tests::cluster::{Cluster, SOON, service};
 use kscratch_tests::http;
 use serde_json::json;
 
+/// The name of the pod that answers.
+const WHO: &str = "/variable?name=POD";
+
 /// What a pod asks another address for.
 fn http(host: &str, port: u16, path: &str) -> String {
     format!("/http?host={host}&port={port}&path={path}")
@@ -28,7 +31,9 @@ pub fn holds(cluster: &Cluster, mtu: &str) {
     // What is no pod sees the node.
     assert_eq!(peer("a1", "192.168.76.21", 9999), "192.168.76.20");
     // A node sees its own pods and those of others.
-    assert_ne!(peer("eye-n1", &b1, 9999), "");
+    for (pod, address) in [("a1", &a1), ("b1", &b1)] {
+        assert_eq!(cluster.ask("eye-n1", &http(address, 9999, WHO)), pod);
+    }
 
     services(cluster, &[&a1, &b1]);
     // The image's own pod has the node's port 8080.
@@ -52,11 +57,13 @@ fn services(cluster: &Cluster, [a1, b1]: &[&String; 2]) {
     assert_eq!(seen.trim(), *a1, "a service keeps the pod's address");
     assert_eq!(cluster.ask("b1", &http(&front_a, 80, "/peer")).trim(), *b1);
     // A pod that asks its own service is its own peer (hairpin), however its address is written there.
-    assert_ne!(cluster.ask("a1", &http(&front_a, 80, "/peer")).trim(), "");
-    // From a node's own network, from a pod through a node without that pod, and from outside.
-    assert_ne!(cluster.ask("eye-n1", &http(&front_b, 80, "/peer")).trim(), "");
-    assert_ne!(cluster.ask("a1", &http("192.168.76.10", 30080, "/peer")).trim(), "");
-    http::wait_for(cluster.forwarded("n1", 30080), "/peer", SOON, |peer| !peer.trim().is_empty());
+    assert_eq!(cluster.ask("a1", &http(&front_a, 80, WHO)), "a1");
+    // From a node's own network, from a pod through nodes with and without that pod, and from outside.
+    assert_eq!(cluster.ask("eye-n1", &http(&front_b, 80, WHO)), "b1");
+    for node in ["192.168.76.10", "192.168.76.20", "192.168.76.21"] {
+        assert_eq!(cluster.ask("a1", &http(node, 30080, WHO)), "b1", "by {node}");
+    }
+    http::wait_for(cluster.forwarded("n1", 30080), WHO, SOON, |who| who == "b1");
 
     // Names, as the pod's resolv.conf leads to them.
     assert_eq!(cluster.ask("a1", "/name?of=front-b").trim(), front_b);
