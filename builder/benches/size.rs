@@ -1,4 +1,6 @@
-//! Prints how large a node image is, whole and by component: bytes, files and programs.
+//! Prints how large the images of a node and of a master are, whole and by component: bytes, files and programs.
+//!
+//! Four builds, of which the first two may fetch and compile: a few minutes where the cache has everything.
 #![allow(clippy::print_stdout)]
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +17,9 @@ use crate::measure::node::{Node, kscratch_image};
 use crate::measure::program::{self, BOUND};
 
 mod measure;
+
+/// The partition with the root that is booted.
+const FIRST_SLOT: &str = "root-a";
 
 /// Files of one component.
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,30 +38,45 @@ impl Share {
 }
 
 fn main() -> Result<()> {
-    measure::title("size: the node image of the defaults");
+    measure::title("size: the images of the defaults, a node's and a master's");
     let node = Node::built()?;
+    let master = node.master()?;
+    sizes(&node, "node", &node.image)?;
+    sizes(&node, "master", &master)
+}
+
+/// Tells the sizes of an image, which is built once more to be passed on.
+fn sizes(node: &Node, role: &str, image: &Path) -> Result<()> {
     let compressed = node.folder.join("kscratch-size.img.zst");
     let mut build = Command::new(kscratch_image());
-    build.args(node.build(&node.cache, &compressed, &["--locked", "--offline", "--format", "raw.zst"]));
+    build.args(node.role(role, &node.cache, &compressed, &["--locked", "--offline", "--format", "raw.zst"]));
     program::run(build, BOUND)?;
-    let raw = fs::metadata(&node.image).context("looking at the image")?;
-    println!("{:<36} {:>9}", "", "MB");
+    let raw = fs::metadata(image).context("looking at the image")?;
+    println!("{:<36} {:>9}", format!("--- {role}"), "MB");
     row("as raw.zst, to be passed on", fs::metadata(&compressed)?.len());
     row("raw, allocated on the disk", raw.blocks() * 512);
     row("raw, as the machine sees it", raw.len());
-    let report = inspect::report(&node.image, false)?;
+    let report = inspect::report(image, false)?;
     for partition in &report.partitions {
         if let Some(filesystem) = &partition.filesystem {
             row(&format!("{} ({}), in use", partition.name, filesystem.kind), filesystem.used);
+        }
+        if partition.name == FIRST_SLOT {
+            let used = partition.filesystem.as_ref().context("the root's slot has no filesystem")?.used;
+            row("  of a slot, which has", partition.len);
+            println!(
+                "{:<36} {:>9.1}",
+                "  so that of a slot is in use, in %",
+                used as f64 * 100.0 / partition.len as f64
+            );
         }
     }
     if let Some(boot) = &report.boot {
         row("  of the boot file: kernel", boot.linux_bytes);
         row("  of the boot file: initramfs", boot.initrd_bytes);
     }
-    components(&node.image.with_file_name("kscratch-node.manifest.json"))?;
-    fs::remove_file(compressed)?;
-    Ok(())
+    components(&image.with_extension("manifest.json"))?;
+    Ok(fs::remove_file(compressed)?)
 }
 
 fn row(what: &str, bytes: u64) {
@@ -88,7 +108,7 @@ fn components(manifest: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which part of a node a file belongs to.
+/// Which part of a machine a file belongs to.
 fn component(path: &str, artifact: &str) -> &'static str {
     // An artifact is told as `name version (whence)`.
     let package = artifact.split(' ').next().unwrap_or_default();

@@ -1,176 +1,91 @@
-//! Prints when a master and a node get how far, on new disks and on the same disks again, and what they need of memory then.
+//! Prints when a master and a node get how far, from QEMU's start, on new disks and on the same disks again, and what needs memory then.
+//!
+//! The images are built first, which takes a minute or two where the cache has everything, and else up to 50 minutes each. The machines are
+//! looked at for no longer than [`BOOT`] each time, are switched off within four minutes, left alone for [`CALM`] and asked for their memory,
+//! which takes no more than five minutes each. They end with this program, however it ends.
 #![allow(clippy::print_stdout)]
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kscratch_image::vmcluster::api::{Access, Api};
-use serde_json::Value;
 
-use crate::measure::node::{Node, kscratch_image};
-use crate::measure::program::{self, BOUND};
+use crate::machines::{Boot, Machines, NAMES};
+use crate::marks::{MARKS, Mark, State};
+use crate::measure::node::Node;
+use crate::measure::timeline::Timeline;
 
+mod images;
+mod machines;
+mod marks;
 #[path = "../measure/mod.rs"]
 mod measure;
+mod memory;
 
-/// The cluster's name.
-const NAME: &str = "bench";
-/// From power on to everything running, under emulation and with nothing beside it.
+/// From `cluster up`, or from power on, to everything running, under emulation and with nothing beside it.
 const BOOT: Duration = Duration::from_secs(25 * 60);
 /// Between two questions: rare enough not to be what is measured.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long `cluster up` may be late with seeing that all are Ready; until then it takes a machine's end for a failure.
+const SETTLE: Duration = Duration::from_secs(30);
 /// How long the machines are left alone before their memory is looked at.
 const CALM: Duration = Duration::from_secs(90);
 
 fn main() -> Result<()> {
-    measure::title("cluster: one master and one node, software emulation, 2 processors and 2 GiB each; one round");
+    measure::title("cluster: one master and one node, 2 processors, 2 GiB and a disk of 8 GiB each; one round");
     let node = Node::built()?;
-    let master = node.master()?;
+    let [master, image] = &images::built(&node)?;
     let folder = tempfile::tempdir_in(&node.folder)?;
-    let machines = Machines { folder: folder.path() };
-    let images = [master.display().to_string(), node.image.display().to_string()];
-    let up = ["up", NAME, "--masters", "1", "--nodes", "1", "--image-master", &images[0], "--image-node", &images[1]];
-    // Switched on and no more: this program looks itself how far they are.
-    machines.command(&[&up[..], &["--timeout", "1"]].concat(), false)?;
-    let done = machines.boots("first boot");
-    let done = done.and_then(|()| {
-        machines.memory()?;
-        machines.command(&["power", "off", NAME, "m1", "n1"], true)?;
-        machines.command(&["power", "on", NAME, "m1", "n1"], true)?;
-        machines.boots("second boot, of the same disks")
-    });
-    machines.command(&["down", NAME, "--cut"], true)?;
-    done
+    // Before the folder in which they are, whatever happens, they end.
+    let machines = Machines::up(folder.path(), [master, image], BOOT)?;
+    let (boots, accelerated) = machines.started()?;
+    println!("processors: {}, both machines at once", if accelerated { "KVM" } else { "software emulation" });
+    println!(
+        "times are since the start of a machine's own QEMU, by this machine's clock; the API server is asked once a second;"
+    );
+    println!("~ is what the API says of a time: whole seconds of the guest's clock");
+    let api = Api::of(&Access::parse(&fs::read_to_string(machines.kubeconfig())?)?)?;
+    boot(&machines, &boots, &api, "first boot: disks are new, and there is no cluster yet")?;
+    thread::sleep(SETTLE);
+    measure::time("from both power buttons to the end of both machines", machines.off()?);
+    let boots = machines.on()?;
+    boot(&machines, &boots, &api, "second boot, of the same disks")?;
+    thread::sleep(CALM);
+    machines.go_on()?;
+    memory::tell(&api)
 }
 
-struct Machines<'a> {
-    folder: &'a Path,
-}
-
-/// What is waited for, and how it is found out.
-type Mark = (&'static str, fn(&Api, &Path) -> bool);
-
-impl Machines<'_> {
-    fn command(&self, args: &[&str], succeeds: bool) -> Result<()> {
-        let mut command = Command::new(kscratch_image());
-        command.args(["cluster"]).args(args).args(["--quiet"]).current_dir(self.folder);
-        match program::run(command, BOUND) {
-            Err(error) if succeeds => Err(error),
-            _ => Ok(()),
+/// Tells when each mark is reached, and where the time went meanwhile.
+fn boot(machines: &Machines, boots: &[Boot; 2], api: &Api, what: &str) -> Result<()> {
+    let begun = Instant::now();
+    let (mut left, mut reached) = (MARKS.to_vec(), Vec::<(Mark, Duration)>::new());
+    let state = loop {
+        let state = State::of(api);
+        left.retain(|mark| {
+            let there = mark.2(&state, boots);
+            if there {
+                reached.push((*mark, boots[mark.0].start.elapsed()));
+            }
+            !there
+        });
+        if left.is_empty() {
+            break state;
         }
-    }
-
-    fn api(&self) -> Result<Api> {
-        let text = fs::read_to_string(self.folder.join(NAME).join("machines/admin.kubeconfig"))?;
-        Api::of(&Access::parse(&text)?)
-    }
-
-    /// Tells when each mark is reached, since power on.
-    fn boots(&self, what: &str) -> Result<()> {
-        let marks: [Mark; 6] = [
-            ("the node's kubelet is up, by its console", |_, folder| says(folder, "n1", "service kubelet: ready (")),
-            ("the API server is ready", |api, _| api.get("/readyz").is_ok_and(|(status, _)| status == 200)),
-            ("the master is Ready", |api, _| ready(api, "m1")),
-            ("the node is Ready", |api, _| ready(api, "n1")),
-            ("the cluster's DNS is available", |api, _| dns(api)),
-            ("all pods of the system are Ready", |api, _| pods(api)),
-        ];
-        let (api, begun) = (self.api()?, Instant::now());
-        // Of the boot that is measured alone.
-        let consoles = self.folder.join(NAME).join("machines");
-        println!("--- {what}");
-        let mut left: Vec<Mark> = marks.to_vec();
-        while !left.is_empty() {
-            ensure!(begun.elapsed() < BOOT, "after {} s it is not so that {}", BOOT.as_secs(), left[0].0);
-            left.retain(|(name, reached)| {
-                let reached = reached(&api, &consoles);
-                if reached {
-                    measure::time(name, begun.elapsed());
-                }
-                !reached
-            });
-            thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
-    /// What the kubelets say of memory once everything has been calm for a while: of the machine and its pods (`/stats/summary`), and of
-    /// the services whose cgroups they look at (`/metrics/cadvisor`).
-    fn memory(&self) -> Result<()> {
-        thread::sleep(CALM);
-        let api = self.api()?;
-        for node in ["m1", "n1"] {
-            let get = |what: &str| -> Result<Vec<u8>> {
-                let (status, text) = api.get(&format!("/api/v1/nodes/{node}/proxy/{what}"))?;
-                ensure!(status == 200, "asking {node} for {what}: the status is {status}");
-                Ok(text)
-            };
-            let summary: Value =
-                serde_json::from_slice(&get("stats/summary")?).context("reading the kubelet's summary")?;
-            let bytes = |memory: &Value| memory["workingSetBytes"].as_u64().unwrap_or(0);
-            let whole = bytes(&summary["node"]["memory"]);
-            println!("{node}: {} MiB in use, without caches that can be dropped", whole >> 20);
-            let row = |name: &str, bytes: u64| println!("  {name:<56} {:>6} MiB", bytes >> 20);
-            let services = services(&String::from_utf8_lossy(&get("metrics/cadvisor")?));
-            let pods: Vec<(&str, u64)> = summary["pods"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|pod| (pod["podRef"]["name"].as_str().unwrap_or_default(), bytes(&pod["memory"])))
-                .collect();
-            services.iter().for_each(|(name, bytes)| row(&format!("service {name}"), *bytes));
-            pods.iter().for_each(|(name, bytes)| row(&format!("pod {name}"), *bytes));
-            let told: u64 = services.values().chain(pods.iter().map(|(_, bytes)| bytes)).sum();
-            row("the kernel, PID 1, and the services that are not told", whole.saturating_sub(told));
-        }
-        Ok(())
-    }
-}
-
-/// Bytes in use of every service of init's that the kubelet looks at: its own, and those that `--runtime-cgroups` names. Lines are as
-/// Prometheus has them: `container_memory_working_set_bytes{container="",id="/kscratch/kubelet",…} 6.1e+07 1795538416000`.
-fn services(metrics: &str) -> BTreeMap<String, u64> {
-    let of_memory = metrics.lines().filter_map(|line| line.strip_prefix("container_memory_working_set_bytes{"));
-    let service = |line: &str| {
-        let (labels, value) = line.split_once("} ")?;
-        let id = labels.split_once("id=\"/kscratch/")?.1.split_once('"')?.0;
-        Some((id.to_owned(), value.split(' ').next()?.parse::<f64>().ok()? as u64))
+        machines.go_on()?;
+        let names: Vec<_> = left.iter().map(|mark| mark.1).collect();
+        let tails = || NAMES.map(|name| format!("\n{name}:{}", machines.tail(name))).concat();
+        ensure!(begun.elapsed() < BOOT, "after {} s it is not so that {}{}", BOOT.as_secs(), names.join(", "), tails());
+        thread::sleep(PAUSE);
     };
-    of_memory.filter_map(service).filter(|(id, _)| !id.contains('/')).collect()
-}
-
-/// Whether the last boot's part of a console has a line like this.
-fn says(consoles: &Path, machine: &str, words: &str) -> bool {
-    let text = fs::read_to_string(consoles.join(machine).join("console.log")).unwrap_or_default();
-    text.rsplit("Linux version").next().is_some_and(|boot| boot.contains(words))
-}
-
-fn object(api: &Api, path: &str) -> Option<Value> {
-    let (status, text) = api.get(path).ok()?;
-    (status == 200).then(|| serde_json::from_slice(&text).ok())?
-}
-
-/// Whether a condition of an object's status is True; one of an earlier boot does not count once the control plane knows better.
-fn condition(object: &Value, kind: &str) -> bool {
-    let conditions = object["status"]["conditions"].as_array();
-    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == kind && one["status"] == "True"))
-}
-
-fn ready(api: &Api, node: &str) -> bool {
-    object(api, &format!("/api/v1/nodes/{node}")).is_some_and(|node| condition(&node, "Ready"))
-}
-
-fn dns(api: &Api) -> bool {
-    let deployment = object(api, "/apis/apps/v1/namespaces/kube-system/deployments/coredns");
-    deployment.is_some_and(|deployment| deployment["status"]["availableReplicas"] == 2)
-}
-
-fn pods(api: &Api) -> bool {
-    let list = object(api, "/api/v1/namespaces/kube-system/pods").unwrap_or_default();
-    // Four of the control plane, two of the DNS, and the node's own.
-    list["items"].as_array().is_some_and(|pods| pods.len() >= 7 && pods.iter().all(|pod| condition(pod, "Ready")))
+    println!("--- {what}");
+    for (index, boot) in boots.iter().enumerate() {
+        let own = || reached.iter().filter(|(mark, _)| mark.0 == index);
+        own().for_each(|(mark, after)| measure::time(&format!("{}: {}", boot.name, mark.1), *after));
+        let seen = own().map(|(mark, after)| (*after, mark.1.to_owned()));
+        let besides = seen.chain(state.happened(boot)).collect();
+        println!("{}, where the time goes:", boot.name);
+        print!("{}", Timeline::of(&machines.lines(boot), besides));
+    }
+    Ok(())
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 pub mod answer;
+pub mod archive;
 pub mod debian;
 pub mod node;
 pub mod program;
+pub mod timeline;
 
 /// What a figure is held against. A benchmark tells whether a bar is met and fails for none: times are the machine's as well.
 #[derive(Debug, Clone, Copy)]

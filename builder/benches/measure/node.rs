@@ -53,10 +53,18 @@ impl Node {
     /// What the build says.
     pub fn master(&self) -> Result<PathBuf> {
         let image = self.folder.join("kscratch-master.img");
-        let mut command = Command::new(kscratch_image());
-        command.args(self.role("master", &self.cache, &image, &[]));
-        program::run(command, FIRST).context("building the master's image")?;
+        self.build_role("master", &image, &[])?;
         Ok(image)
+    }
+
+    /// Builds an image of a role from the same lock.
+    ///
+    /// # Errors
+    /// What the build says.
+    pub fn build_role(&self, role: &str, image: &Path, more: &[&str]) -> Result<()> {
+        let mut command = Command::new(kscratch_image());
+        command.args(self.role(role, &self.cache, image, more));
+        program::run(command, FIRST).with_context(|| format!("building {}", image.display()))
     }
 
     /// The arguments of a build from this image's lock.
@@ -64,7 +72,8 @@ impl Node {
         self.role("node", cache, output, more)
     }
 
-    fn role(&self, role: &str, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
+    /// The same of an image of any role.
+    pub fn role(&self, role: &str, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
         let mut args: Vec<OsString> = ["build", "--quiet", "--role", role, "--cache"].map(OsString::from).into();
         args.extend([cache.into(), "--lock".into(), self.lock.clone().into(), "--output".into(), output.into()]);
         args.extend(more.iter().map(OsString::from));

@@ -16,8 +16,8 @@ const HELLO: u16 = 8080;
 pub const DISK: u64 = 8 << 30;
 /// From QEMU's start to a mark: three minutes at most on a free machine.
 const BOOT: Duration = Duration::from_secs(15 * 60);
-/// From the power button to the end; systemd gives a unit 90 s.
-const SHUTDOWN: Duration = Duration::from_secs(4 * 60);
+/// From the power button to the end: systemd gives a unit 90 s, and as long again to the containers that docker leaves behind.
+const SHUTDOWN: Duration = Duration::from_secs(6 * 60);
 /// How long the machine is left alone before its memory is looked at.
 const CALM: Duration = Duration::from_secs(60);
 /// How long the guest's kernel may take to tell of its memory.

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use ureq::Agent;
+use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
 
 /// How long one answer may take; the server is emulated.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -156,13 +157,26 @@ impl Api {
     /// It does not answer, or is not the cluster's.
     pub fn get(&self, path: &str) -> Result<(u16, Vec<u8>)> {
         let url = format!("{}{path}", self.server);
-        let response = self.agent.get(&url).call().with_context(|| format!("asking {url}"))?;
-        let (head, body) = response.into_parts();
-        let mut bytes = Vec::new();
-        let read = body.into_reader().take(LONGEST).read_to_end(&mut bytes);
-        read.with_context(|| format!("asking {url}"))?;
-        Ok((head.status.as_u16(), bytes))
+        answer(self.agent.get(&url).call()).with_context(|| format!("asking {url}"))
     }
+
+    /// What the server answers to a POST of an object: status and body.
+    ///
+    /// # Errors
+    /// As for [`Api::get`].
+    pub fn post(&self, path: &str, object: &serde_json::Value) -> Result<(u16, Vec<u8>)> {
+        let url = format!("{}{path}", self.server);
+        let request = self.agent.post(&url).content_type("application/json");
+        answer(request.send(&object.to_string())).with_context(|| format!("posting to {url}"))
+    }
+}
+
+/// Status and body of an answer.
+fn answer(response: Result<Response<Body>, ureq::Error>) -> Result<(u16, Vec<u8>)> {
+    let (head, body) = response?.into_parts();
+    let mut bytes = Vec::new();
+    body.into_reader().take(LONGEST).read_to_end(&mut bytes)?;
+    Ok((head.status.as_u16(), bytes))
 }
 
 /// Reads a NodeList (`k8s.io/api/core/v1`).
@@ -216,6 +230,12 @@ struct Condition {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -234,6 +254,33 @@ mod tests {
         ];
         assert_eq!(said, want.map(|(name, ready, why)| (name.to_owned(), ready, why.to_owned())));
         assert!(nodes(b"{}").is_err() && nodes(b"").is_err());
+    }
+
+    #[test]
+    fn an_object_is_posted_and_the_answer_read_whatever_its_status() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            let mut buffer = [0; 4096];
+            while !asked.ends_with(b"}") {
+                let length = stream.read(&mut buffer).unwrap();
+                assert!(length > 0, "the request broke off: {}", String::from_utf8_lossy(&asked));
+                asked.extend_from_slice(&buffer[..length]);
+            }
+            stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere").unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        let config = Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
+        let api = Api { server, agent: config.build().new_agent() };
+        assert_eq!(api.post("/api/v1/pods", &json!({ "kind": "Pod" })).unwrap(), (409, b"here".to_vec()));
+        let asked = asked.join().unwrap();
+        assert!(
+            asked.starts_with("POST /api/v1/pods HTTP/1.1\r\n") && asked.ends_with("{\"kind\":\"Pod\"}"),
+            "{asked}"
+        );
+        assert!(asked.to_lowercase().contains("content-type: application/json\r\n"), "{asked}");
     }
 
     #[test]

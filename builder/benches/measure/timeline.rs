@@ -5,7 +5,7 @@ use std::time::Duration;
 use kscratch_qemu::Line;
 use regex::Regex;
 
-use crate::measure::Bar;
+use super::Bar;
 
 /// Bar for what init itself adds to a boot, in seconds.
 const OWN_SHARE: f64 = 1.5;
@@ -29,8 +29,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Reads a console; `pod` is when the pod answered.
-    pub fn of(lines: &[Line], pod: Duration) -> Timeline {
+    /// Reads a console; `besides` is what was seen elsewhere, and when.
+    pub fn of(lines: &[Line], besides: Vec<(Duration, String)>) -> Timeline {
         let forms = Forms::new();
         let mut timeline = Timeline { events: Vec::new(), own_share: None };
         let mut open: Vec<(String, f64)> = Vec::new();
@@ -56,8 +56,7 @@ impl Timeline {
         if let Some(first) = lines.first() {
             timeline.events.push(Event { host: first.at, guest: None, what: "firmware's first line".into() });
         }
-        let answers = "the pod answers on the forwarded port".to_owned();
-        timeline.events.push(Event { host: pod, guest: None, what: answers });
+        timeline.events.extend(besides.into_iter().map(|(host, what)| Event { host, guest: None, what }));
         timeline.events.sort_by_key(|event| event.host);
         timeline
     }
