@@ -2,6 +2,7 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
+use kscratch_metadata::{BootstrapToken, Secret};
 use kscratch_pki::{Duration, OffsetDateTime, Token, moment};
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
@@ -175,21 +176,6 @@ pub fn table(tokens: &[Kept], now: OffsetDateTime) -> String {
 /// # Errors
 /// None that is known: texts can be written.
 pub fn secret(kept: &Kept) -> Result<String> {
-    // https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format
-    let mut data = serde_json::json!({
-        "token-id": kept.token.id(),
-        "token-secret": kept.token.secret(),
-        "usage-bootstrap-authentication": "true",
-    });
-    if let Some(end) = kept.expires {
-        data["expiration"] = moment(end).into();
-    }
-    let secret = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": format!("bootstrap-token-{}", kept.token.id()), "namespace": "kube-system"},
-        "type": "bootstrap.kubernetes.io/token",
-        "stringData": data,
-    });
-    Ok(format!("{}\n", serde_json::to_string_pretty(&secret)?))
+    let token = BootstrapToken { token: Secret::new(kept.token.expose()), expires: kept.expires.map(moment) };
+    Ok(format!("{}\n", serde_json::to_string_pretty(&token.object())?))
 }

@@ -4,8 +4,12 @@ use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::secret::{self, Secret};
+
+/// The group of whoever comes with a token: masters bind the right to ask for a node's certificate to it, and approve requests of it alone.
+pub const JOINERS: &str = "system:bootstrappers:kscratch:nodes";
 
 /// A master's share of the control plane.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -91,4 +95,30 @@ pub struct BootstrapToken {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub expires: Option<String>,
+}
+
+impl BootstrapToken {
+    /// The Secret by which an API server knows the token, named by the token's first part.
+    #[must_use]
+    pub fn object(&self) -> Value {
+        // https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format
+        let (id, secret) = self.token.expose().split_once('.').unwrap_or_default();
+        let mut data = json!({
+            "token-id": id,
+            "token-secret": secret,
+            "usage-bootstrap-authentication": "true",
+            "usage-bootstrap-signing": "true",
+            "auth-extra-groups": JOINERS,
+        });
+        if let Some(expires) = &self.expires {
+            data["expiration"] = json!(expires);
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": format!("bootstrap-token-{id}"), "namespace": "kube-system" },
+            "type": "bootstrap.kubernetes.io/token",
+            "stringData": data,
+        })
+    }
 }

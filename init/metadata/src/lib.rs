@@ -20,7 +20,7 @@ mod syntax;
 mod validity;
 
 pub use address::{Endpoint, Interface, Mac};
-pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd};
+pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, JOINERS};
 pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};
 pub use parse::{parse, parse_with_secrets};

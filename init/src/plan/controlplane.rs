@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use kscratch_metadata::{Cluster, ControlPlane, ControlPlaneSecrets, RoleMetadata};
+use kscratch_metadata::{Cluster, ControlPlane, ControlPlaneSecrets, JOINERS, RoleMetadata};
 use serde_json::Value;
 
 use super::cluster::{ADDRESS, ADDRESS_USER};
@@ -263,7 +263,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "common_name": identity.common_name,
             "organizations": identity.organizations,
         })),
-        "joiners": addons::JOINERS,
+        "joiners": JOINERS,
         "ready": services::STEWARD_READY,
         "register": master.registration,
         "member": member,

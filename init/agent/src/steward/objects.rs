@@ -1,11 +1,13 @@
 //! Applies the objects of a folder to the cluster, and tells what is wrong with those that it does not take.
 mod kinds;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use kscratch_pki::OffsetDateTime;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
@@ -50,17 +52,23 @@ impl Objects {
         Self { folder: folder.to_owned(), reading, refused: BTreeMap::new() }
     }
 
-    /// Applies them all; says whether all are in the cluster. Nodes that are not there are left for another time: only a kubelet makes its Node.
+    /// Applies them all; says whether all are in the cluster. Nodes that are not there are left for another time: only a kubelet makes its Node. Join
+    /// tokens are given once ([`tokens`]).
     ///
     /// # Errors
     /// The API server cannot be reached. What it refuses is told, and is no error.
     pub async fn apply(&mut self, client: &Client, now: Duration) -> Result<bool> {
         let Some(objects) = self.read(now) else { return Ok(false) };
+        let objects = tokens::due(client, objects, OffsetDateTime::now_utc()).await?;
         let mut all = true;
         for object in objects {
             let name = object.to_string();
             let outage = self.refused.entry(name.clone()).or_insert_with(|| Outage::new(format!("applying {name}"), 0));
-            match bounded_apply(client, &object).await {
+            let applied = match bounded_apply(client, &object).await {
+                Ok(()) => tokens::remember(client, &object, OffsetDateTime::now_utc()).await,
+                error => error,
+            };
+            match applied {
                 Ok(()) => outage.well(now).into_iter().for_each(say::line),
                 Err(error) if is_refusal(&error) => {
                     all = false;
@@ -79,7 +87,9 @@ impl Objects {
     pub async fn miss(&mut self, client: &Client) -> Result<bool> {
         let Ok(objects) = read(&self.folder) else { return Ok(false) };
         let mut missing = false;
-        for object in objects.iter().filter(|object| !object.kind.only_existing) {
+        // A token that is missing has ended, or somebody revoked it.
+        let kept = |object: &&Object| !object.kind.only_existing && tokens::id(&object.value).is_none();
+        for object in objects.iter().filter(kept) {
             let found = bounded(api(client, object).get_metadata_opt(&object.name)).await;
             match found {
                 Ok(Some(_)) => {}

@@ -1,19 +1,17 @@
 //! Lists the objects that every kscratch cluster has (R8, R24): who may join and what it may do then, tokens, the masters' labels, DNS.
-use kscratch_metadata::BootstrapToken;
+use kscratch_metadata::{BootstrapToken, JOINERS};
 use serde_json::{Value, json};
 
 use super::{LEASE, Master, coredns};
 use crate::plan::cluster::{ADDRESS_GROUP, ROUTES_GROUP};
 
-/// The group that bootstrap tokens belong to.
-pub(super) const JOINERS: &str = "system:bootstrappers:kscratch:nodes";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The objects, in files whose names order them.
 pub(super) fn objects(master: &Master<'_>) -> Vec<(&'static str, Value)> {
     vec![
         ("10-access", list(access(master))),
-        ("20-tokens", list(master.secrets.tokens.iter().map(token).collect())),
+        ("20-tokens", list(master.secrets.tokens.iter().map(BootstrapToken::object).collect())),
         ("30-coredns", list(coredns::objects(master))),
         ("40-node", list(vec![node(master)])),
     ]
@@ -80,28 +78,6 @@ fn binding(name: &str, role: &str, subject: Value) -> Value {
         "metadata": { "name": name },
         "roleRef": { "apiGroup": RBAC, "kind": "ClusterRole", "name": role },
         "subjects": [subject],
-    })
-}
-
-/// A bootstrap token as the API server looks for it: a Secret named by the token's first part.
-fn token(token: &BootstrapToken) -> Value {
-    let (id, secret) = token.token.expose().split_once('.').unwrap_or_default();
-    let mut data = json!({
-        "token-id": id,
-        "token-secret": secret,
-        "usage-bootstrap-authentication": "true",
-        "usage-bootstrap-signing": "true",
-        "auth-extra-groups": JOINERS,
-    });
-    if let Some(expires) = &token.expires {
-        data["expiration"] = json!(expires);
-    }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": { "name": format!("bootstrap-token-{id}"), "namespace": "kube-system" },
-        "type": "bootstrap.kubernetes.io/token",
-        "stringData": data,
     })
 }
 

@@ -203,6 +203,21 @@ fn masters_share_an_address() {
 }
 
 #[test]
+fn a_token_is_the_secret_that_the_builder_prints() {
+    let (metadata, facts) = (metadata(""), facts("1.37.2"));
+    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
+    let lists = addons::objects(&master);
+    let [token] = lists[1].1["items"].as_array().unwrap().as_slice() else { panic!("{lists:?}") };
+    assert_eq!(*token, master.secrets.tokens[0].object());
+    // Its group may ask for a node's certificate, and the steward approves that of no other.
+    let access = lists[0].1["items"].as_array().unwrap();
+    let join = access.iter().find(|one| one["metadata"]["name"] == "kscratch:join").unwrap();
+    assert_eq!(join["subjects"][0]["name"], token["stringData"]["auth-extra-groups"]);
+    let steward: Value = serde_json::from_str(&files(&metadata, &facts)["/run/kscratch/steward.json"]).unwrap();
+    assert_eq!(steward["joiners"], token["stringData"]["auth-extra-groups"]);
+}
+
+#[test]
 fn what_a_master_lacks() {
     let mut facts = facts("1.37.2");
     let bare = parse("version = 1\nrole = \"master\"\n").unwrap();
