@@ -166,9 +166,12 @@ pub struct MetadataArgs {
     /// Master: a further name or address of the API server (repeatable)
     #[arg(long, value_name = "HOST")]
     pub api_name: Vec<String>,
-    /// Master: one of the masters that begin the cluster, this one among them (repeatable) [default: this one alone]
+    /// Master: one of the masters that begin the cluster, or live, this one among them (repeatable) [default: this one alone, which none can join]
     #[arg(long, value_name = "NODE=IP")]
     pub etcd_member: Vec<String>,
+    /// Master: join the masters that live, which --etcd-member names, and never begin a cluster
+    #[arg(long)]
+    pub join_control_plane: bool,
     /// Write the metadata of every machine in this list into the folder that --output names, and rack.toml: one file for all nodes that
     /// the list tells by mac, serial or uuid
     #[arg(
@@ -177,7 +180,7 @@ pub struct MetadataArgs {
         requires = "output",
         conflicts_with_all = [
             "role", "address", "gateway", "interface", "dns_server", "pod_range", "label", "taint", "schedule_pods",
-            "api_name", "etcd_member", "secrets",
+            "api_name", "etcd_member", "join_control_plane", "secrets",
         ]
     )]
     pub all: Option<PathBuf>,

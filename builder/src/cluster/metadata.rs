@@ -50,9 +50,12 @@ pub struct Machine {
     /// Master: further names and addresses of the API server.
     #[serde(default)]
     pub api_names: Vec<String>,
+    /// Master: join the masters that live; never begin a cluster.
+    #[serde(default)]
+    pub join_control_plane: bool,
 }
 
-/// Names and addresses of the masters that begin the cluster; empty for a single one.
+/// Names and addresses of the masters that begin the cluster, or that one joins; empty for a single one that stays alone.
 pub type Members = BTreeMap<String, String>;
 
 /// A machine's metadata.
@@ -134,6 +137,8 @@ struct ControlPlane<'a> {
 
 #[derive(Serialize)]
 struct Etcd<'a> {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    join: bool,
     members: &'a Members,
 }
 
@@ -223,7 +228,11 @@ pub fn render(
     let mut joins_until = None;
     if machine.role == "master" {
         let secrets = master_secrets(folder, now)?;
-        let etcd = (!members.is_empty()).then_some(Etcd { members });
+        let join = machine.join_control_plane;
+        if join && members.is_empty() {
+            return Err(nobody_to_join(prefix));
+        }
+        let etcd = (!members.is_empty()).then_some(Etcd { join, members });
         let (here, there) = if apart { (None, Some(secrets)) } else { (Some(secrets), None) };
         let names = machine.api_names.as_slice();
         role.control_plane = Some(ControlPlane {
@@ -235,11 +244,13 @@ pub fn render(
         });
         aside.control_plane = there.map(|secrets| ApartControlPlane { secrets });
     } else {
-        if machine.schedule_pods || !machine.api_names.is_empty() {
-            bail!(
-                "{prefix}{} is for masters only",
-                word(prefix, if machine.schedule_pods { "schedule-pods" } else { "api-name" })
-            );
+        let given = [
+            ("schedule-pods", machine.schedule_pods),
+            ("api-name", !machine.api_names.is_empty()),
+            ("join-control-plane", machine.join_control_plane),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+            bail!("{prefix}{} is for masters only", word(prefix, option));
         }
         let tokens = token::read(folder)?;
         let kept = token::longest(&tokens, now).ok_or_else(|| no_token(&settings.name))?;
@@ -276,6 +287,17 @@ fn network<'a>(machine: &'a Machine, settings: &'a Settings, prefix: &str) -> Re
     let interface = machine.interface.as_deref().or(fixed.as_ref().and(machine.mac.as_deref()));
     let Settings { mode, proxy_mode, .. } = settings;
     Ok(Network { mode, proxy_mode, interface, dns_servers: &machine.dns_servers, fixed })
+}
+
+/// What is lacking may be on the other side, too: a first master that no list names.
+fn nobody_to_join(prefix: &str) -> anyhow::Error {
+    let error = anyhow!("{prefix}{}: no master that lives is named", word(prefix, "join-control-plane"));
+    if prefix.is_empty() {
+        return error;
+    }
+    let hint = "add --etcd-member NODE=IP for every master that lives, and for this machine; a master whose own metadata has no --etcd-member \
+                cannot be joined: give it metadata with one for itself, and restart it";
+    error.context(Hint(hint.into()))
 }
 
 fn no_token(name: &str) -> anyhow::Error {

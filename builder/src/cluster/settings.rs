@@ -127,7 +127,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 18] = [
+const WORDS: [(&str, &str); 19] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),
@@ -146,6 +146,7 @@ const WORDS: [(&str, &str); 18] = [
     ("control_plane.names", "api-name"),
     ("control_plane.virtual_address", "virtual-endpoint"),
     ("control_plane.etcd.members", "etcd-member"),
+    ("control_plane.etcd.join", "join-control-plane"),
 ];
 
 /// What the parser found, in the user's words: options with `--` before them, or the keys of a file.

@@ -122,6 +122,7 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
         taints: args.taint.clone(),
         schedule_pods: args.schedule_pods,
         api_names: args.api_name.clone(),
+        join_control_plane: args.join_control_plane,
         ..Machine::default()
     };
     let members: Members = assignments(&args.etcd_member, "--etcd-member", "NODE=IP")?;

@@ -161,12 +161,12 @@ pub struct Steward {
     /// This machine's Node, where the kubelet does not make it.
     #[serde(default)]
     pub register: Option<Registration>,
-    /// How this master's etcd comes to its peers, where it has some.
+    /// How this master's etcd comes to its peers, where it may have some.
     #[serde(default)]
     pub member: Option<Member>,
 }
 
-/// A member of an etcd of several.
+/// A member of an etcd that is for several.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
@@ -174,12 +174,14 @@ pub struct Member {
     pub name: String,
     /// Where the others reach it.
     pub peer_url: String,
+    /// Whether it joins those that live, and never begins a cluster.
+    pub join: bool,
     /// What is there once it has data.
     pub data: PathBuf,
     /// Where it answers clients of this machine.
     pub local: String,
-    /// Where the others answer clients.
-    pub others: Vec<String>,
+    /// The others that the metadata names; none where this one is alone for now.
+    pub others: Vec<Other>,
     /// PEM file of the authority that their certificates are held against.
     pub authority: PathBuf,
     /// PEM file of a client certificate of etcd's.
@@ -190,6 +192,16 @@ pub struct Member {
     pub manifest: PathBuf,
     /// Where the kubelet finds its static pods: the pod is put there when it is known who the members are.
     pub place: PathBuf,
+}
+
+/// Another member of the same etcd.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    /// Where it answers clients.
+    pub client: String,
+    /// Where it speaks with its peers.
+    pub peer: String,
 }
 
 /// A Node with a range of its own choice.
@@ -288,7 +300,8 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "data": "/d", "local": "https://127.0.0.1:2379", "others": ["https://i:2379"],
+            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
+            "others": [{"client": "https://i:2379", "peer": "https://i:2380"}],
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(

@@ -6,6 +6,7 @@ mod newcomers;
 mod objects;
 mod removal;
 mod requests;
+mod standing;
 
 use std::path::Path;
 use std::pin::pin;
@@ -26,6 +27,7 @@ use crate::{place, registration, say};
 use objects::Objects;
 use removal::Removal;
 use requests::Requests;
+use standing::Watch;
 
 /// How often requests that wait are looked at again, and what else is due is done.
 const LOOK: Duration = Duration::from_secs(5);
@@ -49,6 +51,7 @@ struct Steward {
     objects: Objects,
     requests: Requests,
     removal: Option<Removal>,
+    watch: Option<Watch>,
     renewing: Outage,
     renewed: Option<Instant>,
     ready: bool,
@@ -69,12 +72,12 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         objects: Objects::new(&wanted.objects),
         requests: Requests::new(),
         removal: wanted.member.as_ref().map(Removal::new),
+        watch: wanted.member.as_ref().map(Watch::new),
         renewing: Outage::new("renewing this machine's certificates", 0),
         renewed: None,
         ready: false,
         wanted,
     };
-    let mut asked = Instant::now();
     loop {
         // First, and without the API server: it may be the client's own certificate that has ended.
         steward.renew();
@@ -85,12 +88,11 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         if let Some(error) = error {
             let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
             failed.line.into_iter().for_each(say::line);
-            // An API server whose etcd was removed from the others does not serve any more.
-            if let Some(member) = &steward.wanted.member
-                && asked.elapsed() >= member::AGAIN
+            // An API server whose etcd was removed from the others does not serve any more, and one whose etcd has no vote not yet.
+            if let (Some(watch), Some(member)) = (&mut steward.watch, &steward.wanted.member)
+                && watch.is_removed(steward.start.elapsed()).await
             {
-                asked = Instant::now();
-                member::leave_if_removed(member).await?;
+                member::leave(member).await?;
             }
             tokio::time::sleep(failed.pause).await;
         }
@@ -138,6 +140,9 @@ impl Steward {
                         }
                     }
                     self.requests.look();
+                    if let Some(watch) = &mut self.watch {
+                        watch.announce(self.start.elapsed()).await;
+                    }
                     if let Some(removal) = &mut self.removal {
                         removal.look(&client, self.start.elapsed()).await?;
                     }

@@ -41,10 +41,16 @@ pub struct ControlPlane {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Etcd {
-    /// Node names and addresses of the masters that begin the cluster, this one among them: 1, 3 or 5. Default: this one alone.
+    /// Node names and addresses of the masters that begin the cluster, this one among them: 1, 3 or 5. With `join`, this one and any number
+    /// of those that live. Default: this one alone, whose etcd keeps to the loopback address: no other can join it.
     #[schemars(default, with = "BTreeMap<String, String>")]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Ipv4Addr>,
+    /// Whether this master joins a control plane that lives: it never begins a cluster, but waits until one of the other members takes it in.
+    /// Default false.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub join: bool,
 }
 
 /// What only masters know. It may stand in the secrets file instead, as the same table.

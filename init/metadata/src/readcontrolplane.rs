@@ -33,13 +33,19 @@ fn etcd(reader: &mut Reader<'_>, mut table: Table<'_>) -> Etcd {
             }
         }
     }
-    // An even number bears no more losses than the odd one below it, and a larger one makes every write slower.
-    if ![0, 1, 3, 5].contains(&members.len()) {
-        let what = format!("names {} members", members.len());
-        reader.fault_at("control_plane.etcd.members", fault(what, "name 1, 3 or 5 masters"));
+    let join = reader.take_bool(&mut table, "join").unwrap_or_default();
+    let count = members.len();
+    if join && count < 2 && !reader.faulty("control_plane.etcd.members") {
+        let fix = "name two members or more: this master, and those that live";
+        reader.fault_at("control_plane.etcd.join", fault("there is no other member to ask", fix));
+    }
+    // An even number bears no more losses than the odd one below it, and a larger one makes every write slower. Those that live grow one by one.
+    if !join && !reader.faulty("control_plane.etcd.join") && ![0, 1, 3, 5].contains(&count) {
+        let fix = "name 1, 3 or 5 masters, or have this one join those that live";
+        reader.fault_at("control_plane.etcd.members", fault(format!("names {count} members"), fix));
     }
     reader.finish(&table);
-    Etcd { members }
+    Etcd { members, join }
 }
 
 /// The secrets; all of them, or each missing one is reported.

@@ -148,6 +148,12 @@ fn control_plane(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
         }
         _ => {}
     }
+    let stands = ["cluster.ca", "control_plane.secrets"].iter().any(|field| reader.given(field));
+    if control_plane.etcd.join && ca.is_none() && control_plane.secrets.is_none() && !stands {
+        let fix = "add [cluster] and [control_plane.secrets], as `kscratch-image cluster metadata` writes them";
+        let what = "this master has no cluster's identity, and would make a cluster of its own";
+        reader.fault_at("control_plane.etcd.join", fault(what, fix));
+    }
     let (members, name) = (&control_plane.etcd.members, &metadata.node.name);
     if !members.is_empty() && !name.as_ref().is_some_and(|name| members.contains_key(name)) {
         let fix = "give this machine's node.name an address among them";

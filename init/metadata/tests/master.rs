@@ -2,7 +2,7 @@
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
-use kscratch_metadata::{parse, parse_with_secrets, to_toml};
+use kscratch_metadata::{BootstrapToken, Secret, parse, parse_with_secrets, to_toml};
 
 const CA: &str = include_str!("ca.pem");
 /// The shape of a key is all that is looked at.
@@ -147,7 +147,7 @@ fn what_is_not_a_masters() {
         &role("[control_plane.etcd]\nmembers = { m1 = \"192.168.7.10\", m2 = \"192.168.7.11\" }\n"),
         &whole(),
         expect![[r#"
-            role.toml:17:11: control_plane.etcd.members: names 2 members; name 1, 3 or 5 masters
+            role.toml:17:11: control_plane.etcd.members: names 2 members; name 1, 3 or 5 masters, or have this one join those that live
             role.toml:17:11: control_plane.etcd.members: does not name this machine; give this machine's node.name an address among them"#]],
     );
     check(
@@ -266,4 +266,96 @@ fn wrong_virtual_addresses() {
             "role.toml:4:19: control_plane.virtual_address: 10.96.0.5 lies inside cluster.service_range, 10.96.0.0/16; give an address of the masters' network that no machine has"
         ],
     );
+}
+
+/// A master with these members.
+fn member_of(members: &str, join: &str) -> String {
+    role(&format!("[node]\nname = \"m1\"\n[control_plane.etcd]\nmembers = {{ {members} }}\n{join}"))
+}
+
+const TWO: &str = "m1 = \"192.168.7.10\", m2 = \"192.168.7.11\"";
+
+#[test]
+fn a_master_joins_any_number_of_others() {
+    for (members, count) in [
+        (TWO.to_owned(), 2),
+        (format!("{TWO}, m3 = \"192.168.7.12\""), 3),
+        (format!("{TWO}, m3 = \"192.168.7.12\", m4 = \"192.168.7.13\""), 4),
+    ] {
+        let metadata = parse_with_secrets(&member_of(&members, "join = true"), &whole()).unwrap();
+        let etcd = &metadata.control_plane.as_ref().unwrap().etcd;
+        assert_eq!((etcd.join, etcd.members.len()), (true, count));
+        assert_eq!(parse(&to_toml(&metadata).unwrap()).unwrap(), metadata);
+    }
+    let begins = parse_with_secrets(&member_of("m1 = \"192.168.7.10\"", "join = false"), &whole()).unwrap();
+    assert!(!begins.control_plane.as_ref().unwrap().etcd.join);
+    assert!(!to_toml(&begins).unwrap().contains("join ="));
+}
+
+#[test]
+fn nobody_to_join() {
+    check(
+        &member_of("m1 = \"192.168.7.10\"", "join = true"),
+        &whole(),
+        expect![
+            "role.toml:20:8: control_plane.etcd.join: there is no other member to ask; name two members or more: this master, and those that live"
+        ],
+    );
+    check(
+        &role("[control_plane.etcd]\njoin = true\n"),
+        &whole(),
+        expect![
+            "role.toml:17:8: control_plane.etcd.join: there is no other member to ask; name two members or more: this master, and those that live"
+        ],
+    );
+    check(
+        &member_of("m3 = \"192.168.7.10\", m2 = \"192.168.7.11\"", "join = true"),
+        &whole(),
+        expect![
+            "role.toml:19:11: control_plane.etcd.members: does not name this machine; give this machine's node.name an address among them"
+        ],
+    );
+    check(
+        &member_of(TWO, "join = \"yes\""),
+        &whole(),
+        expect!["role.toml:20:8: control_plane.etcd.join: is a string; give true or false"],
+    );
+    // It would make an identity of its own, and nobody would know it.
+    check(
+        &format!(
+            "version = 1\nrole = \"master\"\n[node]\nname = \"m1\"\n[control_plane.etcd]\njoin = true\nmembers = {{ {TWO} }}\n"
+        ),
+        "",
+        expect![
+            "role.toml:6:8: control_plane.etcd.join: this master has no cluster's identity, and would make a cluster of its own; add [cluster] and [control_plane.secrets], as `kscratch-image cluster metadata` writes them"
+        ],
+    );
+}
+
+#[test]
+fn a_token_is_a_secret_of_the_group_that_may_join() {
+    let token = |expires: Option<&str>| BootstrapToken {
+        token: Secret::new("abcdef.0123456789abcdef"),
+        expires: expires.map(str::to_owned),
+    };
+    expect![[r#"
+        {
+          "apiVersion": "v1",
+          "kind": "Secret",
+          "metadata": {
+            "name": "bootstrap-token-abcdef",
+            "namespace": "kube-system"
+          },
+          "stringData": {
+            "auth-extra-groups": "system:bootstrappers:kscratch:nodes",
+            "expiration": "2028-02-29T23:59:59Z",
+            "token-id": "abcdef",
+            "token-secret": "0123456789abcdef",
+            "usage-bootstrap-authentication": "true",
+            "usage-bootstrap-signing": "true"
+          },
+          "type": "bootstrap.kubernetes.io/token"
+        }"#]]
+    .assert_eq(&format!("{:#}", token(Some("2028-02-29T23:59:59Z")).object()));
+    assert_eq!(token(None).object()["stringData"].get("expiration"), None);
 }

@@ -29,7 +29,7 @@ const LEASE: (&str, &str) = ("kube-system", "kscratch-endpoint");
 pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
 /// What the agent makes true, at boot and then every hour.
 pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
-/// etcd's static pod where it has peers, before the steward has asked them.
+/// etcd's static pod where it is listed, before the steward has asked the others.
 const ETCD_PLANNED: &str = "/run/kscratch/etcd.json";
 /// Objects that the steward keeps in the cluster.
 const ADDONS: &str = "/run/kscratch/addons";
@@ -127,9 +127,9 @@ impl<'a> Master<'a> {
         Component::ALL.into_iter().map(Component::name).chain(["coredns"])
     }
 
-    /// Whether etcd has other members than this machine's.
-    fn has_peers(&self) -> bool {
-        self.control_plane.etcd.members.len() > 1
+    /// Whether etcd has other members than this machine's, or may have them one day: then it is where the metadata's list says.
+    fn is_listed(&self) -> bool {
+        !self.control_plane.etcd.members.is_empty()
     }
 }
 
@@ -166,19 +166,19 @@ pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
         steps.push(Step::Directory { path: ADDRESS_RUN.into(), mode: 0o755, owner: ADDRESS_USER });
         steps.push(open(services::ADDRESS.into(), &format!("{:#}\n", address(master, shared)), 0));
     }
-    if master.has_peers() {
+    if master.is_listed() {
         steps.push(private_json(ETCD_PLANNED.into(), &pods::pod(Component::Etcd, master), 0));
     }
     steps.push(open("/run/kscratch/steward.json".into(), &format!("{:#}\n", steward(master, manifests)), 0));
     steps
 }
 
-/// The static pods, each in a file of the kubelet's directory. etcd's is put there by the steward where it has peers: they may know this member already.
+/// The static pods, each in a file of the kubelet's directory. etcd's is put there by the steward where it is listed: the others may know this member already.
 pub(super) fn manifests(master: &Master<'_>, directory: &str) -> Vec<Step> {
     let of = |component: Component| (component.name(), pods::pod(component, master));
     Component::ALL
         .into_iter()
-        .filter(|component| *component != Component::Etcd || !master.has_peers())
+        .filter(|component| *component != Component::Etcd || !master.is_listed())
         .map(of)
         .map(|(name, pod)| private_json(format!("{directory}/{name}.json"), &pod, 0))
         .collect()
@@ -236,15 +236,21 @@ fn kubeconfig(component: Component, user: &str) -> Step {
 }
 
 fn steward(master: &Master<'_>, manifests: &str) -> Value {
-    let others = master.control_plane.etcd.members.values().filter(|address| **address != master.address);
+    let etcd = &master.control_plane.etcd;
+    let others = etcd.members.values().filter(|address| **address != master.address);
+    let others: Vec<Value> = others
+        .map(|address| serde_json::json!({ "client": pods::client_url(*address), "peer": pods::peer_url(*address) }))
+        .collect();
     let file = |name: &str| Component::ApiServer.file(name);
-    let member = master.has_peers().then(|| {
+    let member = master.is_listed().then(|| {
         serde_json::json!({
             "name": master.name,
             "peer_url": pods::peer_url(master.address),
-            "data": format!("{}/member", pods::ETCD_DATA),
+            "join": etcd.join,
+            // It comes whole: etcd makes it under another name.
+            "data": format!("{}/member/wal", pods::ETCD_DATA),
             "local": pods::client_url(Ipv4Addr::LOCALHOST),
-            "others": others.map(|address| pods::client_url(*address)).collect::<Vec<_>>(),
+            "others": others,
             "authority": file("etcd-ca.crt"),
             "certificate": file("etcd-client.crt"),
             "key": file("etcd-client.key"),

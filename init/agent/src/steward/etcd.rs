@@ -1,8 +1,11 @@
-//! Asks etcd who its members are, and changes that, through its JSON gateway (etcd API v3, `Cluster`).
+//! Asks etcd who its members are, and changes that, through its JSON gateway (etcd API v3, `Cluster`) and the port of its peers.
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use kube::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::connection::{Connection, bounded};
 use crate::contract::Member;
@@ -22,6 +25,9 @@ pub struct Listed {
     /// Where it answers clients; none until it is up for the first time.
     #[serde(default, rename = "clientURLs")]
     pub client_urls: Vec<String>,
+    /// Whether it has no vote yet: it gets the data first.
+    #[serde(default, rename = "isLearner")]
+    pub learner: bool,
 }
 
 impl Listed {
@@ -52,12 +58,74 @@ pub async fn members(client: &Client) -> Result<Vec<Listed>> {
     listed(ask(client, "list", json!({ "linearizable": true })).await.context("asking etcd for its members")?)
 }
 
-/// Adds a member that the others will reach at this URL; gives all of them then.
+/// The members as the first of the others says, all of them asked at once. None answers before most of them are up.
+pub async fn members_of_others(member: &Member, patience: Duration) -> Option<(Client, Vec<Listed>)> {
+    let asked = member.others.iter().filter_map(|other| client(&other.client, member).ok());
+    let asked = asked.map(|client| async move { members(&client).await.map(|members| (client, members)) });
+    first(asked, patience).await
+}
+
+/// Whether one of the others knows of a cluster that was up, though most of its members may be down: at its port for peers etcd answers as soon as
+/// it is started, and at the first boot of all no member is known that has told the addresses of its clients.
+pub async fn someone_lived(member: &Member, patience: Duration) -> bool {
+    let asked = member.others.iter().filter_map(|other| client(&other.peer, member).ok());
+    first(asked.map(|peer| async move { lived(&peer).await?.then_some(()).context("none was up yet") }), patience)
+        .await
+        .is_some()
+}
+
+async fn lived(peer: &Client) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(default, rename = "clientURLs")]
+        client_urls: Vec<String>,
+    }
+    let request = http::Request::get("/members").body(Vec::new()).context("making a request to a peer of etcd's")?;
+    let answer = bounded(peer.request_text(request)).await?;
+    let known: Vec<Known> = serde_json::from_str(&answer).context("reading what a peer of etcd's knows")?;
+    Ok(known.iter().any(|member| !member.client_urls.is_empty()))
+}
+
+/// The first answer that is no error, if it comes in time.
+async fn first<T: Send + 'static>(
+    asked: impl Iterator<Item = impl Future<Output = Result<T>> + Send + 'static>,
+    patience: Duration,
+) -> Option<T> {
+    let mut asked: JoinSet<Result<T>> = asked.collect();
+    let first = async {
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Ok(answer)) = answer {
+                return Some(answer);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(patience, first).await.ok()?
+}
+
+/// Adds a member that the others will reach at this URL; gives all of them then. It has no vote before it is [promoted](promote): one that never
+/// comes up takes no majority away from the others.
 ///
 /// # Errors
-/// There is no answer, or etcd refuses: it keeps a majority of its members up.
+/// There is no answer, or etcd refuses: it takes one such member after the other.
 pub async fn add(client: &Client, peer_url: &str) -> Result<Vec<Listed>> {
-    listed(ask(client, "add", json!({ "peerURLs": [peer_url] })).await?)
+    listed(ask(client, "add", json!({ "peerURLs": [peer_url], "isLearner": true })).await?)
+}
+
+/// Gives a member its vote; gives all members.
+///
+/// # Errors
+/// There is no answer, or etcd refuses: the member does not have the data yet.
+pub async fn promote(client: &Client, id: &str) -> Result<Vec<Listed>> {
+    listed(ask(client, "promote", json!({ "ID": id })).await?)
+}
+
+/// Tells where the others reach a member from now on.
+///
+/// # Errors
+/// There is no answer, or etcd refuses.
+pub async fn update(client: &Client, id: &str, peer_url: &str) -> Result<()> {
+    ask(client, "update", json!({ "ID": id, "peerURLs": [peer_url] })).await.map(drop)
 }
 
 /// Removes a member for good; gives those that are left.
@@ -97,13 +165,14 @@ mod tests {
     fn an_answer_of_etcd_is_read() {
         let answer = json!({ "header": { "member_id": "1" }, "members": [
             { "ID": "9372538179322589801", "name": "m1", "peerURLs": ["https://10.0.0.1:2380"], "clientURLs": ["https://10.0.0.1:2379"] },
-            { "ID": "2", "peerURLs": ["https://10.0.0.3:2380"], "isLearner": false },
+            { "ID": "2", "peerURLs": ["https://10.0.0.3:2380"], "isLearner": true },
         ] });
         let member = |id: &str, name: &str, peer: &str, client: &[&str]| Listed {
             id: id.into(),
             name: name.into(),
             peer_urls: vec![peer.into()],
             client_urls: client.iter().map(|&url| url.to_owned()).collect(),
+            learner: name.is_empty(),
         };
         let want = [
             member("9372538179322589801", "m1", "https://10.0.0.1:2380", &["https://10.0.0.1:2379"]),

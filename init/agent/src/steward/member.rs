@@ -1,25 +1,31 @@
 //! Decides how this master's etcd begins: with others for the first time, as a member that is added, in the place of one that lost its data, or not at all.
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
 use super::etcd::{self, Listed};
+use super::standing::stay_out_while_removed;
 use crate::contract::Member;
-use crate::outage::Outage;
+use crate::outage::{Outage, span};
 use crate::{place, say};
 
-/// How long the others are asked before it is believed that this is the first boot of all: they are silent until most of them are up.
+/// How long the others are asked before it is believed that this is the first boot of all. An etcd that is started somewhere, and has lived, is
+/// known at once to have done so.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// How long the others are asked whether they know this member, where it has data: a boot of all masters at once must not wait for answers that nobody can give.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How often they are asked, where nothing is wrong yet, and where something is.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often they are asked that again, where they said no or where this master's API server does not serve.
-pub const AGAIN: Duration = Duration::from_secs(30);
+/// How long an answer may take: most of the members have to agree on it.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long another machine that was added, and has no vote yet, has its turn. It takes seconds from when it is up.
+const TURN: Duration = Duration::from_secs(10 * 60);
 
 /// How it begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,13 +41,38 @@ enum Beginning {
 }
 
 /// A cluster exists where somebody lists its members. One that has been up has told the addresses of its clients; one that was added
-/// and was not up yet has no name.
-fn beginning(members: &[Listed], peer_url: &str) -> Beginning {
-    match members.iter().find(|member| member.has(peer_url)) {
+/// and was not up yet has no name. Who joins begins nothing, even where the others do so with its name on their list.
+fn beginning(members: &[Listed], member: &Member) -> Beginning {
+    match members.iter().find(|one| one.has(&member.peer_url)) {
         None => Beginning::Add,
         Some(own) if !own.client_urls.is_empty() => Beginning::Replace(own.id.clone()),
-        Some(own) if own.name.is_empty() => Beginning::Existing,
+        Some(own) if own.name.is_empty() || member.join => Beginning::Existing,
         Some(_) => Beginning::New,
+    }
+}
+
+/// What it means that no majority of etcd's members answers.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// It is too early to tell.
+    Early,
+    /// There is no cluster yet: this is the first boot of all.
+    First,
+    /// There is one, or has to be: why this master waits for it.
+    Wait(&'static str),
+}
+
+/// `lived`: whether somebody knows of a cluster that was up.
+fn silence(member: &Member, lived: bool, since: Duration) -> Silence {
+    match (lived, member.join) {
+        (true, _) => {
+            Silence::Wait("etcd's members were up before, and now most of them are not: this master waits for them")
+        }
+        (false, true) => Silence::Wait(
+            "no member of etcd answers: this master joins those that live and begins no cluster; one that was always alone answers only if its own metadata names it as a member",
+        ),
+        (false, false) if member.others.is_empty() || since >= SILENCE => Silence::First,
+        (false, false) => Silence::Early,
     }
 }
 
@@ -61,100 +92,69 @@ pub async fn settle(member: &Member) -> Result<()> {
         stay_out_while_removed(member).await;
         return put(&member.place, &text);
     }
+    match find(member).await {
+        Some(members) => put(&member.place, &with_members(&text, &members, member)?),
+        None => put(&member.place, &text),
+    }
+}
+
+/// Takes etcd's pod away from a member that was removed, and ends when it is known again: etcd would be started for nothing, the others do not speak
+/// with it.
+///
+/// # Errors
+/// The pod cannot be taken away or placed.
+pub async fn leave(member: &Member) -> Result<()> {
+    match std::fs::remove_file(&member.place) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", member.place.display()))
+        }
+        _ => settle(member).await,
+    }
+}
+
+/// Waits until it is known how an etcd without data begins; gives the members that it belongs to, or nothing where all of them begin.
+async fn find(member: &Member) -> Option<Vec<Listed>> {
     let start = Instant::now();
-    let mut outage = Outage::new("becoming a member of etcd", 0);
-    let mut exists = false;
+    let mut outage = Outage::new("becoming a member of etcd", 0).at_most(LONGEST_PAUSE);
+    let (mut lived, mut turn) = (false, Turn::default());
     loop {
-        let pause = match members_of_others(member).await {
-            Some((client, members)) => {
-                exists = true;
-                match join(&client, &members, member).await {
-                    Ok(None) => return put(&member.place, &text),
-                    Ok(Some(members)) => return put(&member.place, &with_members(&text, &members, member)?),
-                    Err(error) => {
-                        let failed = outage.failed(start.elapsed(), &say::words(error.as_ref()));
-                        failed.line.into_iter().for_each(say::line);
-                        failed.pause
+        let failed = if let Some((client, members)) = etcd::members_of_others(member, ANSWER).await {
+            lived = true;
+            match join(&client, &members, member, &mut turn, start.elapsed()).await {
+                Ok(members) => return members,
+                Err(error) => Some(say::words(error.as_ref())),
+            }
+        } else {
+            lived = lived || etcd::someone_lived(member, ANSWER).await;
+            match silence(member, lived, start.elapsed()) {
+                Silence::Early => None,
+                Silence::Wait(why) => Some(why.to_owned()),
+                Silence::First => {
+                    if !member.others.is_empty() {
+                        say::line("no other member of etcd answers: this is taken for the first boot of all of them");
                     }
+                    return None;
                 }
             }
-            None if !exists && start.elapsed() >= SILENCE => {
-                say::line("no other member of etcd answers: this is taken for the first boot of all of them");
-                return put(&member.place, &text);
-            }
-            None => Duration::from_secs(1),
         };
+        let failed = failed.map(|why| outage.failed(start.elapsed(), &why));
+        let pause = failed.map_or(PAUSE, |failed| {
+            failed.line.into_iter().for_each(say::line);
+            failed.pause
+        });
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Takes etcd's pod away where the others do not know this member any more, and ends when they do again. etcd would be started for nothing: the others
-/// do not speak with it.
-///
-/// # Errors
-/// The pod cannot be taken away or placed.
-pub async fn leave_if_removed(member: &Member) -> Result<()> {
-    if member.data.exists() && known(member).await == Some(false) {
-        match std::fs::remove_file(&member.place) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", member.place.display()));
-            }
-            _ => return settle(member).await,
-        }
-    }
-    Ok(())
-}
-
-/// Silence means nothing: where nobody answers, etcd is started as it is. But once it was said that this member is none, only its being listed undoes that.
-async fn stay_out_while_removed(member: &Member) {
-    if known(member).await != Some(false) {
-        return;
-    }
-    let name = &member.name;
-    say::line(format_args!(
-        "this master was removed from its cluster for good: etcd has members, and {name} is none of them any more"
-    ));
-    say::line(format_args!(
-        "etcd is not started on {name}: switch this machine off, or write its image anew to its disk to let it join as a new member"
-    ));
-    while known(member).await != Some(true) {
-        tokio::time::sleep(AGAIN).await;
-    }
-    say::line(format_args!("etcd's members know {name} again: etcd is started"));
-}
-
-/// Whether the others list this member; nothing where no majority of them answers at once.
-async fn known(member: &Member) -> Option<bool> {
-    let mut asked = JoinSet::new();
-    for client in member.others.iter().filter_map(|server| etcd::client(server, member).ok()) {
-        asked.spawn(async move { etcd::members(&client).await });
-    }
-    let first = async {
-        while let Some(answer) = asked.join_next().await {
-            if let Ok(Ok(members)) = answer {
-                return Some(members);
-            }
-        }
-        None
-    };
-    let members = tokio::time::timeout(PATIENCE, first).await.ok()??;
-    Some(members.iter().any(|one| one.has(&member.peer_url)))
-}
-
-/// The first of the others that lists the members; none answers before most of them are up.
-async fn members_of_others(member: &Member) -> Option<(Client, Vec<Listed>)> {
-    for server in &member.others {
-        let Ok(client) = etcd::client(server, member) else { continue };
-        if let Ok(members) = etcd::members(&client).await {
-            return Some((client, members));
-        }
-    }
-    None
-}
-
 /// Makes this machine a member of those that are; gives all of them then, or nothing where all of them begin.
-async fn join(client: &Client, members: &[Listed], member: &Member) -> Result<Option<Vec<Listed>>> {
-    match beginning(members, &member.peer_url) {
+async fn join(
+    client: &Client,
+    members: &[Listed],
+    member: &Member,
+    turn: &mut Turn,
+    now: Duration,
+) -> Result<Option<Vec<Listed>>> {
+    match beginning(members, member) {
         Beginning::New => return Ok(None),
         Beginning::Existing => return Ok(Some(members.to_vec())),
         Beginning::Replace(id) => {
@@ -163,16 +163,67 @@ async fn join(client: &Client, members: &[Listed], member: &Member) -> Result<Op
         }
         Beginning::Add => {}
     }
+    match turn.of(members, &member.peer_url, now) {
+        Whose::Own => {}
+        Whose::Other(other) => bail!("{} comes first, and has not been up yet", called(other)),
+        Whose::Nobodys(other) => {
+            say::line(format_args!(
+                "{} was added to etcd, and has not come for {}: it goes",
+                called(other),
+                span(TURN)
+            ));
+            etcd::remove(client, &other.id).await.context("removing a member that never came")?;
+        }
+    }
     let members = etcd::add(client, &member.peer_url).await.context("adding this member")?;
-    say::line(format_args!("{} is one of {} members of etcd now", member.name, members.len()));
+    say::line(format_args!(
+        "{} is added to etcd, which has {} members with it; it gets its vote once it has their data",
+        member.name,
+        members.len()
+    ));
     Ok(Some(members))
+}
+
+/// A member by its name, or while it has none by its address.
+fn called(member: &Listed) -> &str {
+    if member.name.is_empty() { member.peer_urls.first().map_or("a member", String::as_str) } else { &member.name }
+}
+
+/// Etcd takes one new member after the other: who has been before this one, and since when.
+#[derive(Debug, Default)]
+struct Turn(Option<(String, Duration)>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Whose<'a> {
+    Own,
+    Other(&'a Listed),
+    Nobodys(&'a Listed),
+}
+
+impl Turn {
+    fn of<'a>(&mut self, members: &'a [Listed], peer_url: &str, now: Duration) -> Whose<'a> {
+        let Some(other) = members.iter().find(|one| one.learner && !one.has(peer_url)) else {
+            self.0 = None;
+            return Whose::Own;
+        };
+        let since = match &self.0 {
+            Some((id, since)) if *id == other.id => *since,
+            _ => now,
+        };
+        self.0 = Some((other.id.clone(), since));
+        if now.saturating_sub(since) < TURN { Whose::Other(other) } else { Whose::Nobodys(other) }
+    }
 }
 
 /// The pod with the members that there are in the place of those that the metadata names.
 fn with_members(pod: &str, members: &[Listed], own: &Member) -> Result<String> {
     let mut pod: Value = serde_json::from_str(pod).context("reading etcd's pod")?;
     let command = pod["spec"]["containers"][0]["command"].as_array_mut().context("etcd's pod has no command")?;
-    command.retain(|word| !word.as_str().is_some_and(|word| word.starts_with("--initial-cluster=")));
+    command.retain(|word| {
+        !word.as_str().is_some_and(|word| {
+            ["--initial-cluster=", "--initial-cluster-state="].iter().any(|flag| word.starts_with(flag))
+        })
+    });
     let all = members.iter().flat_map(|member| {
         let is_own = member.peer_urls.contains(&own.peer_url);
         let name = if is_own { own.name.as_str() } else { member.name.as_str() };
@@ -188,56 +239,4 @@ fn put(to: &Path, pod: &str) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::{Beginning, beginning, with_members};
-    use crate::contract::Member;
-    use crate::steward::etcd::Listed;
-
-    const OWN: &str = "https://10.0.0.3:2380";
-
-    fn listed(id: &str, name: &str, peer: &str, client: &[&str]) -> Listed {
-        let strings = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
-        Listed { id: id.into(), name: name.into(), peer_urls: strings(&[peer]), client_urls: strings(client) }
-    }
-
-    #[test]
-    fn what_the_others_know_decides() {
-        let other = || listed("1", "m1", "https://10.0.0.1:2380", &["https://10.0.0.1:2379"]);
-        let check = |own: Option<Listed>, want: Beginning| {
-            let members: Vec<Listed> = [Some(other()), own].into_iter().flatten().collect();
-            assert_eq!(beginning(&members, OWN), want);
-        };
-        check(None, Beginning::Add);
-        check(Some(listed("3", "m3", OWN, &[])), Beginning::New);
-        check(Some(listed("3", "", OWN, &[])), Beginning::Existing);
-        check(Some(listed("3", "m3", OWN, &["https://10.0.0.3:2379"])), Beginning::Replace("3".into()));
-    }
-
-    #[test]
-    fn the_pod_gets_the_members_that_there_are() {
-        let own = Member {
-            name: "m3".into(),
-            peer_url: OWN.into(),
-            data: "/d".into(),
-            local: "https://127.0.0.1:2379".into(),
-            others: Vec::new(),
-            authority: "/a".into(),
-            certificate: "/c".into(),
-            key: "/k".into(),
-            manifest: "/m".into(),
-            place: "/p".into(),
-        };
-        let pod = json!({ "spec": { "containers": [{ "command": ["etcd", "--name=m3", "--initial-cluster=m3=x"] }] } });
-        let members = [listed("1", "m1", "https://10.0.0.1:2380", &[]), listed("2", "", OWN, &[])];
-        let pod: Value = serde_json::from_str(&with_members(&pod.to_string(), &members, &own).unwrap()).unwrap();
-        let want = [
-            "etcd",
-            "--name=m3",
-            "--initial-cluster=m1=https://10.0.0.1:2380,m3=https://10.0.0.3:2380",
-            "--initial-cluster-state=existing",
-        ];
-        assert_eq!(pod["spec"]["containers"][0]["command"], json!(want));
-    }
-}
+mod tests;

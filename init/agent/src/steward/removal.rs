@@ -178,7 +178,7 @@ mod tests {
 
     fn member(number: u8, name: &str) -> Listed {
         let peer_urls = vec![format!("https://10.0.0.{number}:2380")];
-        Listed { id: format!("id{number}"), name: name.into(), peer_urls, client_urls: Vec::new() }
+        Listed { id: format!("id{number}"), name: name.into(), peer_urls, client_urls: Vec::new(), learner: false }
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn api_server_names(master: &Master<'_>) -> (BTreeSet<String>, BTreeSet<Ipv4Addr
 fn etcd(master: &Master<'_>) -> Vec<Value> {
     let component = Component::Etcd;
     let mut addresses = BTreeSet::from([Ipv4Addr::LOCALHOST]);
-    if master.has_peers() {
+    if master.is_listed() {
         addresses.insert(master.address);
     }
     ["server", "peer"]

@@ -141,24 +141,26 @@ pub(super) fn peer_url(address: Ipv4Addr) -> String {
     format!("https://{address}:2380")
 }
 
-/// A member that has no peers keeps to the loopback address: it then does not care which address the machine gets.
+/// A member that no list names keeps to the loopback address: it then does not care which address the machine gets. One that is listed may
+/// get others later, and is from the beginning as theirs will be.
 fn etcd(master: &Master<'_>) -> Arguments {
     let file = |name: &str| Component::Etcd.file(name);
-    let own = if master.has_peers() { master.address } else { Ipv4Addr::LOCALHOST };
-    let (client, peer) = (client_url, peer_url);
-    let clients =
-        if master.has_peers() { format!("{},{}", client(Ipv4Addr::LOCALHOST), client(own)) } else { client(own) };
-    let members = if master.has_peers() {
-        let members = &master.control_plane.etcd.members;
-        let members: Vec<String> = members.iter().map(|(name, address)| format!("{name}={}", peer(*address))).collect();
-        members.join(",")
+    let (client, peer, listed) = (client_url, peer_url, master.is_listed());
+    let own = if listed { master.address } else { Ipv4Addr::LOCALHOST };
+    let clients = if listed { format!("{},{}", client(Ipv4Addr::LOCALHOST), client(own)) } else { client(own) };
+    let etcd = &master.control_plane.etcd;
+    let members = if listed {
+        let members = etcd.members.iter().map(|(name, address)| format!("{name}={}", peer(*address)));
+        members.collect::<Vec<_>>().join(",")
     } else {
         format!("{}={}", master.name, peer(own))
     };
     // Five times etcd's own: a disk or a processor that is slow for a second must not cost the members their leader. It is found missing after
     // five seconds then, which is less than the clients' patience.
     let patience = [("heartbeat-interval", "500".to_owned()), ("election-timeout", "5000".to_owned())];
-    let patience = patience.into_iter().filter(|_| master.has_peers());
+    let patience = patience.into_iter().filter(|_| listed);
+    // Even where it is started by mistake, it begins no cluster.
+    let state = etcd.join.then(|| ("initial-cluster-state", "existing".to_owned()));
     let arguments = [
         ("name", master.name.to_owned()),
         ("data-dir", ETCD_DATA.to_owned()),
@@ -181,7 +183,7 @@ fn etcd(master: &Master<'_>) -> Arguments {
         ("watch-progress-notify-interval", "5s".to_owned()),
         ("tls-min-version", "TLS1.2".to_owned()),
     ];
-    arguments.into_iter().chain(patience).collect()
+    arguments.into_iter().chain(patience).chain(state).collect()
 }
 
 fn api_server(master: &Master<'_>) -> Arguments {
@@ -247,8 +249,8 @@ fn controller_manager(master: &Master<'_>) -> Arguments {
     arguments
 }
 
-/// What controller-manager and scheduler have in common. Alone they elect nobody: a start would wait for the lease of the one before, and an API server
-/// that is slow for ten seconds would make them end.
+/// What controller-manager and scheduler have in common. Where no other master can come they elect nobody: a start would wait for the lease of the one
+/// before, and an API server that is slow for ten seconds would make them end.
 fn clients_of_api_server(component: Component, master: &Master<'_>) -> [(&'static str, String); 6] {
     let kubeconfig = component.file("kubeconfig.json");
     [
@@ -256,7 +258,7 @@ fn clients_of_api_server(component: Component, master: &Master<'_>) -> [(&'stati
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig),
         ("bind-address", "127.0.0.1".to_owned()),
-        ("leader-elect", master.has_peers().to_string()),
+        ("leader-elect", master.is_listed().to_string()),
         ("profiling", "false".to_owned()),
     ]
 }

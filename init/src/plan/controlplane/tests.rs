@@ -15,6 +15,8 @@ use super::{ADDONS, Component, Master, addons, certificates, pods};
 use crate::facts::{Facts, Link, Release};
 use crate::plan::{PlanError, Step, node};
 
+mod members;
+
 const CA: &str = include_str!("../../../metadata/tests/ca.pem");
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 /// Link and address of the master.
@@ -134,35 +136,6 @@ fn every_object_is_what_kubernetes_calls_so() {
             other => panic!("{other} has no type here"),
         }
     }
-}
-
-#[test]
-fn three_masters_know_each_other() {
-    let more =
-        "[control_plane.etcd]\nmembers = { m1 = \"192.168.7.10\", m2 = \"192.168.7.11\", m3 = \"192.168.7.12\" }\n";
-    let (metadata, facts) = (metadata(more), facts("1.37.2"));
-    let all = files(&metadata, &facts);
-    // The steward puts it among the kubelet's once it has asked the others.
-    assert!(!all.contains_key("/run/kscratch/manifests/etcd.json"));
-    let etcd = &all["/run/kscratch/etcd.json"];
-    for part in [
-        "--initial-cluster=m1=https://192.168.7.10:2380,m2=https://192.168.7.11:2380,m3=https://192.168.7.12:2380",
-        "--listen-client-urls=https://127.0.0.1:2379,https://192.168.7.10:2379",
-        "--listen-peer-urls=https://192.168.7.10:2380",
-    ] {
-        assert!(etcd.contains(part), "{etcd}");
-    }
-    let steward: Value = serde_json::from_str(&all["/run/kscratch/steward.json"]).unwrap();
-    assert_eq!(steward["member"]["others"], json!(["https://192.168.7.11:2379", "https://192.168.7.12:2379"]));
-    assert_eq!(steward["member"]["local"], "https://127.0.0.1:2379");
-    assert_eq!(steward["member"]["place"], "/run/kscratch/manifests/etcd.json");
-    let mut elsewhere = facts.clone();
-    elsewhere.links.get_mut("eth0").unwrap().addresses = vec!["192.168.7.99/24".parse().unwrap()];
-    let error = node(&metadata, &elsewhere).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "control_plane.etcd.members gives m1 the address 192.168.7.10, but this machine has 192.168.7.99"
-    );
 }
 
 #[test]

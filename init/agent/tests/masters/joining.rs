@@ -1,0 +1,120 @@
+//! How a master's etcd begins: added to those that live, never beside them, and with a vote only once it has their data.
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::{Steward, with_data};
+
+/// What m1 knows by itself: numbers as its port for peers has them.
+fn known(client_urls: &[&str]) -> Vec<Value> {
+    let peer = |last: u8| format!("https://10.0.0.{last}:2380");
+    vec![
+        json!({ "id": 9_372_538_179_322_589_801_u64, "peerURLs": [peer(1)], "name": "m1", "clientURLs": client_urls }),
+        json!({ "id": 3, "peerURLs": [peer(3)], "name": "m3" }),
+    ]
+}
+
+fn joins(member: &mut Value) {
+    member["join"] = json!(true);
+}
+
+#[test]
+fn one_that_joins_waits_for_those_that_live_and_gets_its_vote_last() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
+    let members = std::mem::take(&mut cluster.state().members);
+    cluster.state().serving = false;
+    cluster.state().refusal = Some("etcdserver: can only promote a learner member which is in sync with leader");
+    let steward = Steward::with(folder.path(), &cluster, "m2", joins);
+    steward.says("becoming a member of etcd failed: no member of etcd answers: this master joins those that live and begins no cluster");
+    // Longer than any silence is believed elsewhere.
+    std::thread::sleep(Duration::from_secs(25));
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
+    assert_eq!(steward.log().lines().count(), 1, "{}", steward.log());
+    cluster.state().members = members;
+    steward.etcd_is_started_with(&[
+        "etcd",
+        "--initial-cluster=m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380",
+        "--initial-cluster-state=existing",
+    ]);
+    steward.says("m2 is added to etcd, which has 2 members with it");
+    assert_eq!(cluster.state().members[1]["isLearner"], true);
+    // Its etcd is up, and gets the others' data.
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    cluster.state().members[1]["name"] = json!("m2");
+    steward.says("getting a vote in etcd failed: etcdserver: can only promote");
+    cluster.state().refusal = None;
+    cluster.waits_for("the vote", |state| state.members[1]["isLearner"] == false);
+    steward.says("m2 is one of 2 members of etcd now");
+}
+
+#[test]
+fn one_that_was_added_and_was_not_up_goes_on_where_it_was() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
+    let added = json!({ "ID": "5", "peerURLs": ["https://10.0.0.2:2380"], "isLearner": true });
+    cluster.state().members.push(added);
+    let steward = Steward::with(folder.path(), &cluster, "m2", joins);
+    steward.etcd_is_started_with(&[
+        "etcd",
+        "--initial-cluster=m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380",
+        "--initial-cluster-state=existing",
+    ]);
+    assert_eq!(cluster.state().members.len(), 2);
+}
+
+#[test]
+fn one_new_member_waits_for_the_other() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
+    let other = json!({ "ID": "5", "peerURLs": ["https://10.0.0.3:2380"], "isLearner": true });
+    cluster.state().members.push(other);
+    let steward = Steward::with(folder.path(), &cluster, "m2", joins);
+    steward.says("becoming a member of etcd failed: https://10.0.0.3:2380 comes first, and has not been up yet");
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
+    let change = json!({ "ID": "5", "peerURLs": ["https://10.0.0.3:2380"], "name": "m3", "isLearner": false });
+    cluster.state().members[1] = change;
+    steward.etcd_is_started_with(&[
+        "etcd",
+        "--initial-cluster=m1=https://10.0.0.1:2380,m3=https://10.0.0.3:2380,m2=https://10.0.0.2:2380",
+        "--initial-cluster-state=existing",
+    ]);
+}
+
+#[test]
+fn one_that_lost_its_disk_begins_nothing_where_somebody_remembers_a_cluster() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1", "m2", "m3"]));
+    let members = std::mem::take(&mut cluster.state().members);
+    cluster.state().known = known(&["https://10.0.0.1:2379"]);
+    let steward = Steward::start(folder.path(), &cluster, "m3");
+    steward.says("becoming a member of etcd failed: etcd's members were up before, and now most of them are not");
+    std::thread::sleep(Duration::from_secs(25));
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
+    cluster.state().members = members;
+    steward.says("etcd's member m3 has lost its data: it is replaced");
+    let peers = ["m1=https://10.0.0.1:2380", "m2=https://10.0.0.2:2380", "m3=https://10.0.0.3:2380"].join(",");
+    steward.etcd_is_started_with(&["etcd", &format!("--initial-cluster={peers}"), "--initial-cluster-state=existing"]);
+}
+
+#[test]
+fn the_first_boot_of_all_begins_after_a_while() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&[]));
+    // Another one is up, and waits for most of them as etcd does.
+    cluster.state().known = known(&[]);
+    let steward = Steward::start(folder.path(), &cluster, "m3");
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
+    steward.says("this is taken for the first boot of all of them");
+    steward.etcd_is_started_with(&["etcd"]);
+}
+
+#[test]
+fn one_that_is_alone_in_its_list_begins_at_once_and_can_be_found_from_then_on() {
+    let (folder, cluster) = (with_data(), Cluster::of(&["m1"]));
+    std::fs::remove_dir(folder.path().join("data")).unwrap();
+    // As it is where the metadata did not name it at the first boot.
+    cluster.state().members[0]["peerURLs"] = json!(["https://127.0.0.1:2380"]);
+    let steward = Steward::with(folder.path(), &cluster, "m1", |member| member["others"] = json!([]));
+    steward.etcd_is_started_with(&["etcd"]);
+    steward.says("etcd's only member m1 is at https://10.0.0.1:2380 now: others can join it");
+    assert_eq!(cluster.state().members[0]["peerURLs"], json!(["https://10.0.0.1:2380"]));
+    assert!(!steward.log().contains("first boot"), "{}", steward.log());
+}

@@ -1,0 +1,110 @@
+//! Turns what a master's steward sees of etcd and of the API server into what it does to both: one small server stands in for them.
+#[path = "../apiserver/mod.rs"]
+mod apiserver;
+mod cluster;
+mod joining;
+mod removal;
+mod tokens;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+use kscratch_pki::{Authority, OffsetDateTime, Wanted};
+use serde_json::{Value, json};
+
+/// A steward with its files. It ends with the test.
+struct Steward {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Steward {
+    /// Of a master that is called m1, m2, …; the server is all others.
+    fn start(folder: &Path, cluster: &Cluster, name: &str) -> Self {
+        Self::with(folder, cluster, name, |_| ())
+    }
+
+    /// The same, its member of etcd in another way.
+    fn with(folder: &Path, cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let (authority, pair) = Authority::new_with_pair("kubernetes", OffsetDateTime::now_utc(), 1).unwrap();
+        let client = authority.issue(&Wanted::client("steward", None), OffsetDateTime::now_utc()).unwrap();
+        let at = |name: &str| folder.join(name).display().to_string();
+        let put = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        let cluster = cluster.clone();
+        let port = apiserver::listen(&authority, Ipv4Addr::LOCALHOST, move |stream| cluster.serve(stream));
+        let server = format!("https://127.0.0.1:{port}");
+        put("ca.crt", &pair.certificate_pem);
+        put("client.crt", &client.certificate_pem);
+        put("client.key", &client.key_pem);
+        put("certificates.json", r#"{"authorities":{},"certificates":[]}"#);
+        put("etcd.json", r#"{"spec":{"containers":[{"command":["etcd"]}]}}"#);
+        std::fs::create_dir_all(folder.join("addons")).unwrap();
+        std::fs::create_dir_all(folder.join("manifests")).unwrap();
+        let mut contract = json!({
+            "server": server, "authority": at("ca.crt"), "certificate": at("client.crt"), "key": at("client.key"), "objects": at("addons"),
+            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "ready": at("ready"),
+            "member": {
+                "name": name, "peer_url": format!("https://10.0.0.{}:2380", &name[1..]), "join": false, "data": at("data"), "local": server,
+                "others": [{ "client": server, "peer": server }],
+                "authority": at("ca.crt"), "certificate": at("client.crt"), "key": at("client.key"), "manifest": at("etcd.json"),
+                "place": at("manifests/etcd.json"),
+            },
+        });
+        change(&mut contract["member"]);
+        put("steward.json", &contract.to_string());
+        let child = Command::new(env!("CARGO_BIN_EXE_kscratch-agent"))
+            .args(["steward", &at("steward.json")])
+            .stdout(std::fs::File::create(at("log")).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Self { child, folder: folder.to_owned() }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
+    #[track_caller]
+    fn says(&self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < end, "the steward does not say {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn pod_is_placed(&self) -> bool {
+        self.folder.join("manifests/etcd.json").exists()
+    }
+
+    /// What etcd is started with.
+    #[track_caller]
+    fn etcd_is_started_with(&self, want: &[&str]) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.pod_is_placed() {
+            assert!(Instant::now() < end, "{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let pod: Value =
+            serde_json::from_slice(&std::fs::read(self.folder.join("manifests/etcd.json")).unwrap()).unwrap();
+        assert_eq!(pod["spec"]["containers"][0]["command"], json!(want), "{}", self.log());
+    }
+}
+
+impl Drop for Steward {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder of a machine whose etcd has data.
+fn with_data() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    folder
+}
