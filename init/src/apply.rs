@@ -7,4 +7,5 @@ pub mod files;
 pub mod firewall;
 pub mod imageseed;
 pub mod network;
+pub mod nodename;
 pub mod steps;

@@ -1,5 +1,5 @@
 //! [`Facts`] are what was found on this machine and in this image: the half of a plan's input that is not metadata.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -26,8 +26,21 @@ pub struct Facts {
     pub memory: u64,
     /// Whether an earlier boot joined the cluster: the kubelet has a client certificate of its own.
     pub joined: bool,
+    /// The name that its kubelet was started with last, which is that of the certificate.
+    pub node_name: Option<String>,
+    /// Names that it joined under before that; their certificates are put aside.
+    pub put_aside: BTreeSet<String>,
     /// This machine's pods as the cluster gave them at an earlier boot.
-    pub pod_range: Option<Ipv4Net>,
+    pub pod_range: Option<GivenRange>,
+}
+
+/// A range of pods that the cluster gave, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRange {
+    /// The range.
+    pub range: Ipv4Net,
+    /// Name of the Node; an earlier version did not write it down.
+    pub node: Option<String>,
 }
 
 /// One link.

@@ -127,6 +127,8 @@ fn print_plan(file: &Path) -> Result<String> {
             dhcp_hostname: None,
             memory: 0,
             joined: false,
+            node_name: None,
+            put_aside: std::collections::BTreeSet::new(),
             pod_range: None,
         })
     })?;

@@ -10,11 +10,12 @@ mod identity;
 mod kubelet;
 mod kubeproxy;
 mod links;
+mod membership;
 mod phases;
 mod rights;
 mod services;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -22,8 +23,10 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 pub use error::PlanError;
+pub use identity::uplink;
 pub use links::network;
-pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, runtime};
+pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
+pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
 pub use rights::Rights;
 
 /// Components of the control plane whose images a master's image must bring, as its release file names them.
@@ -80,6 +83,15 @@ pub enum Step {
         mode: u32,
         /// User and group.
         owner: u32,
+    },
+    /// Have the kubelet's client certificate be one of this name, or none, and remember the name: in an order that a power cut cannot spoil.
+    NodeName {
+        /// The node's name.
+        name: String,
+        /// Whose certificate there is, where it is not this node's: it is put aside.
+        left: Option<String>,
+        /// Whether the one that this name had is taken back.
+        returns: bool,
     },
     /// Remove every file below a directory that no `File` step of this plan writes (stale manifests).
     Prune {

@@ -6,6 +6,7 @@ pub mod gather;
 pub mod hardware;
 pub mod initramfs;
 pub mod mounts;
+pub mod newlease;
 pub mod owncluster;
 pub mod phases;
 pub mod plugging;

@@ -2,8 +2,8 @@
 //!
 //! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2, util-linux, nftables and dnsmasq-base.
 use std::io::Write as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use kscratch_init::apply::dhcp::{Change, Keeper};
@@ -205,27 +205,35 @@ fn rulesets_are_loaded_whole_or_not_at_all() {
 }
 
 /// A DHCP server in a namespace of its own, at the other end of a veth pair.
-struct Server(Child);
+struct Server {
+    shell: Child,
+    /// Each line is an address: the only one that the server gives from then on.
+    wishes: Option<ChildStdin>,
+    log: PathBuf,
+}
 
 impl Server {
-    /// The pair `client` and `server`; the server has 10.9.0.1/24.
+    /// The pair `client` and `server`; the server has 10.9.0.1/24, and gives 10.9.0.50.
     fn start(folder: &Path) -> Self {
         run("ip link add client type veth peer name server");
         let dnsmasq = [
             "dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --no-ping --port=0 --user=root --log-dhcp --log-facility=-",
-            "--interface=server --bind-interfaces --dhcp-authoritative --dhcp-range=10.9.0.50,10.9.0.50,255.255.255.0,2m",
+            "--interface=server --bind-interfaces --dhcp-authoritative --dhcp-range=$address,$address,255.255.255.0,2m",
             "--dhcp-option=option:router,10.9.0.1 --dhcp-option=option:dns-server,10.9.0.2,10.9.0.3",
             "--dhcp-option=option:domain-search,a.example,b.example --dhcp-option=option:mtu,1400 --dhcp-option=option:ntp-server,10.9.0.4",
         ]
         .join(" ");
         let script = format!(
-            "read go && ip link set server up && ip addr add 10.9.0.1/24 dev server && exec {dnsmasq} --dhcp-leasefile={}/leases",
+            "read go && ip link set server up && ip addr add 10.9.0.1/24 dev server || exit 1
+            stop() {{ [ -z \"$pid\" ] || {{ kill $pid; wait $pid; }} }}
+            while read address; do stop; {dnsmasq} --dhcp-leasefile={}/leases-$address & pid=$!; done; stop",
             folder.display()
         );
+        let log = folder.join("log");
         let mut child = Command::new("unshare")
             .args(["--net", "sh", "-c", &script])
             .stdin(Stdio::piped())
-            .stderr(std::fs::File::create(folder.join("log")).unwrap())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         assert!(
@@ -237,15 +245,30 @@ impl Server {
         let theirs = format!("/proc/{}/ns/net", child.id());
         wait_until("the server's namespace", || std::fs::read_link(&theirs).is_ok_and(|link| link != own));
         run(&format!("ip link set server netns {}", child.id()));
-        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        Self(child)
+        let mut wishes = child.stdin.take();
+        wishes.as_mut().unwrap().write_all(b"go\n").unwrap();
+        let mut server = Self { shell: child, wishes, log };
+        server.give("10.9.0.50");
+        server
+    }
+
+    /// Gives this address from now on, and no other.
+    fn give(&mut self, address: &str) {
+        writeln!(self.wishes.as_mut().unwrap(), "{address}").unwrap();
+        let says = format!("IP range {address} -- {address}");
+        wait_until("the server", || self.log().contains(&says));
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // Without wishes the shell ends the server, and itself.
+        drop(self.wishes.take());
+        let _ = self.shell.wait();
     }
 }
 
@@ -276,7 +299,7 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
     in_namespace("a_lease_from_a_real_server_is_taken_renewed_and_lost", || {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(folder.path());
-        let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let log = || server.log();
 
         let mut keeper = Keeper::start("client", Some("node-1".into()), 0x1234_5678, 99, monotonic()).unwrap();
         let lease =
@@ -290,7 +313,7 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
         assert!(run("ip link show client").contains("mtu 1400"));
         assert!(run("ip -4 route").contains("default via 10.9.0.1 dev client"));
         assert!(
-            std::fs::read_to_string(folder.path().join("leases")).unwrap().contains("node-1"),
+            std::fs::read_to_string(folder.path().join("leases-10.9.0.50")).unwrap().contains("node-1"),
             "the server knows our name"
         );
 
@@ -314,10 +337,43 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
             seen.extend(changes.iter().map(ToString::to_string));
             keeper.lease().is_none()
         });
-        assert_eq!(seen, ["lost its lease of 10.9.0.50/24, looking for another"]);
+        assert_eq!(seen, ["lost its lease of 10.9.0.50/24: no DHCP server renewed it; looking for another"]);
         assert!(addresses("client").is_empty());
         assert!(!run("ip -4 route").contains("default"));
         assert!(keeper.next_deadline().is_some());
+    });
+}
+
+/// The old address goes before the new one comes: the link never has two of a server's.
+#[test]
+fn another_address_of_the_server_takes_the_place_of_the_old_one() {
+    in_namespace("another_address_of_the_server_takes_the_place_of_the_old_one", || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::start(folder.path());
+        let mut keeper = Keeper::start("client", None, 0x1234_5678, 99, monotonic()).unwrap();
+        keeper
+            .acquire(Duration::from_secs(30), monotonic)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));
+        assert_eq!(addresses("client"), ["10.9.0.50/24"]);
+        server.give("10.9.0.60");
+        let at_renewal = || monotonic() + Duration::from_secs(61);
+        let mut seen = Vec::new();
+        keep(&mut keeper, at_renewal, "the other address", |changes, keeper| {
+            seen.extend(changes.iter().map(ToString::to_string));
+            if changes.iter().any(|change| matches!(change, Change::Lost(..))) && keeper.lease().is_none() {
+                assert!(addresses("client").is_empty());
+            }
+            keeper.lease().is_some_and(|lease| lease.address.addr().octets()[3] == 60)
+        });
+        assert_eq!(
+            seen,
+            [
+                "lost its lease of 10.9.0.50/24: the DHCP server 10.9.0.1 refuses it; looking for another",
+                "has 10.9.0.60/24 from 10.9.0.1 for 120 s"
+            ]
+        );
+        assert_eq!(addresses("client"), ["10.9.0.60/24"]);
+        assert!(run("ip -4 route").contains("default via 10.9.0.1 dev client"));
     });
 }
 

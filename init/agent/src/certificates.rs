@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kscratch_pki::{Authority, Certificate, OffsetDateTime, Verdict, Wanted, judge};
+use kscratch_pki::{Authority, Certificate, Facts, OffsetDateTime, Verdict, Wanted, judge};
 
-use crate::contract::{AuthorityFiles, Certificates, Leaf};
+use crate::contract::{AuthorityFiles, Certificates, Discard, Leaf};
 use crate::{place, say};
 
 /// What is told of a certificate that is as it should be.
@@ -37,8 +37,8 @@ pub fn keep(wanted: &Certificates, now: OffsetDateTime, kept: Kept) -> Result<()
             faults.push(format!("certificate {}: {error:#}", leaf.certificate.display()));
         }
     }
-    for file in &wanted.discard_expired {
-        if let Err(error) = discard(file, now) {
+    for unwanted in &wanted.discard {
+        if let Err(error) = discard(unwanted, now) {
             faults.push(format!("{error:#}"));
         }
     }
@@ -132,20 +132,32 @@ fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
     fix().with_context(|| format!("setting mode and owner of {}", path.display()))
 }
 
-/// Removes a file whose certificate has ended or cannot be read: its reader would not get up from it.
-fn discard(path: &Path, now: OffsetDateTime) -> Result<()> {
+/// Removes a file whose certificate has ended, cannot be read, or is for another name: its reader would not get up from it.
+fn discard(unwanted: &Discard, now: OffsetDateTime) -> Result<()> {
+    let path = &unwanted.file;
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         text => text.with_context(|| format!("reading {}", path.display()))?,
     };
     let why = match Certificate::parse(&String::from_utf8_lossy(&text)) {
-        Ok(certificate) if certificate.facts().not_after >= now => return Ok(()),
-        Ok(certificate) => format!("its certificate has ended on {}", certificate.facts().not_after.date()),
+        Ok(certificate) => match useless(certificate.facts(), &unwanted.common_name, now) {
+            Some(why) => why,
+            None => return Ok(()),
+        },
         Err(error) => error.to_string(),
     };
     std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
     say::line(format_args!("removed {}: {why}", path.display()));
     Ok(())
+}
+
+/// Why a certificate is of no use to who is to be `common_name` now.
+fn useless(facts: &Facts, common_name: &str, now: OffsetDateTime) -> Option<String> {
+    let is = &facts.names.common_name;
+    if is != common_name {
+        return Some(format!("its certificate is for {is}, and {common_name} is wanted now"));
+    }
+    (facts.not_after < now).then(|| format!("its certificate has ended on {}", facts.not_after.date()))
 }
 
 #[cfg(test)]

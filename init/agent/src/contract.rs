@@ -92,9 +92,19 @@ pub struct Certificates {
     pub authorities: BTreeMap<String, AuthorityFiles>,
     /// What is to be there.
     pub certificates: Vec<Leaf>,
-    /// PEM files that are removed once their certificate has ended, so that their reader takes its fallback.
+    /// What is removed once it is of no use, so that its reader takes its fallback.
     #[serde(default)]
-    pub discard_expired: Vec<PathBuf>,
+    pub discard: Vec<Discard>,
+}
+
+/// A PEM file that somebody else keeps.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discard {
+    /// The file. Its certificate is of no use once it has ended, or where it is another's.
+    pub file: PathBuf,
+    /// The common name that its certificate has to have.
+    pub common_name: String,
 }
 
 /// Where an authority is.
@@ -246,6 +256,11 @@ pub struct Identities {
     pub bootstrap: Option<PathBuf>,
     /// This machine's Node.
     pub node: String,
+    /// Names that it joined under before.
+    #[serde(default)]
+    pub earlier: Vec<String>,
+    /// Where the name is remembered that the kubelet's certificate is for.
+    pub remembered: PathBuf,
     /// This machine's Node, where the kubelet does not make it.
     #[serde(default)]
     pub register: Option<Registration>,
@@ -295,7 +310,7 @@ mod tests {
             r#"{"authorities": {"cluster": {"certificate": "/a.crt", "key": "/a.key"}},
             "certificates": [{"certificate": "/b.crt", "key": "/b.key", "authority": "cluster", "common_name": "kube-apiserver", "organizations": [],
             "dns_names": ["kubernetes"], "addresses": ["10.96.0.1"], "usages": ["server","client"], "days": 365, "owner": 901}],
-            "discard_expired": ["/var/lib/kubelet/pki/kubelet-client-current.pem"]}"#,
+            "discard": [{"file": "/var/lib/kubelet/pki/kubelet-client-current.pem", "common_name": "system:node:m1"}]}"#,
         );
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
@@ -305,7 +320,7 @@ mod tests {
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(
-            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "register": {"node": "n1", "pod_range": "10.244.3.0/24",
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "earlier": ["n0"], "remembered": "/n", "register": {"node": "n1", "pod_range": "10.244.3.0/24",
             "labels": {"a": "b"}, "taints": [{"key": "k", "value": "", "effect": "NoSchedule"}]}, "identities": [{"name": "kube-proxy",
             "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
         );

@@ -1,6 +1,7 @@
 //! Gets client certificates for this node from the cluster, with the kubelet's own, and renews them.
 mod asked;
 mod joining;
+mod whose;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -152,6 +153,7 @@ async fn make_node(
 /// A client with what the kubelet has now; the kubelet renews its own certificate. While it has none yet, it is joining, which is waited for.
 async fn current(wanted: &Identities, connection: &mut Connection, client: &mut Option<Client>) -> Result<Client> {
     joining::wait(wanted).await;
+    whose::check(wanted)?;
     match client {
         Some(client) if !connection.renewed() => Ok(client.clone()),
         _ => Ok(client.insert(connection.client()?).clone()),

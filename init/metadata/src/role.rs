@@ -121,7 +121,8 @@ impl Cluster {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Node {
-    /// Name (RFC 1123 subdomain). Default: what DHCP says, else one made of the machine's identity.
+    /// Name (RFC 1123 subdomain). Default: the one that the node joined its cluster under, else what DHCP says, else one
+    /// made of the machine's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Addresses of this machine's pods (the guide's manual mode); without it, in a cluster, the control plane gives one.

@@ -1,6 +1,7 @@
 //! Turns DHCP messages and the passing of time into messages to send and leases to hold (RFC 2131): a pure state machine.
 //!
 //! [`keeper::Keeper`] is the socket around it.
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -56,7 +57,28 @@ pub enum Action {
     /// Use this lease. Told again when it is renewed.
     Hold(Lease),
     /// The lease is over: its address must not be used any more.
-    Lose(Lease),
+    Lose(Lease, Loss),
+}
+
+/// Why a lease is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Its time is, and nobody renewed it.
+    Ended,
+    /// A server says that it does not hold.
+    Refused(Ipv4Addr),
+    /// A server gave another address.
+    Replaced,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => f.write_str("no DHCP server renewed it"),
+            Self::Refused(server) => write!(f, "the DHCP server {server} refuses it"),
+            Self::Replaced => f.write_str("the DHCP server gives another one"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +116,8 @@ pub struct Client {
     state: State,
     /// Since when a lease is looked for, for the `secs` field.
     since: Duration,
+    /// Who refused last what it had offered; none once there is a lease.
+    refused_by: Option<Ipv4Addr>,
 }
 
 impl Client {
@@ -101,7 +125,15 @@ impl Client {
     /// that were switched on together. Neither needs to be secret.
     #[must_use]
     pub fn new(mac: [u8; 6], host_name: Option<String>, xid: u32, seed: u64) -> Self {
-        Self { mac, host_name, xid, jitter: Jitter(seed | 1), state: State::Idle, since: Duration::ZERO }
+        Self {
+            mac,
+            host_name,
+            xid,
+            jitter: Jitter(seed | 1),
+            state: State::Idle,
+            since: Duration::ZERO,
+            refused_by: None,
+        }
     }
 
     /// The lease that is held.
@@ -111,6 +143,12 @@ impl Client {
             State::Bound { lease, .. } | State::Renewing { lease, .. } | State::Rebinding { lease, .. } => Some(lease),
             State::Idle | State::Selecting { .. } | State::Requesting { .. } => None,
         }
+    }
+
+    /// The server that refused what it had offered, since there was a lease last.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<Ipv4Addr> {
+        self.refused_by
     }
 
     /// When [`Event::Timer`] is wanted at the latest.
@@ -167,6 +205,7 @@ impl Client {
             }
             (State::Requesting { offer, .. }, Kind::Nak) if offer.lease.server == reply.lease.server => {
                 // Not at once: a server that offers what it then refuses would be asked without end.
+                self.refused_by = Some(reply.lease.server);
                 let next = now + self.wait(1);
                 self.state = State::Selecting { tries: 1, next };
                 Vec::new()
@@ -175,13 +214,13 @@ impl Client {
                 let (old, sent) = (lease.clone(), *sent);
                 let mut actions = Vec::new();
                 if old.address != reply.lease.address {
-                    actions.push(Action::Lose(old));
+                    actions.push(Action::Lose(old, Loss::Replaced));
                 }
                 actions.extend(self.hold(reply.lease, sent));
                 actions
             }
             (State::Renewing { lease, .. } | State::Rebinding { lease, .. }, Kind::Nak) => {
-                let mut actions = vec![Action::Lose(lease.clone())];
+                let mut actions = vec![Action::Lose(lease.clone(), Loss::Refused(reply.lease.server))];
                 actions.extend(self.discover(now));
                 actions
             }
@@ -197,6 +236,7 @@ impl Client {
             expire: sent + lease.valid_for,
         };
         self.state = State::Bound { lease: lease.clone(), times };
+        self.refused_by = None;
         vec![Action::Hold(lease)]
     }
 
@@ -231,7 +271,7 @@ impl Client {
             State::Renewing { lease, times, .. } => self.rebind(lease, times, now),
             State::Rebinding { lease, times, .. } if now < times.expire => self.rebind(lease, times, now),
             State::Rebinding { lease, .. } => {
-                let mut actions = vec![Action::Lose(lease)];
+                let mut actions = vec![Action::Lose(lease, Loss::Ended)];
                 actions.extend(self.discover(now));
                 actions
             }
@@ -265,7 +305,7 @@ impl Client {
 
     fn rebind(&mut self, lease: Lease, times: Times, now: Duration) -> Vec<Action> {
         if now >= times.expire {
-            let mut actions = vec![Action::Lose(lease)];
+            let mut actions = vec![Action::Lose(lease, Loss::Ended)];
             actions.extend(self.discover(now));
             return actions;
         }

@@ -8,13 +8,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::dhcp::{Change, Keeper};
 use super::network::{self, Route};
-use super::{bridge, certificates, files, firewall, imageseed};
+use super::{bridge, certificates, files, firewall, imageseed, nodename};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
 use kscratch_netlink::Netlink;
 
-/// How long the first lease may take. The keepers go on asking after that, in the event loop.
+/// How long the first lease may take, as a rule. The keepers go on asking after that, in the event loop.
 const LEASE_WITHIN: Duration = Duration::from_secs(30);
 /// How long other links are waited for once one has its lease.
 const OTHERS_WITHIN: Duration = Duration::from_secs(2);
@@ -30,6 +30,8 @@ pub struct Machine<'a> {
     machine_id: String,
     /// The name that a DHCP server is told.
     pub host_name: Option<String>,
+    /// How long the first lease may take.
+    pub lease_within: Duration,
     /// Links with DHCP.
     pub leases: Vec<Keeper>,
     /// What the supervisor is to run, in the plan's order.
@@ -41,7 +43,15 @@ impl<'a> Machine<'a> {
     #[must_use]
     pub fn new(sys: &'a dyn Sys, root: &Path, machine_id: &str) -> Self {
         let root = root.to_owned();
-        Self { sys, root, machine_id: machine_id.to_owned(), host_name: None, leases: Vec::new(), services: Vec::new() }
+        Self {
+            sys,
+            root,
+            machine_id: machine_id.to_owned(),
+            host_name: None,
+            lease_within: LEASE_WITHIN,
+            leases: Vec::new(),
+            services: Vec::new(),
+        }
     }
 
     /// Performs all steps of a phase, also those behind one that failed: most do not need each other, and one message that names
@@ -105,6 +115,7 @@ impl<'a> Machine<'a> {
             }
             Step::Directory { path, mode, owner } => files::directory(&self.root, path, *mode, *owner),
             Step::File { path, contents, mode, owner } => files::file_of(&self.root, path, contents, *mode, *owner),
+            Step::NodeName { name, left, returns } => nodename::take(&self.root, name, left.as_deref(), *returns),
             Step::Prune { path } => files::prune(&self.root, path, kept),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),
             Step::Dhcp { link } => self.dhcp(link),
@@ -147,7 +158,7 @@ impl<'a> Machine<'a> {
     /// Waits until every link with DHCP has its lease; once one has, the others get little time: a card without a cable must not
     /// hold up the boot.
     fn first_leases(&mut self) -> Result<()> {
-        let mut end = log::monotonic() + LEASE_WITHIN;
+        let mut end = log::monotonic() + self.lease_within;
         loop {
             let now = log::monotonic();
             for keeper in &mut self.leases {
@@ -173,18 +184,29 @@ impl<'a> Machine<'a> {
                 Err(error) => return Err(error).context("waiting for a DHCP server"),
             }
         }
-        let without: Vec<&str> =
-            self.leases.iter().filter(|keeper| keeper.lease().is_none()).map(Keeper::link).collect();
+        let without: Vec<&Keeper> = self.leases.iter().filter(|keeper| keeper.lease().is_none()).collect();
         if without.is_empty() {
             return Ok(());
         }
-        let text = format!("no DHCP server answered on {}; it is asked on", without.join(", "));
+        let text = format!("{}; it is asked on", why_none(&without));
         if without.len() == self.leases.len() {
             bail!(text);
         }
         log::line(text);
         Ok(())
     }
+}
+
+/// Why links have no lease yet.
+fn why_none(without: &[&Keeper]) -> String {
+    let (refused, silent): (Vec<&Keeper>, Vec<&Keeper>) =
+        without.iter().copied().partition(|keeper| keeper.refused_by().is_some());
+    let mut words: Vec<String> = refused.iter().map(|keeper| keeper.why_none()).collect();
+    if !silent.is_empty() {
+        let links: Vec<&str> = silent.iter().map(|keeper| keeper.link()).collect();
+        words.push(format!("no DHCP server answered on {}", links.join(", ")));
+    }
+    words.join("; ")
 }
 
 fn written(step: &Step) -> Option<&str> {

@@ -5,7 +5,8 @@ use ipnet::Ipv4Net;
 use kscratch_metadata::{Cluster, Mode, Role, RoleMetadata};
 use serde_json::{Value, json};
 
-use super::{Step, controlplane, kubelet, kubeproxy, services};
+use super::membership::{self, CLIENT, Membership};
+use super::{Step, controlplane, identity, kubelet, kubeproxy, services};
 use crate::facts::Facts;
 
 /// Group whose members may read the nodes, and nothing else.
@@ -67,7 +68,12 @@ fn server(metadata: &RoleMetadata, cluster: &Cluster) -> Option<String> {
 }
 
 /// All files but the control plane's.
-pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -> Vec<Step> {
+pub(super) fn files(
+    metadata: &RoleMetadata,
+    facts: &Facts,
+    place: &Place<'_>,
+    membership: Option<&Membership>,
+) -> Vec<Step> {
     let Some(cluster) = &metadata.cluster else {
         return Vec::new();
     };
@@ -86,10 +92,13 @@ pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -
     let proxy =
         kubeconfig(&server, kubelet::CA, "kube-proxy", &KUBE_PROXY.file("client.crt"), &KUBE_PROXY.file("client.key"));
     steps.push(json_file(kubeproxy::KUBECONFIG, &proxy));
-    steps.extend(kubelet_files(metadata, cluster, facts, &server, ca));
-    if metadata.role == Role::Node {
-        steps.push(json_file(services::IDENTITIES, &identities(metadata, &server, place.name)));
+    if let Some(membership) = membership {
+        // First of what the kubelet has: its kubeconfig names the certificate.
+        steps.extend(identity::passed_over(metadata, facts).map(Step::Note));
+        steps.extend(membership.steps(place.name));
+        steps.push(json_file(services::IDENTITIES, &identities(metadata, facts, &server, place.name)));
     }
+    steps.extend(kubelet_files(metadata, cluster, membership.is_some_and(|node| node.joined), &server, ca));
     if let Some((link, address)) = place.uplink {
         let routes = routes(metadata, cluster, &server, place, link, address);
         steps.push(json_file(services::ROUTES, &routes));
@@ -99,7 +108,7 @@ pub(super) fn files(metadata: &RoleMetadata, facts: &Facts, place: &Place<'_>) -
 
 /// The kubelet's kubeconfigs: the one for the first contact, and the one that it joined with. That names the kubelet's own file of
 /// certificate and key, and is written anew at every boot: an endpoint that was changed in the metadata is taken up.
-fn kubelet_files(metadata: &RoleMetadata, cluster: &Cluster, facts: &Facts, server: &str, ca: &str) -> Vec<Step> {
+fn kubelet_files(metadata: &RoleMetadata, cluster: &Cluster, joined: bool, server: &str, ca: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let own = |certificate: &str, key: &str| {
         json_file(kubelet::KUBECONFIG, &kubeconfig(server, kubelet::CA, "kubelet", certificate, key))
@@ -110,8 +119,8 @@ fn kubelet_files(metadata: &RoleMetadata, cluster: &Cluster, facts: &Facts, serv
             steps.push(own(&file("crt"), &file("key")));
         }
         Role::Node => {
-            if facts.joined {
-                steps.push(own(kubelet::CLIENT, kubelet::CLIENT));
+            if joined {
+                steps.push(own(CLIENT, CLIENT));
             }
             if let Some(token) = &metadata.join.token {
                 let bootstrap = kubelet::bootstrap(&cluster.name, server, ca, token);
@@ -134,7 +143,7 @@ pub(super) fn kubeconfig(server: &str, ca: &str, user: &str, certificate: &str, 
     })
 }
 
-fn identities(metadata: &RoleMetadata, server: &str, name: &str) -> Value {
+fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, name: &str) -> Value {
     let wanted = IDENTITIES.map(|identity| {
         json!({
             "name": identity.name,
@@ -148,9 +157,11 @@ fn identities(metadata: &RoleMetadata, server: &str, name: &str) -> Value {
     json!({
         "server": server,
         "authority": kubelet::CA,
-        "kubelet": kubelet::CLIENT,
+        "kubelet": CLIENT,
         "bootstrap": metadata.join.token.as_ref().map(|_| kubelet::BOOTSTRAP),
         "node": name,
+        "earlier": membership::earlier(facts, name),
+        "remembered": membership::REMEMBERED_NAME,
         "register": kubelet::registration(metadata, name),
         "identities": wanted,
         "ready": services::IDENTITIES_READY,

@@ -47,6 +47,11 @@ impl fmt::Display for Step {
                 }
                 block(f, &String::from_utf8_lossy(contents))
             }
+            Self::NodeName { name, left, returns } => {
+                write!(f, "node name {name}")?;
+                left.as_ref().map_or(Ok(()), |left| write!(f, ", the certificate of {left} put aside"))?;
+                if *returns { f.write_str(", its own certificate taken back") } else { Ok(()) }
+            }
             Self::Prune { path } => write!(f, "prune {path}"),
             Self::LinkUp { link, mtu } => {
                 write!(f, "up {link}")?;

@@ -62,6 +62,16 @@ pub enum PlanError {
     /// A cluster to join for the first time, and nothing to prove that the machine may.
     #[error("there is no join.token, and this machine has not joined the cluster before")]
     NoToken,
+    /// The machine joined under another name, and there is nothing to prove that it may be a node of this one.
+    #[error(
+        "this machine joined its cluster as {joined} and is called {name} now, and there is no join.token to join again with"
+    )]
+    Renamed {
+        /// The name that its certificate is for.
+        joined: String,
+        /// The name that it has now.
+        name: String,
+    },
     /// A manifest of the metadata has the name of one of the image.
     #[error("the manifest {name:?} stands in the metadata and in the image")]
     TwoManifests {
@@ -85,6 +95,9 @@ impl PlanError {
             Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",
             Self::NoToken => {
                 "make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"
+            }
+            Self::Renamed { .. } => {
+                "give it its old name again (node.name), or make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"
             }
             Self::TwoManifests { .. } => "give the manifest in the metadata another name",
         }

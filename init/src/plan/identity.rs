@@ -3,26 +3,47 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use kscratch_metadata::{RoleMetadata, is_node_name};
+use kscratch_metadata::{Role, RoleMetadata, is_node_name};
 
 use super::links;
 use crate::facts::Facts;
 
-/// The node's name: as the metadata says, else as DHCP suggests, else made of the machine's identity, which stays over boots.
+/// The node's name: as the metadata says, else the one that it joined its cluster under, else as DHCP suggests, else made of the machine's
+/// identity, which stays over boots. A server that is slow once, or suggests another name, makes no other node of it.
 pub(super) fn name(metadata: &RoleMetadata, facts: &Facts) -> String {
-    if let Some(name) = &metadata.node.name {
+    if let Some(name) = metadata.node.name.as_ref().or(joined_as(metadata, facts)) {
         return name.clone();
     }
-    let suggested = facts.dhcp_hostname.as_deref().map(str::to_ascii_lowercase);
-    if let Some(name) = suggested.filter(|name| is_node_name(name) && name != "localhost") {
+    if let Some(name) = suggested(facts) {
         return name;
     }
     let id: String = facts.machine_id.chars().take(8).collect();
     format!("kscratch-{id}")
 }
 
+/// The name of the certificate that a node's kubelet has.
+fn joined_as<'a>(metadata: &RoleMetadata, facts: &'a Facts) -> Option<&'a String> {
+    let member = metadata.role == Role::Node && metadata.cluster.is_some() && facts.joined;
+    facts.node_name.as_ref().filter(|_| member)
+}
+
+/// The name that DHCP suggests, if it is fit for a node.
+fn suggested(facts: &Facts) -> Option<String> {
+    let name = facts.dhcp_hostname.as_deref().map(str::to_ascii_lowercase);
+    name.filter(|name| is_node_name(name) && name != "localhost")
+}
+
+/// What there is to tell of a name that DHCP suggests in vain.
+pub(super) fn passed_over(metadata: &RoleMetadata, facts: &Facts) -> Option<String> {
+    let (suggested, joined) = (suggested(facts)?, joined_as(metadata, facts)?);
+    (metadata.node.name.is_none() && suggested != *joined).then(|| {
+        format!("the DHCP server calls this machine {suggested}; it stays {joined}, as which it joined its cluster (node.name in the metadata gives it another name)")
+    })
+}
+
 /// The address under which others reach the node, and its link: the fixed one, else that of the link with the default route, else any.
-pub(super) fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, Ipv4Net)> {
+#[must_use]
+pub fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, Ipv4Net)> {
     let chosen = links::chosen(metadata, facts).unwrap_or_default();
     if let Some(fixed) = &metadata.network.fixed {
         return chosen.into_iter().next().map(|link| (link, fixed.address));

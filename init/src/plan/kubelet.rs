@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 
 /// Where the kubelet keeps the kubeconfig it got by joining. On state: it is the machine's identity.
 pub(super) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
-/// Certificate and key of the kubelet as a client, which it keeps and renews itself (client-go `certificate_store.go`).
-pub(super) const CLIENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The kubeconfig for the first contact, where there is a token.
 pub(super) const BOOTSTRAP: &str = "/run/kscratch/bootstrap-kubelet.conf";
 /// The cluster's CA, by which the kubelet knows the API server as its client.

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::cluster::{self, Place};
 use super::controlplane::{self, Master};
+use super::membership::Membership;
 use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, services};
-use crate::facts::Facts;
+use crate::facts::{Facts, GivenRange};
 
 /// Sysctls that the kubelet checks with `protectKernelDefaults` (R17), forwarding (R3), and what lets bridged pod traffic meet
 /// kube-proxy's rules.
@@ -69,10 +70,8 @@ pub fn runtime(metadata: &RoleMetadata) -> Plan {
 pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     fitting_role(metadata, facts)?;
     no_overlap(metadata, facts)?;
-    if metadata.role == Role::Node && metadata.cluster.is_some() && metadata.join.token.is_none() && !facts.joined {
-        return Err(PlanError::NoToken);
-    }
     let name = identity::name(metadata, facts);
+    let membership = Membership::of(metadata, facts, &name)?;
     let uplink = identity::uplink(metadata, facts);
     let address = uplink.as_ref().map(|(_, address)| address.addr());
     let (range, mtu) = (known_range(metadata, facts), bridge_mtu(metadata, facts));
@@ -86,7 +85,7 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     ];
     let mut config =
         config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
-    config.extend(cluster::files(metadata, facts, &place));
+    config.extend(cluster::files(metadata, facts, &place, membership.as_ref()));
     config.extend(master.iter().flat_map(|master| controlplane::files(master, MANIFESTS)));
     config.extend(manifests(metadata, facts, master.as_ref())?);
     phases.push(phase("config", config));
@@ -105,17 +104,25 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
 pub fn pod_network(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Plan {
     let mtu = bridge_mtu(metadata, facts);
     let mut steps = bridge_of(metadata, range, mtu);
-    steps.push(text(REMEMBERED_POD_RANGE, 0o644, format!("{range}\n")));
+    steps.push(text(REMEMBERED_POD_RANGE, 0o644, range_to_remember(metadata, facts, range)));
     // Last: kubelet begins to start pods with it.
     steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
     Plan { phases: vec![phase("pod-network", steps)] }
 }
 
-/// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot.
+/// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot under the same name.
 #[must_use]
 pub fn known_range(metadata: &RoleMetadata, facts: &Facts) -> Option<Ipv4Net> {
-    let remembered = facts.pod_range.filter(|range| metadata.pod_range().contains(range));
-    metadata.node_pod_range().or(remembered)
+    let name = identity::name(metadata, facts);
+    let own = |given: &&GivenRange| given.node.as_ref().is_none_or(|node| *node == name);
+    let remembered = facts.pod_range.as_ref().filter(own).map(|given| given.range);
+    metadata.node_pod_range().or(remembered.filter(|range| metadata.pod_range().contains(range)))
+}
+
+/// How state remembers a range that the cluster gave: it is this Node's, and not that of another name.
+#[must_use]
+pub fn range_to_remember(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> String {
+    format!("{range} {}\n", identity::name(metadata, facts))
 }
 
 /// What the control plane is planned from. A master without an address has none; it is told by the network's phase.

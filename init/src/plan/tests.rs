@@ -1,5 +1,7 @@
 //! Whole plans as text, the reasons for having none, and the rulesets held against `nft` itself.
-use std::collections::BTreeMap;
+mod naming;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -13,7 +15,7 @@ use crate::facts::{Facts, Link, Release};
 
 const CA: &str = include_str!("../../metadata/tests/ca.pem");
 
-fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     let link = Link {
         mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
         mtu: 1500,
@@ -39,6 +41,8 @@ fn facts() -> Facts {
         dhcp_hostname: None,
         memory: 1 << 30,
         joined: false,
+        node_name: None,
+        put_aside: BTreeSet::new(),
         pod_range: None,
     }
 }
@@ -55,7 +59,7 @@ fn role(body: &str) -> RoleMetadata {
     parse(&text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn cluster(more: &str) -> RoleMetadata {
+pub(crate) fn cluster(more: &str) -> RoleMetadata {
     role(&format!(
         "[cluster]\nendpoint = \"10.0.2.2\"\nca = '''\n{CA}'''\n[join]\ntoken = \"abcdef.0123456789abcdef\"\n{more}"
     ))
@@ -200,7 +204,7 @@ fn a_node_whose_range_the_control_plane_gives() {
             | 	}
             | }
           file /var/lib/kscratch/pod-range 0644
-            | 10.244.7.0/24
+            | 10.244.7.0/24 kscratch-01234567
           file /run/kscratch/cni/net.d/10-kscratch.conflist 0644
             | {
             |   "cniVersion": "1.0.0",
@@ -264,20 +268,6 @@ fn the_bridge_fits_the_narrowest_link_in_use() {
         let metadata = role(&format!("[network]\n{body}\n"));
         let bridge = steps(&metadata, &facts, "bridge");
         assert!(bridge.contains(&format!("bridge cbr0 10.244.0.1/24 mtu {want}\n")), "{body}: {bridge}");
-    }
-}
-
-#[test]
-fn names() {
-    let name = |metadata: &str, dhcp: Option<&str>| {
-        let mut facts = facts();
-        facts.dhcp_hostname = dhcp.map(str::to_owned);
-        super::identity::name(&role(metadata), &facts)
-    };
-    assert_eq!(name("[node]\nname = \"n1\"\n", Some("dhcp")), "n1");
-    assert_eq!(name("", Some("Rack7.Lab")), "rack7.lab");
-    for useless in [None, Some(""), Some("localhost"), Some("a_b"), Some("-")] {
-        assert_eq!(name("", useless), "kscratch-01234567");
     }
 }
 
@@ -350,6 +340,16 @@ fn reasons_for_no_plan() {
         expect![[r#"
             there is no join.token, and this machine has not joined the cluster before
             hint: make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"#]],
+    );
+    let mut renamed = facts();
+    (renamed.joined, renamed.node_name) = (true, Some("n1".to_owned()));
+    tokenless.node.name = Some("n2".to_owned());
+    refuse(
+        &tokenless,
+        &renamed,
+        expect![[r#"
+            this machine joined its cluster as n1 and is called n2 now, and there is no join.token to join again with
+            hint: give it its old name again (node.name), or make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"#]],
     );
     refuse(
         &role("[[manifests]]\nname = \"hello\"\ncontent = \"x\"\n"),

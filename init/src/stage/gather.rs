@@ -1,17 +1,17 @@
 //! Turns the running machine and the booted image into the [`Facts`] that a plan is made from.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use ipnet::Ipv4Net;
+use kscratch_metadata::is_node_name;
 use kscratch_netlink::Netlink;
 
 use crate::apply::dhcp::Keeper;
 use crate::apply::files;
 use crate::apply::network;
-use crate::facts::{Facts, Link, Release};
+use crate::facts::{Facts, GivenRange, Link, Release};
 use crate::plan;
 
 /// Where the machine's identity is kept.
@@ -43,14 +43,44 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         dns_search: leases.first().map(|lease| lease.search.clone()).unwrap_or_default(),
         dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
         memory: memory(root)?,
-        joined: root.join("var/lib/kubelet/pki/kubelet-client-current.pem").exists(),
+        joined: files::below(root, plan::CLIENT).exists(),
+        node_name: remembered_name(root),
+        put_aside: put_aside(root)?,
         pod_range: remembered_pod_range(root),
     })
 }
 
 /// What the cluster gave at an earlier boot. A file that is damaged is as good as none: the cluster says it again.
-fn remembered_pod_range(root: &Path) -> Option<Ipv4Net> {
-    fs::read_to_string(files::below(root, plan::REMEMBERED_POD_RANGE)).ok()?.trim().parse().ok()
+fn remembered_pod_range(root: &Path) -> Option<GivenRange> {
+    let text = fs::read_to_string(files::below(root, plan::REMEMBERED_POD_RANGE)).ok()?;
+    let mut words = text.split_whitespace();
+    let range = words.next()?.parse().ok()?;
+    Some(GivenRange { range, node: words.next().map(str::to_owned) })
+}
+
+/// The name that the kubelet was started with last. A file that is damaged says nothing; the agent puts it right, which reads the certificate.
+fn remembered_name(root: &Path) -> Option<String> {
+    let text = fs::read_to_string(files::below(root, plan::REMEMBERED_NAME)).ok()?;
+    Some(text.trim()).filter(|name| is_node_name(name)).map(str::to_owned)
+}
+
+/// Names whose certificates are put aside.
+fn put_aside(root: &Path) -> Result<BTreeSet<String>> {
+    let (before, after) = plan::PUT_ASIDE;
+    let (folder, before) = before.rsplit_once('/').unwrap_or(("", before));
+    let entries = match fs::read_dir(files::below(root, folder)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries.with_context(|| format!("reading {folder}"))?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("reading {folder}"))?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let name = file.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        // A link that leads nowhere is no certificate.
+        names.extend(name.filter(|name| is_node_name(name) && entry.path().exists()).map(str::to_owned));
+    }
+    Ok(names)
 }
 
 /// Reads the image's release file.
@@ -124,6 +154,7 @@ mod tests {
     use std::path::Path;
 
     use super::{machine_id, with_links};
+    use crate::facts::GivenRange;
 
     fn write(root: &Path, path: &str, contents: &str) {
         let path = root.join(path);
@@ -161,10 +192,25 @@ mod tests {
         write(root.path(), "usr/share/kscratch/manifests/web.yaml", "kind: Pod");
         write(root.path(), "usr/share/kscratch/manifests/README", "no manifest");
         write(root.path(), "var/lib/kubelet/pki/kubelet-client-current.pem", "");
-        write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24\n");
+        write(root.path(), "var/lib/kubelet/pki/put-aside-n1.pem", "");
+        write(root.path(), "var/lib/kubelet/pki/put-aside-N1.pem", "no node's name");
+        write(root.path(), "var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem", "");
+        std::os::unix::fs::symlink("nowhere", root.path().join("var/lib/kubelet/pki/put-aside-n3.pem")).unwrap();
+        write(root.path(), "var/lib/kscratch/node-name", "n2\n");
+        write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24 n1\n");
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
-        assert_eq!(facts.pod_range, "10.244.3.0/24".parse().ok());
+        let given =
+            |node: Option<&str>| GivenRange { range: "10.244.3.0/24".parse().unwrap(), node: node.map(str::to_owned) };
+        assert_eq!(facts.pod_range, Some(given(Some("n1"))));
+        assert_eq!(facts.node_name.as_deref(), Some("n2"));
+        assert_eq!(facts.put_aside.iter().collect::<Vec<_>>(), ["n1"]);
         assert_eq!((facts.memory, facts.joined, facts.release.role.as_str()), (1_024_000, true, "node"));
         assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["web.yaml"]);
+        // As an earlier version left it, and as a power cut might.
+        write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24\n");
+        write(root.path(), "var/lib/kscratch/node-name", "../n2\n");
+        let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
+        assert_eq!(facts.pod_range, Some(given(None)));
+        assert_eq!(facts.node_name, None);
     }
 }

@@ -127,7 +127,8 @@ impl PodNetwork {
                 log::line(format_args!(
                     "the cluster gives this node {given} for its pods, which have addresses of {current}; the machine starts anew with it"
                 ));
-                files::file(self.root, plan::REMEMBERED_POD_RANGE, format!("{given}\n").as_bytes(), 0o644)?;
+                let text = plan::range_to_remember(&self.metadata, &self.facts, given);
+                files::file(self.root, plan::REMEMBERED_POD_RANGE, text.as_bytes(), 0o644)?;
                 self.sender.send(Message::Stop(Reason::PodRange));
             }
             Change::AgainstMetadata(current) => {

@@ -15,6 +15,7 @@ use super::clock;
 use super::gather;
 use super::initramfs::Early;
 use super::mounts;
+use super::newlease::{self, Leases, RESOLV_CONF};
 use super::owncluster;
 use super::phases::Phases;
 use super::plugging::Plugging;
@@ -26,20 +27,22 @@ use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
 use crate::facts::Facts;
 use crate::log;
-use crate::plan::{self, Plan, PlanError, Step};
+use crate::plan::{self, Plan, PlanError};
 use crate::run::eventloop::{self, Options};
 use crate::run::inbox::{self, Message, Sender};
 use crate::run::power;
 use crate::source::{self, Kind, Surroundings, Text};
 use crate::sys::Sys;
 
-const RESOLV_CONF: &str = "/run/kscratch/resolv.conf";
-
 /// Folders that programs expect on an empty `/var`; what each service needs besides is the plan's business.
 const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log", "/var/log/kscratch", "/var/tmp"];
 
 /// How long the phases may take to notice that the machine stops: what they are at is ended with it.
 const PHASES_END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the first lease may take where the machine has started anew because of one: it may have come too late (a switch that keeps a
+/// new link from sending for a minute), and would again.
+const LATE_LEASE_WITHIN: Duration = Duration::from_secs(180);
 
 /// Runs the stage: the boot in order, from where the initramfs left off, if there was one. Returns only on failure.
 ///
@@ -306,6 +309,9 @@ impl Rest {
         self.apply(&plan::runtime(&metadata));
         let (root, id) = (self.root, self.id.clone());
         let machine = &mut self.machine;
+        if newlease::restarts(root) > 0 {
+            machine.lease_within = LATE_LEASE_WITHIN;
+        }
         self.phases.run("network", hint("network"), || {
             let facts = gather::facts(root, &id, &machine.leases)?;
             let plan = plan::network(&metadata, &facts).map_err(with_hint)?;
@@ -325,7 +331,8 @@ impl Rest {
         if metadata.cluster.is_some() {
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
-        let changed = move |link: &str, change: &Change| lease_changed(root, &metadata, &facts, link, change);
+        let watch = Leases::new(root, metadata, facts, self.state.is_some(), self.sender.clone());
+        let changed = move |link: &str, change: &Change| watch.changed(link, change);
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let plugging = &mut self.plugging;
         self.phases.run("modules", MODULES_HINT, || plugging.load_list());
@@ -361,22 +368,5 @@ fn hint(phase: &str) -> &'static str {
         "certificates" => "look at the keys in the metadata (kscratch-image cluster check), and at the state partition",
         "images" => "kubelet will try to pull what the image should have brought; build the image again",
         _ => "look at the lines above and at the state partition",
-    }
-}
-
-/// A renewed lease may bring other name servers: `resolv.conf` is planned and written again, as at boot.
-fn lease_changed(root: &Path, metadata: &RoleMetadata, facts: &Facts, link: &str, change: &Change) {
-    let Change::Bound(lease) = change else { return };
-    let facts = Facts { dns_servers: lease.dns_servers.clone(), dns_search: lease.search.clone(), ..facts.clone() };
-    let Ok(plan) = plan::node(metadata, &facts) else { return };
-    let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
-    let file = steps.filter_map(|step| match step {
-        Step::File { path, contents, mode, .. } if path == RESOLV_CONF => Some((contents, *mode)),
-        _ => None,
-    });
-    for (contents, mode) in file {
-        if let Err(error) = files::file(root, RESOLV_CONF, contents, mode) {
-            log::line(format_args!("after a new lease on {link}: {error:#}"));
-        }
     }
 }

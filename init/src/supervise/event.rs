@@ -115,6 +115,8 @@ pub enum Reason {
     PowerFailure,
     /// The cluster gave the node another pod range than its pods have addresses of.
     PodRange,
+    /// The machine's address is another one than it booted with.
+    Address,
 }
 
 impl Reason {
@@ -122,7 +124,7 @@ impl Reason {
     #[must_use]
     pub fn ending(self) -> Ending {
         match self {
-            Self::CtrlAltDel | Self::PodRange => Ending::Reboot,
+            Self::CtrlAltDel | Self::PodRange | Self::Address => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
         }
     }
@@ -136,6 +138,7 @@ impl fmt::Display for Reason {
             Self::Terminate => "SIGTERM",
             Self::PowerFailure => "power failure",
             Self::PodRange => "the node has another pod range now",
+            Self::Address => "the machine has another address now",
         })
     }
 }

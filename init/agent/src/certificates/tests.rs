@@ -25,7 +25,7 @@ fn machine() -> (tempfile::TempDir, Certificates) {
         {{"certificate": "{}", "key": "{}", "authority": "cluster", "common_name": "kube-apiserver", "dns_names": ["kubernetes", "m1"],
           "addresses": ["10.96.0.1"], "usages": ["server"], "days": 365, "owner": {owner}}},
         {{"certificate": "{}", "key": "{}", "authority": "cluster", "common_name": "system:kube-scheduler", "usages": ["client"], "days": 365,
-          "owner": {owner}}}], "discard_expired": ["{}"]}}"#,
+          "owner": {owner}}}], "discard": [{{"file": "{}", "common_name": "system:kube-scheduler"}}]}}"#,
         at("ca.crt"),
         at("ca.key"),
         at("apiserver.crt"),
@@ -119,6 +119,20 @@ fn what_cannot_be_made_is_named_and_the_rest_is_made() {
     fs::write(folder.path().join("ca.key"), "").unwrap();
     let error = format!("{:#}", keep(&wanted, now(), Kept::Told).unwrap_err());
     assert!(error.contains("ca.crt: "), "{error}");
+}
+
+/// A master that is called otherwise now: its kubelet would go on with what it got renewed, and be nobody's.
+#[test]
+fn a_kubelets_certificate_of_another_name_is_discarded_at_once() {
+    let (folder, mut wanted) = machine();
+    keep(&wanted, now(), Kept::Told).unwrap();
+    let (bundle, made) = (folder.path().join("kubelet.pem"), folder.path().join("scheduler.crt"));
+    for (name, stays) in [("system:kube-scheduler", true), ("system:kube-scheduler-2", false)] {
+        fs::copy(&made, &bundle).unwrap();
+        wanted.discard[0].common_name = name.to_owned();
+        keep(&wanted, now(), Kept::Told).unwrap();
+        assert_eq!(bundle.exists(), stays, "{name}");
+    }
 }
 
 #[test]

@@ -37,7 +37,11 @@ pub async fn wait(wanted: &Identities) {
     if wanted.kubelet.exists() {
         return;
     }
-    say::line(format_args!("waiting for {} to join {}", wanted.node, wanted.server));
+    let before = match &wanted.earlier[..] {
+        [] => String::new(),
+        names => format!(" (it has joined as {} before)", names.join(" and as ")),
+    };
+    say::line(format_args!("waiting for {} to join {}{before}", wanted.node, wanted.server));
     let start = Instant::now();
     let mut outage = Outage::new(format!("joining {} as {}", wanted.server, wanted.node), 0);
     let mut waits = None;
@@ -74,7 +78,7 @@ async fn state(wanted: &Identities) -> State {
             "this machine has no join token: put one into its role metadata (kscratch-image cluster token create)"
                 .to_owned(),
         ),
-        Err(error) => State::Stuck(of_error(&error)),
+        Err(error) => State::Stuck(of_error(&error, &wanted.earlier)),
     }
 }
 
@@ -125,12 +129,19 @@ fn of_requests(requests: &[Csr], node: &str) -> State {
     }
 }
 
-fn of_error(error: &anyhow::Error) -> String {
+/// What an error means to a machine that has joined under other names before, or under none.
+fn of_error(error: &anyhow::Error, earlier: &[String]) -> String {
     let words = say::words(error.as_ref());
     if let Some(kube::Error::Api(status)) = error.downcast_ref()
         && status.code == 401
     {
-        return "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata".to_owned();
+        let back = match earlier {
+            [] => String::new(),
+            names => format!(", or give the machine its old name {} again", names.join(" or ")),
+        };
+        return format!(
+            "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata{back}"
+        );
     }
     if words.contains("invalid peer certificate: UnknownIssuer")
         || words.contains("invalid peer certificate: BadSignature")
@@ -183,13 +194,17 @@ mod tests {
     #[test]
     fn errors_say_what_to_do() {
         let status = kube::core::Status::failure("Unauthorized", "Unauthorized").with_code(401);
-        let unknown = of_error(&kube::Error::Api(status.boxed()).into());
-        assert!(unknown.starts_with("the cluster does not know this machine's join token"), "{unknown}");
+        let unknown = kube::Error::Api(status.boxed()).into();
+        for (earlier, want) in [(vec![], "for the role metadata"), (vec!["n1".to_owned()], "old name n1 again")] {
+            let words = of_error(&unknown, &earlier);
+            assert!(words.starts_with("the cluster does not know this machine's join token"), "{words}");
+            assert!(words.ends_with(want), "{words}");
+        }
         let stranger =
             anyhow::anyhow!("invalid peer certificate: UnknownIssuer").context("the API server cannot be reached");
-        assert!(of_error(&stranger).starts_with("whoever answers there cannot prove"), "{stranger:#}");
+        assert!(of_error(&stranger, &[]).starts_with("whoever answers there cannot prove"), "{stranger:#}");
         let silent = anyhow::anyhow!("connection refused").context("the API server cannot be reached");
-        assert_eq!(of_error(&silent), "the API server cannot be reached: connection refused");
+        assert_eq!(of_error(&silent, &[]), "the API server cannot be reached: connection refused");
     }
 
     #[test]

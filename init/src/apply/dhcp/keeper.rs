@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt::{set_socket_broadcast, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType};
 
-use super::{Action, Client, Event, Lease};
+use super::{Action, Client, Event, Lease, Loss};
 use crate::apply::network::{self, Link};
 use crate::log;
 use kscratch_netlink::Netlink;
@@ -27,7 +27,7 @@ pub enum Change {
     /// The link has it now: it is new, or differs from what it was.
     Bound(Lease),
     /// It is over; the link's address is gone, and another is looked for.
-    Lost(Lease),
+    Lost(Lease, Loss),
     /// It could not be put on the link, or taken from it.
     Failed(String),
 }
@@ -36,7 +36,8 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bound(lease) => write!(f, "has {lease}"),
-            Self::Lost(lease) => write!(f, "lost its lease of {}, looking for another", lease.address),
+            Self::Lost(lease, Loss::Replaced) => write!(f, "lost its lease of {}: {}", lease.address, Loss::Replaced),
+            Self::Lost(lease, loss) => write!(f, "lost its lease of {}: {loss}; looking for another", lease.address),
             Self::Failed(reason) => f.write_str(reason),
         }
     }
@@ -94,13 +95,13 @@ impl Keeper {
                 match change {
                     Change::Bound(lease) => return Ok(lease),
                     Change::Failed(reason) => bail!(reason),
-                    Change::Lost(_) => {}
+                    Change::Lost(..) => {}
                 }
             }
             if now >= end {
                 bail!(
-                    "no DHCP server answered on {} in {} s{}",
-                    self.link,
+                    "{} in {} s{}",
+                    self.why_none(),
                     within.as_secs(),
                     if self.carrier { "" } else { " (it has no carrier)" }
                 );
@@ -125,6 +126,21 @@ impl Keeper {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         self.held.as_ref()
+    }
+
+    /// The server that refused what it had offered, since there was a lease last.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<Ipv4Addr> {
+        self.client.refused_by()
+    }
+
+    /// Why the link has no lease yet.
+    #[must_use]
+    pub fn why_none(&self) -> String {
+        match self.refused_by() {
+            Some(server) => format!("the DHCP server {server} refuses what it offers on {}", self.link),
+            None => format!("no DHCP server answered on {}", self.link),
+        }
     }
 
     /// When [`Keeper::timer`] is wanted at the latest.
@@ -191,13 +207,13 @@ impl Keeper {
                     }
                     Err(error) => changes.push(Change::Failed(format!("{error:#}"))),
                 },
-                Action::Lose(lease) => {
+                Action::Lose(lease, loss) => {
                     self.held = None;
                     // Routes through the address go with it.
                     if let Err(error) = network::remove_address(&mut self.netlink, &self.link, lease.address) {
                         changes.push(Change::Failed(format!("{error:#}")));
                     }
-                    changes.push(Change::Lost(lease));
+                    changes.push(Change::Lost(lease, loss));
                 }
             }
         }

@@ -59,7 +59,7 @@ fn show(action: &Action) -> String {
             words
         }
         Action::Hold(lease) => format!("hold {lease}"),
-        Action::Lose(lease) => format!("lose {lease}"),
+        Action::Lose(lease, why) => format!("lose {lease}: {why}"),
     }
 }
 
@@ -174,6 +174,9 @@ fn a_refusal_of_the_request_begins_anew_but_not_at_once() {
     assert_eq!(scene.seen.len(), 2);
     scene.event(0.3, Event::Timer).event(6.0, Event::Timer);
     assert_eq!(scene.seen[2..], ["6: Discover to 255.255.255.255"]);
+    assert_eq!(scene.client.refused_by(), Some(SERVER));
+    scene.server(6.1, MessageType::Offer, [10, 9, 0, 50]).server(6.2, MessageType::Ack, [10, 9, 0, 50]);
+    assert_eq!(scene.client.refused_by(), None, "there is a lease");
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn a_server_that_is_gone_is_followed_by_any_and_then_by_the_end() {
         [
             "Request to 10.9.0.1 from 10.9.0.50",
             "Request to 255.255.255.255 from 10.9.0.50",
-            "lose 10.9.0.50/24 from 10.9.0.1 for 1000 s",
+            "lose 10.9.0.50/24 from 10.9.0.1 for 1000 s: no DHCP server renewed it",
             "Discover to 255.255.255.255",
         ]
     );
@@ -220,7 +223,10 @@ fn a_refused_renewal_loses_the_lease_at_once() {
     scene.bound().event(501.0, Event::Timer).server(501.5, MessageType::Nak, [0, 0, 0, 0]);
     assert_eq!(
         scene.seen[1..],
-        ["501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s", "501.5: Discover to 255.255.255.255"]
+        [
+            "501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s: the DHCP server 10.9.0.1 refuses it",
+            "501.5: Discover to 255.255.255.255"
+        ]
     );
 }
 
@@ -230,7 +236,10 @@ fn another_address_replaces_the_old_one() {
     scene.bound().event(501.0, Event::Timer).server(501.5, MessageType::Ack, [10, 9, 0, 51]);
     assert_eq!(
         scene.seen[1..],
-        ["501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s", "501.5: hold 10.9.0.51/24 from 10.9.0.1 for 1000 s"]
+        [
+            "501.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s: the DHCP server gives another one",
+            "501.5: hold 10.9.0.51/24 from 10.9.0.1 for 1000 s"
+        ]
     );
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::{Component, Master, kubernetes_service};
+use crate::plan::CLIENT;
 use crate::plan::cluster::{ADDRESS, IDENTITIES};
 
 /// Life of a certificate, as kubeadm has it.
@@ -16,6 +17,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
         let path = |ending: &str| format!("/var/lib/kubernetes/authorities/{name}.{ending}");
         json!({ "certificate": path("crt"), "key": path("key") })
     };
+    let node = format!("system:node:{}", master.name);
     let mut certificates = api_server(master);
     certificates.extend(etcd(master));
     certificates.extend([
@@ -24,13 +26,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
         // Before any role binding exists only this group may make one.
         client("/var/lib/kubernetes/steward".into(), "client", "kscratch-steward", &["system:masters"], 0),
         // The kubelet's first one; it has it renewed by the cluster afterwards, as every node does.
-        client(
-            "/var/lib/kubernetes/kubelet".into(),
-            "client",
-            &format!("system:node:{}", master.name),
-            &["system:nodes"],
-            0,
-        ),
+        client("/var/lib/kubernetes/kubelet".into(), "client", &node, &["system:nodes"], 0),
     ]);
     let address = master.control_plane.virtual_address.map(|_| ADDRESS);
     certificates.extend(IDENTITIES.into_iter().chain(address).map(|identity| {
@@ -50,7 +46,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
         },
         "certificates": certificates,
         // The kubelet would hold on to it; without it, it takes the one above.
-        "discard_expired": ["/var/lib/kubelet/pki/kubelet-client-current.pem"],
+        "discard": [{ "file": CLIENT, "common_name": node }],
     })
 }
 

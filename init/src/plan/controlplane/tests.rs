@@ -1,5 +1,5 @@
 //! The master's whole plan per Kubernetes minor, and every object in it held against Kubernetes' own types.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use expect_test::expect_file;
@@ -70,6 +70,8 @@ fn facts(kubernetes: &str) -> Facts {
         dhcp_hostname: None,
         memory: 2 << 30,
         joined: false,
+        node_name: None,
+        put_aside: BTreeSet::new(),
         pod_range: None,
     }
 }

@@ -1,0 +1,141 @@
+//! Leases that come while a machine runs, with the machine's files in a temporary folder.
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use kscratch_metadata::RoleMetadata;
+
+use super::{Leases, restarts};
+use crate::apply::dhcp::{Change, Lease, Loss};
+use crate::facts::Facts;
+use crate::plan::tests::{cluster, facts};
+use crate::run::inbox::{self, Inbox, Message};
+use crate::supervise::{Ending, Reason};
+
+/// The sample machine has 10.0.2.15/24 on eth0.
+fn lease(address: &str) -> Lease {
+    Lease {
+        address: address.parse().unwrap(),
+        server: Ipv4Addr::new(10, 0, 2, 2),
+        routes: Vec::new(),
+        dns_servers: vec![Ipv4Addr::new(10, 0, 2, 9)],
+        search: vec!["lab".to_owned()],
+        host_name: None,
+        time_servers: Vec::new(),
+        mtu: None,
+        valid_for: Duration::from_secs(1000),
+        renew_after: Duration::from_secs(500),
+        rebind_after: Duration::from_secs(875),
+    }
+}
+
+/// A machine that has run for two minutes.
+struct Scene {
+    root: &'static Path,
+    leases: Leases,
+    inbox: Inbox,
+    _folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(metadata: RoleMetadata, facts: Facts, before: Option<&str>, lasting: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root: &'static Path = Box::leak(folder.path().to_owned().into_boxed_path());
+        if let Some(text) = before {
+            fs::create_dir_all(root.join("var/lib/kscratch")).unwrap();
+            fs::write(root.join("var/lib/kscratch/address-restarts"), text).unwrap();
+        }
+        let (sender, inbox) = inbox::pair().unwrap();
+        let leases = Leases::on(|| Duration::from_secs(120), root, metadata, facts, lasting, sender);
+        Self { root, leases, inbox, _folder: folder }
+    }
+
+    fn bound(&self, link: &str, address: &str) {
+        self.leases.changed(link, &Change::Bound(lease(address)));
+    }
+
+    /// Whether the machine is to start anew, and how many starts that makes.
+    fn starts(&self) -> Option<u32> {
+        let messages = self.inbox.take();
+        assert!(messages.iter().all(|message| matches!(message, Message::Stop(Reason::Address))));
+        (!messages.is_empty()).then(|| restarts(self.root))
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.root.join("run/kscratch").join(name)).unwrap()
+    }
+}
+
+#[test]
+fn when_a_machine_starts_anew() {
+    assert_eq!(Reason::Address.ending(), Ending::Reboot);
+    let unaddressed = || {
+        let mut facts = facts();
+        facts.links.get_mut("eth0").unwrap().addresses.clear();
+        facts
+    };
+    let damaged = Some("no number");
+    for (metadata, facts, before, lasting, link, address, want) in [
+        (cluster(""), facts(), None, true, "eth0", "10.0.2.16/24", Some(1)),
+        (cluster(""), unaddressed(), None, true, "eth0", "10.0.2.16/24", Some(1)),
+        (cluster(""), facts(), None, true, "eth0", "10.0.2.15/24", None),
+        (cluster(""), facts(), None, true, "eth1", "10.0.2.16/24", None),
+        (RoleMetadata::standalone(), facts(), None, true, "eth0", "10.0.2.16/24", None),
+        // It would be forgotten that it did.
+        (cluster(""), facts(), None, false, "eth0", "10.0.2.16/24", None),
+        // It would not get up with that.
+        (cluster(""), facts(), None, true, "eth0", "10.244.2.16/24", None),
+        // It did so two minutes ago.
+        (cluster(""), facts(), Some("1\n"), true, "eth0", "10.0.2.16/24", None),
+        (cluster(""), facts(), damaged, true, "eth0", "10.0.2.16/24", None),
+    ] {
+        let scene = Scene::new(metadata, facts, before, lasting);
+        scene.bound(link, address);
+        assert_eq!(scene.starts(), want, "{before:?} {lasting} {link} {address}");
+    }
+}
+
+#[test]
+fn what_libc_reads_follows_the_lease_whatever_becomes_of_the_machine() {
+    let address_of = |scene: &Scene| scene.file("hosts").lines().last().unwrap().to_owned();
+    for (metadata, address, want) in [
+        (RoleMetadata::standalone(), "10.0.2.16/24", Some("10.0.2.16 kscratch-01234567")),
+        (cluster(""), "10.0.2.16/24", Some("10.0.2.16 kscratch-01234567")),
+        (cluster(""), "10.0.2.15/24", Some("10.0.2.15 kscratch-01234567")),
+        (cluster(""), "10.244.2.16/24", Some("10.0.2.15 kscratch-01234567")),
+    ] {
+        let scene = Scene::new(metadata, facts(), None, true);
+        scene.bound("eth0", address);
+        assert_eq!(scene.file("resolv.conf"), "nameserver 10.0.2.9\nsearch lab\n");
+        assert_eq!(Some(address_of(&scene).as_str()), want, "{address}");
+    }
+}
+
+#[test]
+fn an_address_that_comes_back_in_time_is_gone_on_with() {
+    let scene = Scene::new(cluster(""), facts(), Some("1\n"), true);
+    scene.bound("eth0", "10.0.2.16/24");
+    assert_eq!(scene.leases.lock().other, Some(Ipv4Addr::new(10, 0, 2, 16)));
+    scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.16/24"), Loss::Ended));
+    scene.bound("eth0", "10.0.2.15/24");
+    assert_eq!(scene.leases.lock().other, None);
+    assert_eq!(scene.starts(), None);
+}
+
+#[test]
+fn nothing_is_started_that_cannot_be_written_down() {
+    let scene = Scene::new(cluster(""), facts(), None, true);
+    fs::write(scene.root.join("var"), "a file").unwrap();
+    scene.bound("eth0", "10.0.2.16/24");
+    assert_eq!(scene.starts(), None);
+}
+
+#[test]
+fn starts_are_counted_and_forgotten() {
+    let scene = Scene::new(cluster(""), facts(), Some("3\n"), true);
+    scene.leases.starter.start(3, Ipv4Addr::LOCALHOST);
+    assert_eq!(scene.starts(), Some(4));
+    scene.leases.starter.forget();
+    assert_eq!(restarts(scene.root), 0);
+}
