@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::dockerstore::SEED;
 use crate::tree::{Contents, Node, Tree};
 
-mod images;
+pub(crate) mod images;
 mod rules;
 
 /// A tree and the way to its bytes.

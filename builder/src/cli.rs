@@ -66,7 +66,7 @@ pub enum Command {
     Run(RunArgs),
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
     #[command(subcommand)]
-    Cluster(ClusterCommand),
+    Cluster(Box<ClusterCommand>),
     /// Make a kubeconfig for the cluster that a master without metadata began by itself, from that machine's disk
     Kubeconfig(KubeconfigArgs),
     /// Tell which declaration brought a file into the image, and from which package

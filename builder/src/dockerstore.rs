@@ -158,7 +158,15 @@ pub fn references(tree: &Tree) -> Result<BTreeSet<String>> {
     else {
         return Ok(BTreeSet::new());
     };
-    let seed: Seed = serde_json::from_slice(bytes).context("reading seed.json")?;
+    listed(bytes)
+}
+
+/// The references of the images that a `seed.json` lists.
+///
+/// # Errors
+/// It is no such list.
+pub fn listed(seed: &[u8]) -> Result<BTreeSet<String>> {
+    let seed: Seed = serde_json::from_slice(seed).context("reading seed.json")?;
     Ok(seed.images.into_iter().map(|image| image.reference).collect())
 }
 

@@ -145,6 +145,18 @@ pub fn report(path: &Path, files: bool) -> Result<Report> {
     look(&disk, files).with_context(|| format!("looking into {}", path.display()))
 }
 
+/// The Kubernetes version that an image's release.json names, e.g. `1.37.2`; none where it does not.
+pub fn kubernetes(path: &Path) -> Result<Option<String>> {
+    let disk = Opened::open(path)?;
+    let table = gpt::read(&disk, disk.disk_len())?;
+    let Some((_, root)) = table.partitions.iter().find(|(_, partition)| partition.kind == TYPE_ROOT) else {
+        return Ok(None);
+    };
+    let release = read_release(&Window { inner: &disk, start: root.start, len: root.len })?;
+    let version = release.as_ref().and_then(|release| release.get("kubernetes")).and_then(serde_json::Value::as_str);
+    Ok(version.map(|version| version.trim_start_matches('v').to_owned()))
+}
+
 fn look(disk: &Opened, files: bool) -> Result<Report> {
     let table = gpt::read(disk, disk.disk_len())?;
     let mut partitions = Vec::new();

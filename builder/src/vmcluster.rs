@@ -22,6 +22,7 @@ pub mod plan;
 pub mod power;
 pub mod protocol;
 pub mod rows;
+pub mod unnamed;
 pub mod up;
 pub mod view;
 

@@ -9,7 +9,7 @@ use super::Subject;
 use super::rules::{Found, line, literal};
 use crate::dockerstore::{self, normal, pulled_always};
 use crate::overlay::{MANIFESTS, RELEASE};
-use crate::tree::{Kind, Node};
+use crate::tree::Kind;
 
 /// Kubernetes objects stand nowhere else: static pods, and what a master applies.
 const OURS: &str = "/usr/share/kscratch/";
@@ -27,43 +27,70 @@ struct Named<'a> {
 
 pub(super) fn inside(subject: &Subject<'_>) -> Found {
     let seed = dockerstore::references(subject.tree)?;
-    let known: BTreeSet<String> = seed.iter().map(|reference| normal(reference)).collect();
-    let mut found = Vec::new();
-    for (path, node) in subject.own().filter(|(path, node)| is_manifest(path, node)) {
-        let Some(text) = literal(subject, path)? else { continue };
-        let documents = documents(&text).with_context(|| format!("reading the manifest {path}"))?;
-        let mut named = BTreeSet::new();
-        documents.iter().for_each(|document| collect(document, &mut named));
-        for Named { reference, policy } in named {
-            if !known.contains(&normal(reference)) {
-                found.push(line(
-                    path,
-                    node,
-                    &format!("names the image {reference}, which is not in the image; {HELP}"),
-                ));
-            } else if pulled_always(reference, policy) {
-                found.push(line(path, node, &format!("asks a registry for {reference} at every start; {STAY}")));
-            }
+    let mut texts = BTreeMap::new();
+    for (path, node) in subject.own() {
+        if (matches!(node.kind, Kind::File(_)) && is_manifest(path) || path == RELEASE)
+            && let Some(text) = literal(subject, path)?
+        {
+            texts.insert(path.clone(), text);
         }
     }
-    if let Some(node) = subject.tree.nodes.get(RELEASE)
-        && let Some(text) = literal(subject, RELEASE)?
-    {
-        let release: Release = serde_json::from_str(&text).with_context(|| format!("reading {RELEASE}"))?;
-        for reference in release.images.values().chain([&release.pause_image]) {
-            if !known.contains(&normal(reference)) {
-                found.push(line(
-                    RELEASE,
-                    node,
-                    &format!("names the image {reference}, which is not in the image; {HELP}"),
-                ));
-            }
-        }
-    }
+    let faults = closure(&seed, &texts)?.faults;
+    let mut found: Vec<String> = faults
+        .iter()
+        .filter_map(|fault| Some(line(&fault.path, subject.tree.nodes.get(&fault.path)?, &fault.what)))
+        .collect();
     if found.iter().any(|line| line.contains(HELP)) {
         found.push(format!("in the image are {}", seed.into_iter().collect::<Vec<_>>().join(", ")));
     }
     Ok(found)
+}
+
+/// A file that names an image which is not there, or one that is asked for at every start.
+pub(crate) struct Fault {
+    /// The file.
+    pub path: String,
+    /// What is wrong with it, to be read behind its name.
+    pub what: String,
+}
+
+/// What the files of a root name.
+pub(crate) struct Closure {
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// All images that are named.
+    pub named: BTreeSet<String>,
+}
+
+/// Holds what manifests and release.json (`texts`, by path) name against the references that the seed has.
+pub(crate) fn closure(seed: &BTreeSet<String>, texts: &BTreeMap<String, String>) -> Result<Closure> {
+    let known: BTreeSet<String> = seed.iter().map(|reference| normal(reference)).collect();
+    let mut closure = Closure { faults: Vec::new(), named: BTreeSet::new() };
+    let mut hold = |path: &str, named: &BTreeSet<Named<'_>>| {
+        for Named { reference, policy } in named {
+            closure.named.insert(normal(reference));
+            let what = if !known.contains(&normal(reference)) {
+                format!("names the image {reference}, which is not in the image; {HELP}")
+            } else if path != RELEASE && pulled_always(reference, *policy) {
+                format!("asks a registry for {reference} at every start; {STAY}")
+            } else {
+                continue;
+            };
+            closure.faults.push(Fault { path: path.to_owned(), what });
+        }
+    };
+    for (path, text) in texts.iter().filter(|(path, _)| is_manifest(path)) {
+        let documents = documents(text).with_context(|| format!("reading the manifest {path}"))?;
+        let mut named = BTreeSet::new();
+        documents.iter().for_each(|document| collect(document, &mut named));
+        hold(path, &named);
+    }
+    if let Some(text) = texts.get(RELEASE) {
+        let release: Release = serde_json::from_str(text).with_context(|| format!("reading {RELEASE}"))?;
+        let references = release.images.values().chain([&release.pause_image]);
+        hold(RELEASE, &references.map(|reference| Named { reference, policy: None }).collect());
+    }
+    Ok(closure)
 }
 
 const HELP: &str = "save it (docker save NAME:TAG -o FILE) and name the file in load of [images] in image.toml";
@@ -78,9 +105,10 @@ struct Release {
     pause_image: String,
 }
 
-fn is_manifest(path: &str, node: &Node) -> bool {
+/// Whether a file of this path, which is not in the seed, is read as Kubernetes objects.
+pub(crate) fn is_manifest(path: &str) -> bool {
     let object = [".yaml", ".yml", ".json"].iter().any(|ending| path.ends_with(ending)) && path != RELEASE;
-    matches!(node.kind, Kind::File(_)) && path.starts_with(OURS) && (object || path.starts_with(MANIFESTS))
+    path.starts_with(OURS) && (object || path.starts_with(MANIFESTS))
 }
 
 /// The documents of a YAML file, of which JSON is one; empty ones are left out.

@@ -18,9 +18,9 @@ pub enum ClusterCommand {
     #[command(subcommand)]
     Token(TokenCommand),
     /// Make the kubeconfigs anew, good for a year
-    Kubeconfig(ClusterArgs),
-    /// Hold a cluster's folder against a table of rules, and ask its endpoint
-    Check(ClusterArgs),
+    Kubeconfig(RenewArgs),
+    /// Hold a cluster's folder, and the images of its machines, against a table of rules, and ask its endpoint
+    Check(CheckArgs),
     /// Run kubectl as the cluster's administrator: `cluster kubectl lab get nodes`
     Kubectl(KubectlArgs),
     /// Its machines in QEMU.
@@ -39,8 +39,44 @@ pub struct ClusterArgs {
     pub folder: PathBuf,
 }
 
+/// `cluster kubeconfig`.
+#[derive(Debug, Args)]
+#[command(after_help = MERGED)]
+pub struct RenewArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Put the administrator's into your kubeconfig too: the first file of $KUBECONFIG, else ~/.kube/config
+    #[arg(long)]
+    pub merge: bool,
+    /// Name of context, cluster and user there [default: the cluster's]
+    #[arg(long, value_name = "OTHER", requires = "merge")]
+    pub context: Option<String>,
+}
+
+/// `cluster check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all rules hold; 1 one is broken; 3 none is known to be broken, but not all could be checked (`could not check`)."
+)]
+pub struct CheckArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// A finished image for its machines (repeatable): is every image inside that its manifests name, and do their versions of
+    /// Kubernetes fit one another and the API server
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+}
+
+/// What happens to a user's own kubeconfig.
+pub(super) const MERGED: &str = "In your kubeconfig everything else stays (comments do not, as when kubectl writes it), an entry of \
+that name that is not this cluster's is refused, and the current context stays where there is one. A symbolic link is followed. \
+`cluster down NAME --delete` takes out again what was put there.";
+
 /// `cluster kubectl`.
 #[derive(Debug, Args)]
+#[command(after_help = "NAME cannot be left out here: the first word could be a cluster or one of kubectl's commands.")]
 pub struct KubectlArgs {
     /// The cluster.
     #[command(flatten)]
@@ -121,6 +157,9 @@ pub struct NewArgs {
     /// With what kube-proxy leads connections from services to pods
     #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
     pub proxy_mode: ProxyMode,
+    /// Kubernetes version of its images, for `cluster check` [default: the one that kscratch.lock names, where there is one]
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes: Option<String>,
     /// How long the first join token is good: 24h, 30d, never, ...
     #[arg(long, value_name = "TIME", default_value = "30d")]
     pub token_expires: String,
@@ -151,6 +190,18 @@ pub struct MetadataArgs {
     /// A name server (repeatable) [default: those that DHCP names]
     #[arg(long, value_name = "IP")]
     pub dns_server: Vec<String>,
+    /// MTU of its link in bytes [default: what the link has]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// Its pods reach the world outside under their own addresses, which are routed there, and not under the node's
+    #[arg(long)]
+    pub no_masquerade: bool,
+    /// A mirror of docker's default registry (repeatable)
+    #[arg(long, value_name = "URL")]
+    pub docker_mirror: Vec<String>,
+    /// A registry without TLS (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]|RANGE")]
+    pub insecure_registry: Vec<String>,
     /// Addresses of its pods [default: the control plane gives them]
     #[arg(long, value_name = "RANGE")]
     pub pod_range: Option<String>,
@@ -179,7 +230,8 @@ pub struct MetadataArgs {
         value_name = "FILE",
         requires = "output",
         conflicts_with_all = [
-            "role", "address", "gateway", "interface", "dns_server", "pod_range", "label", "taint", "schedule_pods",
+            "role", "address", "gateway", "interface", "dns_server", "mtu", "no_masquerade", "docker_mirror",
+            "insecure_registry", "pod_range", "label", "taint", "schedule_pods",
             "api_name", "etcd_member", "join_control_plane", "secrets",
         ]
     )]

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::cluster::{ClusterArgs, Mode, ProxyMode};
+use super::cluster::{ClusterArgs, MERGED, Mode, ProxyMode};
+use crate::vmcluster::place::DEFAULT_NAME;
 
 /// The commands of a cluster's machines in QEMU.
 #[derive(Debug, Subcommand)]
@@ -25,12 +26,27 @@ pub enum MachinesCommand {
     Keep(KeepArgs),
 }
 
+/// Which cluster's machines: those of the only one that has any where none is named.
+#[derive(Debug, Clone, Args)]
+pub struct HereArgs {
+    /// Name of the cluster [default: the only one with machines in the folder]
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Folder that holds the cluster's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
+}
+
 /// `cluster up`.
 #[derive(Debug, Args)]
+#[command(after_help = MERGED)]
 pub struct UpArgs {
-    /// The cluster.
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
+    /// Name of the cluster
+    #[arg(value_name = "NAME", default_value = DEFAULT_NAME)]
+    pub name: String,
+    /// Folder that holds the cluster's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub folder: PathBuf,
     /// Masters: 1, 3 or 5; 0 for nodes that stand alone [default: 1, or those that are there]
     #[arg(long, value_name = "N")]
     pub masters: Option<u8>,
@@ -73,6 +89,12 @@ pub struct UpArgs {
     /// Stay, and end the machines with this program
     #[arg(long)]
     pub foreground: bool,
+    /// Put the cluster into your kubeconfig: the first file of $KUBECONFIG, else ~/.kube/config
+    #[arg(long)]
+    pub merge_kubeconfig: bool,
+    /// Name of context, cluster and user there [default: the cluster's]
+    #[arg(long, value_name = "OTHER", requires = "merge_kubeconfig")]
+    pub context: Option<String>,
     /// Folder for downloads, and for Debian's QEMU where none is installed [default: the user's cache folder]
     #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
     pub cache: Option<PathBuf>,
@@ -83,7 +105,7 @@ pub struct UpArgs {
 pub struct StatusArgs {
     /// The cluster.
     #[command(flatten)]
-    pub cluster: ClusterArgs,
+    pub cluster: HereArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -91,10 +113,12 @@ pub struct StatusArgs {
 
 /// `cluster logs`.
 #[derive(Debug, Args)]
+// One argument is the machine, two are cluster and machine.
+#[command(allow_missing_positional = true)]
 pub struct LogsArgs {
     /// The cluster.
     #[command(flatten)]
-    pub cluster: ClusterArgs,
+    pub cluster: HereArgs,
     /// The machine
     #[arg(value_name = "MACHINE")]
     pub machine: String,
@@ -121,6 +145,7 @@ pub enum PowerAction {
 
 /// `cluster power`.
 #[derive(Debug, Args)]
+#[command(after_help = "NAME cannot be left out here: of several words the first could be a cluster or a machine.")]
 pub struct PowerArgs {
     /// What to do
     #[arg(value_enum)]
@@ -138,10 +163,12 @@ pub struct PowerArgs {
 
 /// `cluster cable`.
 #[derive(Debug, Args)]
+// One argument is the machine, two are cluster and machine.
+#[command(allow_missing_positional = true)]
 pub struct CableArgs {
     /// The cluster.
     #[command(flatten)]
-    pub cluster: ClusterArgs,
+    pub cluster: HereArgs,
     /// The machine
     #[arg(value_name = "MACHINE")]
     pub machine: String,
@@ -161,11 +188,11 @@ pub struct CableArgs {
 pub struct DownArgs {
     /// The cluster.
     #[command(flatten)]
-    pub cluster: ClusterArgs,
+    pub cluster: HereArgs,
     /// Cut the power instead of pressing power buttons
     #[arg(long)]
     pub cut: bool,
-    /// Remove their disks and everything else of them too; the cluster's identity stays
+    /// Remove their disks and everything else of them too, and what --merge-kubeconfig put into your kubeconfig; the cluster's identity stays
     #[arg(long)]
     pub delete: bool,
 }
@@ -179,4 +206,71 @@ pub struct KeepArgs {
     /// As of `up`
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::MachinesCommand;
+    use crate::cli::cluster::ClusterCommand;
+    use crate::cli::{Cli, Command};
+
+    fn parse(line: &str) -> Result<MachinesCommand, clap::Error> {
+        let Command::Cluster(command) = Cli::try_parse_from(line.split_whitespace())?.command else {
+            panic!("{line} is no command of `cluster`");
+        };
+        match *command {
+            ClusterCommand::Machines(command) => Ok(command),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The names of cluster and machines that a line gives.
+    #[track_caller]
+    fn check(line: &str, cluster: Option<&str>, machines: &[&str]) {
+        let (name, given) = match parse(line).unwrap() {
+            MachinesCommand::Up(args) => (Some(args.name), Vec::new()),
+            MachinesCommand::Status(args) => (args.cluster.name, Vec::new()),
+            MachinesCommand::Down(args) => (args.cluster.name, Vec::new()),
+            MachinesCommand::Logs(args) => (args.cluster.name, vec![args.machine]),
+            MachinesCommand::Cable(args) => (args.cluster.name, vec![args.machine]),
+            MachinesCommand::Power(args) => (Some(args.cluster.name), args.machines),
+            MachinesCommand::Keep(_) => panic!("nobody types it"),
+        };
+        assert_eq!(
+            (name.as_deref(), given.iter().map(String::as_str).collect::<Vec<_>>()),
+            (cluster, machines.to_vec())
+        );
+    }
+
+    #[test]
+    fn a_cluster_comes_up_without_a_name() {
+        let MachinesCommand::Up(args) = parse("kscratch-image cluster up --masters 1 --nodes 2").unwrap() else {
+            panic!("it is another command");
+        };
+        assert_eq!((args.name.as_str(), args.masters, args.nodes), ("lab", Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_name_may_be_left_out_where_nothing_has_to_be_guessed() {
+        check("kscratch-image cluster up", Some("lab"), &[]);
+        check("kscratch-image cluster up blue --nodes 3", Some("blue"), &[]);
+        check("kscratch-image cluster status --json", None, &[]);
+        check("kscratch-image cluster status blue", Some("blue"), &[]);
+        check("kscratch-image cluster down --delete", None, &[]);
+        check("kscratch-image cluster logs n1 --follow", None, &["n1"]);
+        check("kscratch-image cluster logs blue n1 --tail 3", Some("blue"), &["n1"]);
+        check("kscratch-image cluster cable n1 --down", None, &["n1"]);
+        check("kscratch-image cluster cable --loss 100 blue n1", Some("blue"), &["n1"]);
+        check("kscratch-image cluster power cut blue n1 n2", Some("blue"), &["n1", "n2"]);
+    }
+
+    #[test]
+    fn what_could_be_either_is_refused() {
+        for line in ["power cut n1", "logs", "cable", "logs blue n1 n2"] {
+            let said = parse(&format!("kscratch-image cluster {line}")).unwrap_err();
+            assert_eq!(said.exit_code(), 2, "{line}: {said}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Finds a kubectl for a cluster and hands it the administrator's kubeconfig: the lock's own version, or the one that is installed.
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,12 +30,33 @@ pub fn find(lock: &Path, path: Option<OsString>, store: &Store, console: &Consol
             return kubernetes::kubectl(&read, store, false, console);
         }
     }
-    let installed = path.as_deref().map(std::env::split_paths).into_iter().flatten().map(|folder| folder.join(KUBECTL));
-    installed.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+    installed(path).ok_or_else(|| {
         anyhow!("{} names no kubectl, and none is installed", lock.display()).context(Hint(
             "kscratch-image lock --role master makes a lock that names one; or install kubectl".to_owned(),
         ))
     })
+}
+
+/// The first kubectl on `path` that can be started.
+pub fn installed(path: Option<OsString>) -> Option<PathBuf> {
+    let folders = path.as_deref().map(std::env::split_paths).into_iter().flatten();
+    let program =
+        |file: &PathBuf| file.metadata().is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0);
+    folders.map(|folder| folder.join(KUBECTL)).find(program)
+}
+
+/// How kubectl is run for a cluster by this program, whether one is installed or not; its arguments come behind it.
+pub fn command(parent: &Path, name: &str) -> String {
+    let folder = if parent == Path::new(".") { String::new() } else { format!("--folder {} ", parent.display()) };
+    format!("kscratch-image cluster kubectl {folder}{name}")
+}
+
+/// The line that shows a cluster's nodes: with the kubectl that is installed, else by this program.
+pub fn nodes(parent: &Path, name: &str, kubeconfig: &Path, installed: bool) -> String {
+    match installed {
+        true => format!("{KUBECTL} --kubeconfig {} get nodes", kubeconfig.display()),
+        false => format!("{} get nodes", command(parent, name)),
+    }
 }
 
 /// The administrator's kubeconfig: of the machines in QEMU where there are any, else the cluster's own.
@@ -64,8 +86,10 @@ pub fn become_it(program: &Path, kubeconfig: &Path, arguments: &[OsString]) -> R
 mod tests {
     use std::ffi::OsString;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
-    use super::{find, kubeconfig};
+    use super::{find, kubeconfig, nodes};
     use crate::console::{Console, Verbosity};
     use crate::store::Store;
 
@@ -75,13 +99,29 @@ mod tests {
         let store = Store::open(&folder.path().join("cache")).unwrap();
         let console = Console::stderr(Verbosity::Quiet, Some(false));
         let lock = folder.path().join("kscratch.lock");
-        let path = |folder: &std::path::Path| Some(OsString::from(format!("/nowhere:{}", folder.display())));
+        let path = |folder: &Path| Some(OsString::from(format!("/nowhere:{}", folder.display())));
         let error = format!("{:#}", find(&lock, path(folder.path()), &store, &console).unwrap_err());
         assert!(error.ends_with("kscratch.lock names no kubectl, and none is installed"), "{error}");
-        fs::write(folder.path().join("kubectl"), "").unwrap();
+        let program = folder.path().join("kubectl");
+        fs::write(&program, "").unwrap();
+        // What nobody can start is none.
+        assert!(find(&lock, path(folder.path()), &store, &console).is_err());
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let found = find(&lock, path(folder.path()), &store, &console).unwrap();
         assert_eq!(found, folder.path().join("kubectl"));
         assert!(find(&lock, None, &store, &console).is_err());
+    }
+
+    #[test]
+    fn the_line_that_is_told_is_one_that_works_here() {
+        let kubeconfig = Path::new("lab/machines/admin.kubeconfig");
+        for (parent, installed, want) in [
+            (".", true, "kubectl --kubeconfig lab/machines/admin.kubeconfig get nodes"),
+            (".", false, "kscratch-image cluster kubectl lab get nodes"),
+            ("/srv", false, "kscratch-image cluster kubectl --folder /srv lab get nodes"),
+        ] {
+            assert_eq!(nodes(Path::new(parent), "lab", kubeconfig, installed), want);
+        }
     }
 
     #[test]

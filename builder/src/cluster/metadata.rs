@@ -36,6 +36,16 @@ pub struct Machine {
     /// Name servers.
     #[serde(default)]
     pub dns_servers: Vec<String>,
+    /// MTU of its link in bytes; without it, what the link has.
+    pub mtu: Option<u32>,
+    /// Whether its pods reach the world outside under its address; without it, they do.
+    pub masquerade: Option<bool>,
+    /// Mirrors of docker's default registry, as URLs.
+    #[serde(default)]
+    pub docker_mirrors: Vec<String>,
+    /// Registries without TLS.
+    #[serde(default)]
+    pub insecure_registries: Vec<String>,
     /// Addresses of its pods (manual mode).
     pub pod_range: Option<String>,
     /// Labels of the node.
@@ -76,6 +86,8 @@ struct Role<'a> {
     cluster: Cluster<'a>,
     node: Node<'a>,
     network: Network<'a>,
+    #[serde(skip_serializing_if = "Docker::is_default")]
+    docker: Docker<'a>,
     #[serde(flatten)]
     secret: Secrets,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,10 +121,28 @@ struct Network<'a> {
     proxy_mode: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     dns_servers: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    masquerade: Option<bool>,
     #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
     fixed: Option<Static<'a>>,
+}
+
+#[derive(Serialize)]
+struct Docker<'a> {
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    insecure_registries: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    mirrors: &'a [String],
+}
+
+impl Docker<'_> {
+    fn is_default(&self) -> bool {
+        self.insecure_registries.is_empty() && self.mirrors.is_empty()
+    }
 }
 
 #[derive(Serialize)]
@@ -221,6 +251,7 @@ pub fn render(
             labels: &machine.labels,
         },
         network: network(machine, settings, prefix)?,
+        docker: Docker { insecure_registries: &machine.insecure_registries, mirrors: &machine.docker_mirrors },
         secret: Secrets::default(),
         control_plane: None,
     };
@@ -286,7 +317,8 @@ fn network<'a>(machine: &'a Machine, settings: &'a Settings, prefix: &str) -> Re
     // A fixed address belongs to one link: where none is named, to the one that the machine is told by.
     let interface = machine.interface.as_deref().or(fixed.as_ref().and(machine.mac.as_deref()));
     let Settings { mode, proxy_mode, .. } = settings;
-    Ok(Network { mode, proxy_mode, interface, dns_servers: &machine.dns_servers, fixed })
+    let Machine { mtu, masquerade, dns_servers, .. } = machine;
+    Ok(Network { mode, proxy_mode, interface, mtu: *mtu, dns_servers, masquerade: *masquerade, fixed })
 }
 
 /// What is lacking may be on the other side, too: a first master that no list names.

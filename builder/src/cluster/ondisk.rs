@@ -78,7 +78,7 @@ pub fn read(disk: &Opened) -> Result<OnDisk> {
 }
 
 /// The first partition of this kind.
-fn partition<'a>(disk: &'a Opened, table: &Table, kind: Guid) -> Option<Window<&'a Opened>> {
+pub(super) fn partition<'a>(disk: &'a Opened, table: &Table, kind: Guid) -> Option<Window<&'a Opened>> {
     let (_, partition) = table.partitions.iter().find(|(_, partition)| partition.kind == kind)?;
     Some(Window { inner: disk, start: partition.start, len: partition.len })
 }

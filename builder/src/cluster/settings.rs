@@ -7,6 +7,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use kscratch_metadata::{Endpoint, Errors, ProxyMode, RoleMetadata};
 use serde::{Deserialize, Serialize};
 
+use crate::kubernetes::Version;
+
 /// The version of cluster.toml that this program reads and writes.
 pub const VERSION: u32 = 1;
 
@@ -34,6 +36,9 @@ pub struct Settings {
     /// `nftables` or `iptables`; a cluster.toml from before there was a choice has the first.
     #[serde(default = "nftables")]
     pub proxy_mode: String,
+    /// Version of Kubernetes that the cluster was made for, e.g. `1.37.2`, where it was known; a check holds images against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<String>,
 }
 
 fn nftables() -> String {
@@ -83,6 +88,9 @@ impl Settings {
             let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
         }
         let metadata = kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
+        if let Some(version) = &self.kubernetes {
+            Version::parse(version).with_context(|| format!("{prefix}kubernetes"))?;
+        }
         let endpoint = endpoint(&metadata)?;
         if self.virtual_endpoint {
             if endpoint.host.parse::<Ipv4Addr>().is_err() {
@@ -108,8 +116,9 @@ impl Settings {
 
     /// One line for people.
     pub fn summary(&self) -> String {
+        let kubernetes = self.kubernetes.as_ref().map_or_else(String::new, |version| format!(", Kubernetes {version}"));
         format!(
-            "{} {}, pods {}, services {}, {}, {}, {}",
+            "{} {}, pods {}, services {}, {}, {}, {}{kubernetes}",
             if self.virtual_endpoint { "virtual endpoint" } else { "endpoint" },
             self.endpoint,
             self.pod_range,
@@ -127,7 +136,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 19] = [
+const WORDS: [(&str, &str); 22] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),
@@ -143,6 +152,9 @@ const WORDS: [(&str, &str); 19] = [
     ("network.static.address", "address"),
     ("network.static.gateway", "gateway"),
     ("network.dns_servers", "dns-server"),
+    ("network.mtu", "mtu"),
+    ("docker.mirrors", "docker-mirror"),
+    ("docker.insecure_registries", "insecure-registry"),
     ("control_plane.names", "api-name"),
     ("control_plane.virtual_address", "virtual-endpoint"),
     ("control_plane.etcd.members", "etcd-member"),

@@ -1,4 +1,5 @@
 //! `kscratch-image cluster`: arguments become calls of `cluster`, and their answers text.
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
@@ -6,14 +7,22 @@ use kscratch_pki::{OffsetDateTime, moment};
 
 use super::print;
 use crate::cli::cluster::{
-    ClusterArgs, ClusterCommand, KubectlArgs, MetadataArgs, NewArgs, TokenCommand, TokenCreateArgs,
+    ClusterArgs, ClusterCommand, KubectlArgs, MetadataArgs, NewArgs, RenewArgs, TokenCommand, TokenCreateArgs,
 };
 use crate::cluster::folder::{ADMIN, Folder, SUPER_ADMIN, write_open, write_private};
+use crate::cluster::merge::Addition;
 use crate::cluster::metadata::{Machine, Members, Rendered, render};
 use crate::cluster::settings::{Settings, VERSION};
 use crate::cluster::token::{self, Lapse};
-use crate::cluster::{check, kubeconfigs, kubectl, machines, new};
+use crate::cluster::{check, kubeconfigs, kubectl, machines, new, userconfig};
 use crate::console::{Console, Hint};
+use crate::lock::Lock;
+use crate::vmcluster::identity;
+use crate::vmcluster::place::{KUBECONFIG, PLAN, Place};
+use crate::vmcluster::plan::Plan;
+
+/// The lock that a build in this folder writes.
+const LOCK: &str = "kscratch.lock";
 
 /// Does what the arguments say.
 pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<ExitCode> {
@@ -24,21 +33,13 @@ pub(super) fn execute(command: &ClusterCommand, console: &Console) -> Result<Exi
         ClusterCommand::Metadata(args) => metadata(args, now, console)?,
         ClusterCommand::Token(TokenCommand::Create(args)) => token_create(args, now, console)?,
         ClusterCommand::Token(TokenCommand::List(args)) => print(&token::table(&token::read(&open(args)?)?, now))?,
-        ClusterCommand::Kubeconfig(args) => {
-            let folder = open(args)?;
-            kubeconfigs::renew(&folder, now)?;
-            for file in [ADMIN, SUPER_ADMIN] {
-                console.say(format_args!("{} is good for a year", folder.file(file).display()));
-            }
-        }
+        ClusterCommand::Kubeconfig(args) => renew(args, now, console)?,
         ClusterCommand::Kubectl(args) => kubectl(args, console)?,
         ClusterCommand::Machines(command) => return super::machines::execute(command, now, console),
         ClusterCommand::Check(args) => {
-            let report = check::cluster(&open(args)?, now);
+            let report = check::cluster(&open(&args.cluster)?, &args.image, now);
             print(&report.table)?;
-            if report.failed > 0 {
-                return Ok(ExitCode::FAILURE);
-            }
+            return Ok(report.exit_code().into());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -50,6 +51,33 @@ fn kubectl(args: &KubectlArgs, console: &Console) -> Result<()> {
     let store = super::store(args.cache.as_deref())?;
     let program = kubectl::find(&args.lock, std::env::var_os("PATH"), &store, console)?;
     match kubectl::become_it(&program, &kubeconfig, &args.arguments)? {}
+}
+
+fn renew(args: &RenewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
+    let folder = open(&args.cluster)?;
+    let ClusterArgs { name, folder: parent } = &args.cluster;
+    let users = args.merge.then(super::machines::users_kubeconfig).transpose()?;
+    let marked = userconfig::folder(folder.path())?;
+    let addition = Addition { name: args.context.as_ref().unwrap_or(name), folder: &marked };
+    if let Some(file) = &users {
+        userconfig::check(file, addition)?;
+    }
+    kubeconfigs::renew(&folder, now)?;
+    let mut written = vec![folder.file(ADMIN), folder.file(SUPER_ADMIN)];
+    let place = Place::of(parent, name);
+    // People come to machines in QEMU by another address, with the same certificate.
+    if let Some(port) = Plan::read(&place.file(PLAN))?.and_then(|plan| plan.api_port()) {
+        write_private(&place.file(KUBECONFIG), &identity::kubeconfig(&folder, port)?)?;
+        written.push(place.file(KUBECONFIG));
+    }
+    for file in written {
+        console.say(format_args!("{} is good for a year", file.display()));
+    }
+    if let Some(file) = &users {
+        userconfig::add(file, addition, &super::read_text(&kubectl::kubeconfig(parent, name)?)?)?;
+        console.say(format_args!("{} has the context {}", file.display(), addition.name));
+    }
+    Ok(())
 }
 
 fn open(args: &ClusterArgs) -> Result<Folder> {
@@ -83,6 +111,7 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
         dns_domain: args.dns_domain.clone(),
         mode: args.mode.word().to_owned(),
         proxy_mode: args.proxy_mode.word().to_owned(),
+        kubernetes: kubernetes(args)?,
     };
     let settings = settings.checked("--")?;
     let folder = new::new(&args.cluster.folder, &settings, lapse, now)?;
@@ -92,8 +121,21 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
     console.say("next:");
     console.say(format_args!("  kscratch-image cluster metadata {name} --node m1 --role master --output m1.toml"));
     console.say(format_args!("  kscratch-image cluster metadata {name} --node n1 --role node --output n1.toml"));
-    console.say(format_args!("  kubectl --kubeconfig {path}/{ADMIN} get nodes"));
+    console.say(format_args!("  {} get nodes", kubectl::command(&args.cluster.folder, name)));
     Ok(())
+}
+
+/// The version that the cluster's images will have, as far as that is known.
+fn kubernetes(args: &NewArgs) -> Result<Option<String>> {
+    let lock = Path::new(LOCK);
+    match &args.kubernetes {
+        Some(version) => Ok(Some(version.trim_start_matches('v').to_owned())),
+        None if lock.exists() => {
+            let lock = Lock::read(lock)?;
+            Ok(lock.get("kubernetes").map(|artifact| artifact.version.trim_start_matches('v').to_owned()))
+        }
+        None => Ok(None),
+    }
 }
 
 fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
@@ -117,6 +159,10 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
         address: args.address.clone(),
         gateway: args.gateway.clone(),
         dns_servers: args.dns_server.clone(),
+        mtu: args.mtu,
+        masquerade: args.no_masquerade.then_some(false),
+        docker_mirrors: args.docker_mirror.clone(),
+        insecure_registries: args.insecure_registry.clone(),
         pod_range: args.pod_range.clone(),
         labels: assignments(&args.label, "--label", "KEY=VALUE")?,
         taints: args.taint.clone(),
@@ -161,12 +207,13 @@ fn token_create(args: &TokenCreateArgs, now: OffsetDateTime, console: &Console) 
         return print(&token::secret(&kept)?);
     }
     print(&format!("{}\n", kept.token.expose()))?;
-    let admin = folder.file(ADMIN);
+    let ClusterArgs { name, folder: parent } = &args.cluster;
+    let folder = if parent == Path::new(".") { String::new() } else { format!(" --folder {}", parent.display()) };
+    // By `cluster kubectl`: it knows the way to bare machines and to those in QEMU, and has a kubectl where none is installed.
     console.say("masters know it with their next metadata; one for a cluster that runs:");
     console.say(format_args!(
-        "  kscratch-image cluster token create {} --manifest | kubectl --kubeconfig {} apply -f -",
-        args.cluster.name,
-        admin.display()
+        "  kscratch-image cluster token create{folder} {name} --manifest | {} apply -f -",
+        kubectl::command(parent, name)
     ));
     Ok(())
 }

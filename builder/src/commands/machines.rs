@@ -7,11 +7,12 @@ use anyhow::{Context, Result, anyhow};
 use kscratch_pki::OffsetDateTime;
 
 use super::{build, default_output, print, store};
-use crate::cli::cluster::{ClusterArgs, Mode, ProxyMode};
+use crate::cli::cluster::{Mode, ProxyMode};
 use crate::cli::machines::{
-    CableArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
+    CableArgs, DownArgs, HereArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
 };
 use crate::cli::{BuildArgs, Format, Role};
+use crate::cluster::{kubectl, userconfig};
 use crate::console::{Console, Hint};
 use crate::run::{refuse_compressed, tools};
 use crate::spec;
@@ -19,7 +20,7 @@ use crate::vmcluster::identity::Modes;
 use crate::vmcluster::place::Place;
 use crate::vmcluster::plan::{Image, Make, PlannedForward};
 use crate::vmcluster::protocol::{Cable, Request};
-use crate::vmcluster::{client, keeper, logs, power, rows, up};
+use crate::vmcluster::{client, keeper, logs, power, rows, unnamed, up};
 
 /// Does what the arguments say.
 pub(super) fn execute(command: &MachinesCommand, now: OffsetDateTime, console: &Console) -> Result<ExitCode> {
@@ -29,23 +30,36 @@ pub(super) fn execute(command: &MachinesCommand, now: OffsetDateTime, console: &
         MachinesCommand::Logs(args) => tell(args)?,
         MachinesCommand::Power(args) => switch(args, console)?,
         MachinesCommand::Cable(args) => cable(args)?,
-        MachinesCommand::Down(args) => power::down(&place(&args.cluster)?, args.cut, args.delete, console)?,
+        MachinesCommand::Down(args) => down(args, console)?,
         MachinesCommand::Keep(args) => keep(args, console)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn place(args: &ClusterArgs) -> Result<Place> {
-    super::cluster::name(&args.name)?;
-    Ok(Place::of(&args.folder, &args.name))
+fn place(folder: &Path, name: &str) -> Result<Place> {
+    super::cluster::name(name)?;
+    Ok(Place::of(folder, name))
+}
+
+/// The machines of the cluster that is named, or of the only one. `usage` as of [`unnamed::only`].
+fn here(args: &HereArgs, usage: &str) -> Result<Place> {
+    match &args.name {
+        Some(name) => place(&args.folder, name),
+        None => place(&args.folder, &unnamed::only(&args.folder, usage)?),
+    }
 }
 
 fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
-    let place = place(&args.cluster)?;
+    let place = place(&args.folder, &args.name)?;
     let (counts, new) = up::counts(&place, args.masters, args.nodes)?;
     let forwards = args.forward.iter().map(|text| forward(text)).collect::<Result<_>>()?;
     let disk_size: spec::ByteSize =
         args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?;
+    if args.merge_kubeconfig && counts.0 == 0 {
+        return Err(anyhow!("--merge-kubeconfig: nodes that stand alone have no API server"));
+    }
+    let context = args.context.as_ref().unwrap_or(&args.name);
+    let users = args.merge_kubeconfig.then(users_kubeconfig).transpose()?;
     let image = |role: Role, given: Option<&PathBuf>| match new.contains(&super::role(role)) {
         true => image(role, given.map(PathBuf::as_path), args, console),
         false => Ok(Image::default()),
@@ -58,8 +72,8 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
             memory: args.memory,
             cpus: args.cpus,
         },
-        parent: args.cluster.folder.clone(),
-        name: args.cluster.name.clone(),
+        parent: args.folder.clone(),
+        name: args.name.clone(),
         counts,
         modes: Modes { network: args.mode.map(Mode::word), proxy: args.proxy_mode.map(ProxyMode::word) },
         forwards,
@@ -68,10 +82,17 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         timeout: Duration::from_secs(args.timeout),
         foreground: args.foreground,
         cache: args.cache.clone(),
+        merge: users.map(|file| (file, context.clone())),
+        kubectl: kubectl::installed(std::env::var_os("PATH")).is_some(),
     };
     // Fetched here, where a person sees it, if it has to be; the keeper finds it then.
     tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
     up::up(&options, now, console)
+}
+
+/// The user's own kubeconfig, as the environment names it.
+pub(super) fn users_kubeconfig() -> Result<PathBuf> {
+    userconfig::path(std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"))
 }
 
 /// The image of a role, built where there is none.
@@ -104,7 +125,7 @@ fn forward(text: &str) -> Result<PlannedForward> {
 }
 
 fn status(args: &StatusArgs, console: &Console) -> Result<()> {
-    let (rows, silent) = power::status(&place(&args.cluster)?)?;
+    let (rows, silent) = power::status(&here(&args.cluster, "status NAME")?)?;
     if let Some(why) = silent {
         console.warn(format_args!("the API server does not answer: {why}"));
     }
@@ -115,7 +136,7 @@ fn status(args: &StatusArgs, console: &Console) -> Result<()> {
 }
 
 fn tell(args: &LogsArgs) -> Result<()> {
-    let place = place(&args.cluster)?;
+    let place = here(&args.cluster, &format!("logs NAME {}", args.machine))?;
     match args.tail {
         None => logs::print(&place, &args.machine, args.follow, std::io::stdout().lock()),
         Some(lines) => {
@@ -126,7 +147,7 @@ fn tell(args: &LogsArgs) -> Result<()> {
 }
 
 fn switch(args: &PowerArgs, console: &Console) -> Result<()> {
-    let place = place(&args.cluster)?;
+    let place = place(&args.cluster.folder, &args.cluster.name)?;
     if args.clock.is_some() && args.action != PowerAction::On {
         return Err(anyhow!("--clock is for machines that are switched on")
             .context(Hint("kscratch-image cluster power on NAME MACHINE --clock TIME".into())));
@@ -158,7 +179,25 @@ fn each(place: &Place, args: &PowerArgs, request: impl Fn(String) -> Request) ->
 
 fn cable(args: &CableArgs) -> Result<()> {
     let cable = Cable { up: !args.down, loss: args.loss, delay: args.delay };
-    client::ask(&place(&args.cluster)?, &Request::Cable { machine: args.machine.clone(), cable }).map(drop)
+    let place = here(&args.cluster, &format!("cable NAME {}", args.machine))?;
+    client::ask(&place, &Request::Cable { machine: args.machine.clone(), cable }).map(drop)
+}
+
+fn down(args: &DownArgs, console: &Console) -> Result<()> {
+    let place = here(&args.cluster, "down NAME")?;
+    power::down(&place, args.cut, args.delete, console)?;
+    if args.delete
+        && let Some(cluster) = place.path().parent()
+    {
+        // The machines are gone by now: a kubeconfig that cannot be changed is no reason to fail.
+        match users_kubeconfig().and_then(|file| Ok((userconfig::remove(&file, &userconfig::folder(cluster)?)?, file)))
+        {
+            Ok((names, _)) if names.is_empty() => {}
+            Ok((names, file)) => console.say(format_args!("took {} out of {}", names.join(", "), file.display())),
+            Err(error) => console.warn(format_args!("your kubeconfig stays as it is: {error:#}")),
+        }
+    }
+    Ok(())
 }
 
 fn keep(args: &KeepArgs, console: &Console) -> Result<()> {

@@ -13,6 +13,8 @@ use crate::cluster::new;
 use crate::cluster::settings::{self, Settings};
 use crate::cluster::token::Lapse;
 use crate::console::Hint;
+use crate::inspect;
+use crate::kubernetes::Version;
 
 /// How long the token is good that machines join with: as long as an authority, since the folder holds its key anyway.
 const TOKEN: &str = "30d";
@@ -64,6 +66,9 @@ pub fn open(parent: &Path, plan: &Plan, modes: Modes, now: OffsetDateTime) -> Re
         dns_domain: kscratch_metadata::DEFAULT_DNS_DOMAIN.to_owned(),
         mode: modes.network.unwrap_or("routed").to_owned(),
         proxy_mode: modes.proxy.unwrap_or("nftables").to_owned(),
+        // What the first master will run. An image that does not say it is no reason to make no cluster.
+        kubernetes: (inspect::kubernetes(&first.image.path).ok().flatten())
+            .filter(|version| Version::parse(version).is_ok()),
     };
     let lapse: Lapse = TOKEN.parse().map_err(|error: String| anyhow!(error))?;
     new::new(parent, &settings.checked("--")?, lapse, now).map(Some)

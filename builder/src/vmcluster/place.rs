@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
+/// The cluster that `up` brings up where none is named.
+pub const DEFAULT_NAME: &str = "lab";
 /// The folder's name in the cluster's.
 const MACHINES: &str = "machines";
 /// The plan.

@@ -15,6 +15,8 @@ use super::protocol::{Request, Status};
 use super::rows::{Row, rows};
 use super::view::{View, Watch};
 use super::{identity, logs};
+use crate::cluster::merge::Addition;
+use crate::cluster::{kubectl, userconfig};
 use crate::console::{Console, Hint};
 use crate::spec::Role;
 
@@ -48,6 +50,10 @@ pub struct Options {
     pub foreground: bool,
     /// The cache that has QEMU where none is installed.
     pub cache: Option<PathBuf>,
+    /// The user's own kubeconfig and the name that the cluster gets there, if it is wanted there.
+    pub merge: Option<(PathBuf, String)>,
+    /// Whether the user has a kubectl.
+    pub kubectl: bool,
 }
 
 /// How many masters and nodes there will be, and which roles are new, so that images are needed for them.
@@ -78,6 +84,7 @@ pub fn up(options: &Options, now: OffsetDateTime, console: &Console) -> Result<(
     let deadline = Instant::now() + options.timeout;
     let place = Place::of(&options.parent, &options.name);
     let plan = prepare(options, &place, now, console)?;
+    merge(options, &place, userconfig::check)?;
     let started = keep(options, &place, console)?;
     switch_on(&place)?;
     let watch = watch(&place, &plan)?;
@@ -85,15 +92,14 @@ pub fn up(options: &Options, now: OffsetDateTime, console: &Console) -> Result<(
     if let Some(started) = started {
         if options.foreground {
             waited?;
-            tell(&place, &plan, console);
+            finish(options, &place, &plan, console)?;
             return stay(&place, watch.as_ref(), console, &started);
         }
         // What failed goes on too: its consoles are to be read.
         started.detach(&place)?;
     }
     waited?;
-    tell(&place, &plan, console);
-    Ok(())
+    finish(options, &place, &plan, console)
 }
 
 /// Everything on the disk that is needed before the first machine is started.
@@ -272,13 +278,35 @@ fn stands(place: &Place, rows: &[Row], why: String) -> anyhow::Error {
         .context(format!("bringing {name} up"))
 }
 
-fn tell(place: &Place, plan: &Plan, console: &Console) {
+/// Puts the cluster into the user's kubeconfig where that is wanted, and tells how to go on.
+fn finish(options: &Options, place: &Place, plan: &Plan, console: &Console) -> Result<()> {
+    let added = merge(options, place, |file, addition| {
+        let own = place.file(KUBECONFIG);
+        let own = std::fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
+        userconfig::add(file, addition, &own)
+    });
+    tell(options, place, plan, console);
+    if let (Some((file, name)), Ok(())) = (&options.merge, &added) {
+        console.say(format_args!("  {} has the context {name}", file.display()));
+    }
+    added
+}
+
+/// Does something with the user's kubeconfig, if it is wanted there.
+fn merge(options: &Options, place: &Place, with: impl FnOnce(&Path, Addition<'_>) -> Result<()>) -> Result<()> {
+    let Some((file, name)) = &options.merge else { return Ok(()) };
+    let folder = userconfig::folder(place.path().parent().unwrap_or(Path::new("")))?;
+    with(file, Addition { name, folder: &folder })
+}
+
+fn tell(options: &Options, place: &Place, plan: &Plan, console: &Console) {
     console.say(format_args!("all machines of {} are ready", plan.name));
     for forward in plan.forwards.iter().filter(|forward| forward.port != API_PORT) {
         console.say(format_args!("127.0.0.1:{} leads to port {} of {}", forward.host, forward.port, forward.machine));
     }
     if plan.api_port().is_some() {
-        console.say(format_args!("  kubectl --kubeconfig {} get nodes", place.file(KUBECONFIG).display()));
+        let line = kubectl::nodes(&options.parent, &plan.name, &place.file(KUBECONFIG), options.kubectl);
+        console.say(format_args!("  {line}"));
     }
     console.say(format_args!("  kscratch-image cluster status {0}; kscratch-image cluster down {0}", plan.name));
 }

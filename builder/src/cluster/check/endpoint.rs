@@ -3,9 +3,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use kscratch_pki::{Certificate, OffsetDateTime};
+use serde::Deserialize;
 use time::format_description::well_known::Rfc2822;
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::http::Response;
+use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use crate::vmcluster::api::Access;
 
 /// How long an endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -13,23 +17,36 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What an endpoint that answers shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It proved itself; with its clock, where it tells it.
-    Proven(Option<OffsetDateTime>),
+    /// It proved itself.
+    Proven {
+        /// Its clock, where it tells it.
+        clock: Option<OffsetDateTime>,
+        /// Its version, e.g. `v1.37.2`, or why it does not tell it.
+        version: Result<String, String>,
+    },
     /// It answers, but what it shows proves nothing.
     Refused(String),
 }
 
-/// Asks `https://HOST:PORT`.
+/// What is needed of `/version` (Kubernetes, `version.Info`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    git_version: String,
+}
+
+/// Asks `https://HOST:PORT` as the administrator, where there is one: who has no name is not told the version.
 ///
 /// # Errors
 /// Nothing answers there.
-pub fn ask(server: &str, authority: &str) -> Result<Answer> {
-    let roots: Vec<_> = Certificate::parse_all(authority)?
-        .iter()
-        .map(|certificate| ureq::tls::Certificate::from_der(certificate.der()).to_owned())
-        .collect();
+pub fn ask(server: &str, authority: &str, administrator: Option<&Access>) -> Result<Answer> {
+    let mut tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certificates(authority)?));
+    if let Some(access) = administrator {
+        let key = PrivateKey::from_pem(access.key.as_bytes()).context("reading the administrator's key")?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates(&access.certificate)?, key)));
+    }
     let config = Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build())
+        .tls_config(tls.build())
         .http_status_as_error(false)
         .max_redirects(0)
         // The endpoint is asked itself, as nodes do.
@@ -37,18 +54,33 @@ pub fn ask(server: &str, authority: &str) -> Result<Answer> {
         .timeout_global(Some(PATIENCE))
         .build();
     match config.new_agent().get(&format!("{server}/version")).call() {
-        // Whatever it says (anonymous people are refused): the handshake is over by then.
+        // Whatever it says: the handshake is over by then.
         Ok(response) => {
             let date = response.headers().get("date").and_then(|date| date.to_str().ok());
             // An HTTP date ends in `GMT`, which RFC 2822 knows as +0000 (RFC 9110, 5.6.7).
             let date = date.and_then(|date| OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok());
-            Ok(Answer::Proven(date))
+            Ok(Answer::Proven { clock: date, version: version(response).map_err(|why| format!("{why:#}")) })
         }
         Err(error) => match refusal(&error) {
             Some(why) => Ok(Answer::Refused(why)),
             None => Err(anyhow!(error)).with_context(|| format!("asking {server}")),
         },
     }
+}
+
+fn certificates(text: &str) -> Result<Vec<ureq::tls::Certificate<'static>>> {
+    let all = Certificate::parse_all(text)?;
+    Ok(all.iter().map(|certificate| ureq::tls::Certificate::from_der(certificate.der()).to_owned()).collect())
+}
+
+fn version(mut response: Response<Body>) -> Result<String> {
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(anyhow!("it answers {status} to who asks for its version"));
+    }
+    let text = response.body_mut().read_to_string().context("reading its version")?;
+    let version: Version = serde_json::from_str(&text).context("reading its version")?;
+    Ok(version.git_version)
 }
 
 /// What the TLS library has against the certificate, if that is what went wrong.

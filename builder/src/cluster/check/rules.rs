@@ -1,6 +1,7 @@
 //! The rules of a good cluster, one function each.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use base64::Engine;
@@ -10,11 +11,14 @@ use kscratch_pki::{Authority, Certificate, Key, OffsetDateTime, Verdict, Wanted,
 use super::endpoint::{Answer, ask};
 use super::{Found, Subject};
 use crate::cluster::folder::{
-    AUTHORITIES, CLUSTER_CA, ENCRYPTION_KEY, SECRETS, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY, TOKENS,
+    ADMIN, AUTHORITIES, CLUSTER_CA, ENCRYPTION_KEY, Folder, SECRETS, SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY,
+    TOKENS,
 };
 use crate::cluster::kubeconfigs::PEOPLE;
 use crate::cluster::settings::Settings;
 use crate::cluster::token;
+use crate::vmcluster::api::Access;
+use crate::vmcluster::place::{KUBECONFIG, Place};
 
 /// Days that an authority needs to last, so that certificates of a year can be made of it.
 const AUTHORITY_DAYS: i64 = 366;
@@ -166,27 +170,37 @@ pub(super) fn tokens(subject: &Subject<'_>) -> Result<Found> {
     Ok(Found { faults: Vec::new(), note })
 }
 
-fn answer<'a>(subject: &'a Subject<'_>) -> Result<&'a Answer> {
+/// Where people reach the API server: of machines in QEMU through their gateway, else at the endpoint.
+fn server(folder: &Folder) -> String {
+    let place = Place::of(folder.path().parent().unwrap_or(Path::new("")), &folder.settings.name);
+    let machines = fs::read_to_string(place.file(KUBECONFIG)).ok().and_then(|text| Access::parse(&text).ok());
+    machines.map_or_else(|| folder.settings.server(), |access| access.server)
+}
+
+pub(super) fn answer<'a>(subject: &'a Subject<'_>) -> Result<&'a Answer> {
     let answer = subject.answer.get_or_init(|| {
-        let asked = subject.folder.text(CLUSTER_CA.certificate);
+        let folder = subject.folder;
+        // A kubeconfig that is not good is another rule's business.
+        let administrator = folder.text(ADMIN).ok().and_then(|text| Access::parse(&text).ok());
+        let asked = folder.text(CLUSTER_CA.certificate);
         asked
-            .and_then(|authority| ask(&subject.folder.settings.server(), &authority))
+            .and_then(|authority| ask(&server(folder), &authority, administrator.as_ref()))
             .map_err(|error| format!("{error:#}"))
     });
     answer.as_ref().map_err(|why| anyhow!(why.clone()))
 }
 
 pub(super) fn endpoint(subject: &Subject<'_>) -> Result<Found> {
-    let server = subject.folder.settings.server();
+    let server = server(subject.folder);
     Ok(match answer(subject)? {
-        Answer::Proven(_) => Found { faults: Vec::new(), note: server },
+        Answer::Proven { .. } => Found { faults: Vec::new(), note: server },
         Answer::Refused(why) => Found { faults: vec![format!("{server}: {why}")], note: String::new() },
     })
 }
 
 pub(super) fn clock(subject: &Subject<'_>) -> Result<Found> {
     let time = match answer(subject)? {
-        Answer::Proven(time) => time.context("it does not tell the time")?,
+        Answer::Proven { clock, .. } => clock.context("it does not tell the time")?,
         Answer::Refused(_) => return Err(anyhow!("who does not prove itself is not asked")),
     };
     let skew = (time - subject.now).whole_seconds();
