@@ -1,0 +1,40 @@
+//! `[docker]` and `[kubelet]`: settings that a daemon does not take, and those that are kscratch's own.
+use expect_test::expect;
+
+use crate::check;
+
+#[test]
+fn docker() {
+    check(
+        "[docker]\ninsecure_registries = [\"http://r:5000\", \"10.0.0.0/33\", \"r:x\"]\n",
+        expect![[r#"
+            role.toml:4:24: docker.insecure_registries[0]: "http://r:5000" has a scheme; leave out "http://" and write "r:5000"
+            role.toml:4:41: docker.insecure_registries[1]: "10.0.0.0/33" is no ADDRESS/PREFIX; write it like 10.244.0.0/16
+            role.toml:4:56: docker.insecure_registries[2]: "x" is no port; give a port between 1 and 65535"#]],
+    );
+    check(
+        "[docker]\nmirrors = [\"mirror\", \"https://u:hunter2@m\", \"https://m/path\"]\n",
+        expect![[r#"
+            role.toml:4:12: docker.mirrors[0]: is no http or https URL; write it like https://mirror.example.org
+            role.toml:4:22: docker.mirrors[1]: holds a user name; leave it out: dockerd does not take credentials here
+            role.toml:4:45: docker.mirrors[2]: "https://m/path" has a path; give scheme, host and port only: dockerd takes nothing more"#]],
+    );
+}
+
+#[test]
+fn kubelet() {
+    check(
+        "[kubelet]\nstaticPodPath = \"/x\"\ncgroupDriver = \"systemd\"\nCLUSTERDNS = []\n",
+        expect![[r#"
+            role.toml:4:17: kubelet.staticPodPath: is set by kscratch; use [[manifests]]
+            role.toml:5:16: kubelet.cgroupDriver: is set by kscratch; remove it: it follows from how the image is built
+            role.toml:6:14: kubelet.CLUSTERDNS: is clusterDNS in another spelling, which is set by kscratch; remove it"#]],
+    );
+    check(
+        "[kubelet]\nmaxPods = 1979-05-27\nx = { y = [nan, 99999999999999999999] }\n",
+        expect![[r#"
+            role.toml:4:11: kubelet.maxPods: is a datetime; give a string in quotes
+            role.toml:5:12: kubelet.x.y[0]: is a number that JSON does not know; give a finite number
+            role.toml:5:17: kubelet.x.y[1]: the number has too many digits; give a number of at most 64 bits"#]],
+    );
+}
