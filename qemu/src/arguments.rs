@@ -16,6 +16,10 @@ pub struct RunFiles {
     pub data: Vec<PathBuf>,
 }
 
+/// The emulated processor has all that QEMU can emulate, but for what only costs there: a fifth level of page tables is walked at every miss of its TLB, and
+/// with fast strings the kernel copies byte by byte, which no emulation does at once. A node's boot takes a tenth less of the host's processors.
+const EMULATED: &str = "max,la57=off,erms=off,fsrm=off";
+
 /// The balloon's name, by which QMP finds it.
 pub(crate) const BALLOON: &str = "balloon0";
 
@@ -35,7 +39,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
         Accelerator::Emulation => false,
     };
     args.option("-accel", if kvm { "kvm" } else { "tcg,thread=multi" });
-    args.option("-cpu", if kvm { "host" } else { "max" });
+    args.option("-cpu", if kvm { "host" } else { EMULATED });
     args.option("-m", machine.memory.to_string());
     args.option("-smp", machine.cpus.to_string());
     args.option("-display", "none");
@@ -233,7 +237,7 @@ mod tests {
             false,
             &[
                 "-accel tcg,thread=multi",
-                "-cpu max",
+                "-cpu max,la57=off,erms=off,fsrm=off",
                 "pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd",
                 "-no-reboot",
             ],

@@ -40,6 +40,10 @@ const ROUTES_RIGHTS: Rights = Rights { user: cluster::ROUTES_USER, capabilities:
 const ADDRESS_RIGHTS: Rights =
     Rights { user: cluster::ADDRESS_USER, capabilities: CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW) };
 
+/// Writes rules of nft or iptables, forgets connections by netlink, and sets what root's own files in /proc/sys and /sys hold.
+const KUBE_PROXY_RIGHTS: Rights =
+    Rights { user: 0, capabilities: CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW) };
+
 /// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
 const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
 
@@ -179,6 +183,7 @@ fn kube_proxy(after: &'static str) -> Service {
     let ready = Ready::Http { port: 10256, path: "/healthz".to_owned() };
     Service {
         args: vec![format!("--config={}", kubeproxy::CONFIG)],
+        rights: Some(KUBE_PROXY_RIGHTS),
         ..service("kube-proxy", "/usr/bin/kube-proxy", ready, &[after])
     }
 }

@@ -94,6 +94,19 @@ fn judge(metadata: &RoleMetadata, current: Option<Ipv4Net>, given: Ipv4Net) -> C
     }
 }
 
+/// What helps against [`Change::AgainstMetadata`]. Where masters share etcd, or may one day, a deleted Node is a master removed for good.
+fn advice(metadata: &RoleMetadata, given: Ipv4Net) -> String {
+    let shares = metadata.control_plane.as_ref().is_some_and(|control_plane| !control_plane.etcd.members.is_empty());
+    if shares {
+        format!(
+            "set node.pod_range to {given} in this machine's metadata, or remove it there, and restart the machine; do not delete its Node object: that removes this master from etcd"
+        )
+    } else {
+        "delete the Node object (`kubectl delete node NAME`) and restart the machine, or remove node.pod_range"
+            .to_owned()
+    }
+}
+
 /// What the service wrote. The folder is its own, and it has fewer rights than who reads here: no link in there is followed, no pipe waited
 /// for, and no more read than a range.
 fn written(path: &Path) -> Result<String> {
@@ -135,9 +148,7 @@ impl PodNetwork {
                 log::line(format_args!(
                     "node.pod_range is {current}, but the cluster routes {given} to this node: its pods are not reached from other nodes"
                 ));
-                log::hint(
-                    "delete the Node object (`kubectl delete node NAME`) and restart the machine, or remove node.pod_range",
-                );
+                log::hint(advice(&self.metadata, given));
             }
         }
         Ok(())
@@ -146,10 +157,12 @@ impl PodNetwork {
 
 #[cfg(test)]
 mod tests {
-    use ipnet::Ipv4Net;
-    use kscratch_metadata::RoleMetadata;
+    use std::net::Ipv4Addr;
 
-    use super::{Change, judge, written};
+    use ipnet::Ipv4Net;
+    use kscratch_metadata::{ControlPlane, RoleMetadata};
+
+    use super::{Change, advice, judge, written};
 
     #[test]
     fn only_a_file_of_the_services_own_is_read() {
@@ -183,5 +196,17 @@ mod tests {
         ] {
             assert_eq!(judge(metadata, current, given), want);
         }
+    }
+
+    #[test]
+    fn no_master_among_several_is_told_to_delete_its_node() {
+        let given = "10.244.2.0/24".parse::<Ipv4Net>().unwrap();
+        let mut metadata = RoleMetadata::standalone();
+        assert!(advice(&metadata, given).starts_with("delete the Node object"));
+        let master = metadata.control_plane.insert(ControlPlane::default());
+        master.etcd.members = [("m1", 1), ("m2", 2), ("m3", 3)]
+            .map(|(name, last)| (name.to_owned(), Ipv4Addr::new(192, 168, 7, last)))
+            .into();
+        assert!(advice(&metadata, given).starts_with("set node.pod_range to 10.244.2.0/24"));
     }
 }
