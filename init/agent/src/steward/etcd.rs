@@ -1,4 +1,5 @@
 //! Asks etcd who its members are, and changes that, through its JSON gateway (etcd API v3, `Cluster`) and the port of its peers.
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -34,6 +35,12 @@ impl Listed {
     /// Whether the others reach it there.
     pub fn has(&self, peer_url: &str) -> bool {
         self.peer_urls.iter().any(|url| url == peer_url)
+    }
+
+    /// The addresses where the others reach it.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let host = |url: &String| url.parse::<http::Uri>().ok()?.host()?.trim_matches(['[', ']']).parse().ok();
+        self.peer_urls.iter().filter_map(host)
     }
 }
 

@@ -154,6 +154,12 @@ async fn join(
     turn: &mut Turn,
     now: Duration,
 ) -> Result<Option<Vec<Listed>>> {
+    if let Some(other) = members.iter().find(|other| keeps_to_itself(other)) {
+        bail!(
+            "{} keeps its etcd to itself, on the loopback address: it has to boot with metadata that names it as a member",
+            called(other)
+        );
+    }
     match beginning(members, member) {
         Beginning::New => return Ok(None),
         Beginning::Existing => return Ok(Some(members.to_vec())),
@@ -182,6 +188,11 @@ async fn join(
         members.len()
     ));
     Ok(Some(members))
+}
+
+/// Whether nobody else reaches it. It lists its members where the others ask as soon as its metadata names it, and moves a little later.
+fn keeps_to_itself(member: &Listed) -> bool {
+    member.addresses().any(|address| address.is_loopback())
 }
 
 /// A member by its name, or while it has none by its address.

@@ -1,5 +1,4 @@
 //! Removes from etcd the masters whose Nodes were deleted, and has no deletion of such a Node go by unseen.
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -106,15 +105,10 @@ fn step<'a>(node: &Node, members: &'a [Listed], own: &str) -> Option<Step<'a>> {
 
 /// A master's member has its Node's name, and as long as it has not been up yet only its address.
 fn member_of<'a>(node: &Node, members: &'a [Listed]) -> Option<&'a Listed> {
-    let is_of_node = |url: &String| address(url).is_some_and(|of| node.addresses("InternalIP").any(|own| own == of));
     members.iter().find(|member| match member.name.as_str() {
-        "" => member.peer_urls.iter().any(is_of_node),
+        "" => member.addresses().any(|of| node.addresses("InternalIP").any(|own| own == of)),
         name => name == node.name(),
     })
-}
-
-fn address(url: &str) -> Option<IpAddr> {
-    url.parse::<http::Uri>().ok()?.host()?.trim_matches(['[', ']']).parse().ok()
 }
 
 async fn remove(etcd: &Client, id: &str, name: &str) -> Result<()> {

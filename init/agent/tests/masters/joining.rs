@@ -63,6 +63,21 @@ fn one_that_was_added_and_was_not_up_goes_on_where_it_was() {
 }
 
 #[test]
+fn nobody_is_added_to_one_that_others_do_not_reach() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
+    cluster.state().members[0]["peerURLs"] = json!(["https://127.0.0.1:2380"]);
+    let steward = Steward::with(folder.path(), &cluster, "m2", joins);
+    steward.says("becoming a member of etcd failed: m1 keeps its etcd to itself, on the loopback address");
+    assert_eq!(cluster.state().members.len(), 1);
+    cluster.state().members[0]["peerURLs"] = json!(["https://10.0.0.1:2380"]);
+    steward.etcd_is_started_with(&[
+        "etcd",
+        "--initial-cluster=m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380",
+        "--initial-cluster-state=existing",
+    ]);
+}
+
+#[test]
 fn one_new_member_waits_for_the_other() {
     let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
     let other = json!({ "ID": "5", "peerURLs": ["https://10.0.0.3:2380"], "isLearner": true });
