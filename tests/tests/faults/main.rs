@@ -1,6 +1,6 @@
 //! Harms clusters in every way that requirements name, and each time asks for the same healthy cluster with nothing lost.
 //!
-//! It takes an hour or two under emulation, which is too long for the gate:
+//! It takes hours under emulation, which is too long for the gate; one part is run by its name behind `--`, and each step tells its seconds:
 //! `cargo test -p kscratch-tests --features faults --test faults`.
 mod ageing;
 mod alone;
