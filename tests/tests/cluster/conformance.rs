@@ -36,6 +36,7 @@ pub fn holds(cluster: &Cluster) {
     step("service accounts", || interfaces::service_accounts(cluster, &checked));
     step("API machinery", || interfaces::api_machinery(cluster, &checked));
     step("end of workloads", || workloads::end(cluster, &checked));
+    step("kinds", || interfaces::kinds(cluster, &checked));
     pods::never_became_ready(cluster, &checked);
     checked.print();
 }
@@ -104,9 +105,5 @@ fn foundations() -> Vec<Value> {
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "brief" } }),
         json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none", "namespace": "brief" },
             "spec": { "hard": { "pods": "1" } } }),
-        json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "racks.example.com" },
-            "spec": { "group": "example.com", "scope": "Namespaced", "names": { "kind": "Rack", "plural": "racks", "singular": "rack" },
-                "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": { "type": "object",
-                    "properties": { "spec": { "type": "object", "properties": { "units": { "type": "integer" } } } } } } }] } }),
     ]
 }

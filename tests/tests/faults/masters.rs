@@ -4,23 +4,18 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kscratch_tests::cluster::{BOOT, Cluster, SOON, eye};
+use kscratch_tests::cluster::{BOOT, Cluster, MAPS, SOON, eye};
 use serde_json::Value;
-
-fn write(cluster: &Cluster, name: &str) -> u16 {
-    let object = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
-    cluster.api().post("/api/v1/namespaces/default/configmaps", &object).0
-}
 
 /// Whoever asks at the endpoint is answered by another master when the one that has the address loses its power.
 pub fn the_address_moves(cluster: &Cluster) {
     let first = holder(cluster);
-    assert_eq!(write(cluster, "at-the-first"), 201);
+    assert_eq!(cluster.make_map("at-the-first"), 201);
     cluster.power("cut", &[&first]);
     let begun = Instant::now();
     // The lease is left alone for fifteen seconds. What else it takes is etcd's: its members may have to choose another leader first.
     // It may also be there already: what was acknowledged to nobody may have been written.
-    while !matches!(write(cluster, "at-the-next"), 201 | 409) {
+    while !matches!(cluster.make_map("at-the-next"), 201 | 409) {
         assert!(begun.elapsed() < SOON, "nobody has taken the address of {first}");
         thread::sleep(Duration::from_secs(2));
     }
@@ -30,7 +25,7 @@ pub fn the_address_moves(cluster: &Cluster) {
     assert!(console.contains("192.168.76.5 is on this machine now"), "{console}");
     cluster.power("on", &[&first]);
     cluster.settle();
-    assert_eq!(write(cluster, "with-all-three"), 201);
+    assert_eq!(cluster.make_map("with-all-three"), 201);
     assert_eq!(holder(cluster), second, "{first} has come back and taken what another had");
 }
 
@@ -44,12 +39,12 @@ fn holder(cluster: &Cluster) -> String {
 }
 
 pub fn one_of_three_is_lost_and_replaced(cluster: &Cluster) {
-    assert_eq!(write(cluster, "with-three"), 201);
+    assert_eq!(cluster.make_map("with-three"), 201);
     cluster.power("cut", &["m3"]);
     fs::remove_file(cluster.file("machines/m3/disk.qcow2")).unwrap();
     // Two of three are most of them. The API server may have to find another member first.
     let end = Instant::now() + BOOT;
-    while write(cluster, "with-two") != 201 {
+    while cluster.make_map("with-two") != 201 {
         assert!(Instant::now() < end, "nothing can be written with two members of three");
         thread::sleep(Duration::from_secs(2));
     }
@@ -62,11 +57,11 @@ pub fn one_of_three_is_lost_and_replaced(cluster: &Cluster) {
     // With m2 away, what m3 has is needed for a majority.
     cluster.power("cut", &["m2"]);
     let end = Instant::now() + BOOT;
-    while write(cluster, "with-the-new-one") != 201 {
+    while cluster.make_map("with-the-new-one") != 201 {
         assert!(Instant::now() < end, "the member that was replaced is none");
         thread::sleep(Duration::from_secs(2));
     }
-    let maps = cluster.api().items("/api/v1/namespaces/default/configmaps");
+    let maps = cluster.api().items(MAPS);
     for name in ["with-three", "with-two", "with-the-new-one"] {
         assert!(maps.iter().any(|map| map["metadata"]["name"] == name), "{name} is lost");
     }
@@ -91,7 +86,7 @@ pub fn one_is_removed_for_good(cluster: &Cluster) {
         |machine: &str| cluster.console(machine).contains("Node m2 was deleted: m2 is no member of etcd any more");
     assert!(told("m1") || told("m3"), "no steward says that it removed m2");
     peers(1);
-    assert_eq!(write(cluster, "with-two-members"), 201);
+    assert_eq!(cluster.make_map("with-two-members"), 201);
     // The machine notices while it runs, and when it boots.
     let says_so_after = |from: usize| {
         let end = Instant::now() + BOOT;
@@ -112,7 +107,7 @@ pub fn one_is_removed_for_good(cluster: &Cluster) {
     says_so_after(from);
     // It disturbs nobody.
     let end = Instant::now() + SOON;
-    while write(cluster, "while-it-runs") != 201 {
+    while cluster.make_map("while-it-runs") != 201 {
         assert!(Instant::now() < end, "nothing can be written beside a master that was removed");
         thread::sleep(std::time::Duration::from_secs(2));
     }

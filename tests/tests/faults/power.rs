@@ -2,7 +2,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kscratch_tests::cluster::{Cluster, SOON};
+use kscratch_tests::cluster::{Cluster, MAPS, SOON};
 
 use crate::heard::{BOOTS, Heard};
 use crate::is_healthy;
@@ -60,17 +60,12 @@ fn cut_in_every_phase(cluster: &Cluster, machine: &str, marks: &[&str]) -> usize
 /// What etcd has acknowledged is there after the power went in the middle of writing.
 pub fn cut_under_write_load(cluster: &Cluster) {
     let api = cluster.api();
-    let write = |number: usize| {
-        let object = format!(
-            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"write-{number}"}},"data":{{"number":"{number}"}}}}"#
-        );
-        api.post("/api/v1/namespaces/default/configmaps", &object).0 == 201
-    };
+    let write = |number: usize| cluster.make_map(&format!("write-{number}")) == 201;
     let acknowledged: Vec<usize> = thread::scope(|scope| {
         let writer = scope.spawn(|| (0..10 * WRITES).take_while(|number| write(*number)).collect());
         let end = Instant::now() + SOON;
         // The writer goes on until the API server is gone.
-        while api.get(&format!("/api/v1/namespaces/default/configmaps/write-{WRITES}")).0 != 200 {
+        while api.get(&format!("{MAPS}/write-{WRITES}")).0 != 200 {
             assert!(Instant::now() < end, "{WRITES} writes are not done");
         }
         cluster.power("cut", &["m1"]);
@@ -79,12 +74,10 @@ pub fn cut_under_write_load(cluster: &Cluster) {
     assert!(acknowledged.len() > WRITES && acknowledged.len() < 10 * WRITES, "{} writes", acknowledged.len());
     cluster.power("on", &["m1"]);
     is_healthy(cluster);
-    let kept = cluster.api().items("/api/v1/namespaces/default/configmaps");
+    let kept = cluster.api().items(MAPS);
     for number in acknowledged {
-        let holds = |map: &serde_json::Value| {
-            map["metadata"]["name"] == format!("write-{number}")
-                && map["data"]["number"].as_str() == Some(&number.to_string())
-        };
+        let name = format!("write-{number}");
+        let holds = |map: &serde_json::Value| map["metadata"]["name"] == *name && map["data"]["name"] == *name;
         assert!(kept.iter().any(holds), "write {number} was acknowledged and is lost");
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kscratch_tests::api::Answer;
-use kscratch_tests::cluster::{BOOT, Cluster, SOON, pod};
+use kscratch_tests::cluster::{BOOT, Cluster, MAPS, SOON, pod};
 use kscratch_tests::program::tool;
 use serde_json::{Value, json};
 
@@ -98,14 +98,14 @@ pub fn a_disk_that_is_full(cluster: &Cluster) {
 
 /// The same where etcd has its data: what it has acknowledged stays, and it takes more once there is space.
 pub fn a_masters_disk_that_is_full(cluster: &Cluster) {
-    assert_eq!(write(cluster, "before-it-was-full"), 201);
+    assert_eq!(cluster.make_map("before-it-was-full"), 201);
     start_to_fill(cluster, "m1");
     // It may be thrown out before it is asked again, and the API server may be away meanwhile.
     cluster.api().wait_for(FILL, PRESSURE, |answer| is_full(answer) || phase(cluster) == EVICTED);
     is_thrown_out(cluster);
     let end = Instant::now() + PRESSURE;
     // What was acknowledged to nobody may have been written.
-    while !matches!(write(cluster, "after-it-was-full"), 201 | 409) {
+    while !matches!(cluster.make_map("after-it-was-full"), 201 | 409) {
         assert!(Instant::now() < end, "there is space again, and nothing can be written");
         thread::sleep(Duration::from_secs(2));
     }
@@ -115,7 +115,6 @@ pub fn a_masters_disk_that_is_full(cluster: &Cluster) {
     crate::begin(cluster);
 }
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const HOG: &str = "/api/v1/namespaces/default/pods/hog";
 const FILL: &str = "/api/v1/namespaces/default/pods/hog:9999/proxy/fill?path=/data/zeros";
 /// Phase and reason of a pod that kubelet threw out.
@@ -157,11 +156,6 @@ fn is_thrown_out(cluster: &Cluster) {
         thread::sleep(Duration::from_secs(5));
     }
     cluster.kubectl(&["delete", "pod", "hog"]).succeeded();
-}
-
-fn write(cluster: &Cluster, name: &str) -> u16 {
-    let object = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}}}}"#);
-    cluster.api().post(MAPS, &object).0
 }
 
 /// A node whose metadata named an address gets one by DHCP instead: the others route to it there, and its certificate follows.

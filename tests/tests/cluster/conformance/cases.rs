@@ -183,7 +183,7 @@ pub const CASES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn cases_are_named_as_upstream_names_them_and_once() {
+fn cases_are_in_order_and_each_is_there_once_in_upstreams_form() {
     for pair in CASES.windows(2) {
         assert!(pair[0].0 < pair[1].0, "{} is not in order, or twice there", pair[1].0);
     }
