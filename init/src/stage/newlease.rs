@@ -94,10 +94,14 @@ impl Leases {
             let mut next = period;
             loop {
                 std::thread::sleep(next.saturating_sub(clock()));
-                let due = state.lock().unwrap_or_else(PoisonError::into_inner).due();
-                match due {
-                    Due::Start(other) => return starter.start(restarts, other),
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                match state.due() {
+                    Due::Start(other) => {
+                        drop(state);
+                        return starter.start(restarts, other);
+                    }
                     Due::Look => next += period,
+                    // Before another address can come, whose start is written down again.
                     Due::Forget => return starter.forget(),
                 }
             }
@@ -113,18 +117,23 @@ impl Leases {
 
     /// Takes what became of a link's lease.
     pub fn changed(&self, link: &str, change: &Change) {
-        let Change::Bound(lease) = change else { return };
+        let lease = match change {
+            Change::Bound(lease) => lease,
+            Change::Lost(lease, _) => return self.lock().lose(lease.address.addr()),
+            Change::Failed(_) => return,
+        };
         let (facts, address) = (with_lease(&self.facts, link, lease), lease.address.addr());
         let fits = self.rewrite(link, lease, &facts);
         let own = self.own.as_ref().map(|(link, address)| (link.as_str(), *address));
         match (meaning(self.metadata.cluster.is_some(), own, link, address), fits) {
             (Meaning::Nothing, _) => {}
             (Meaning::Own, _) => {
-                if self.lock().take_own() {
+                if self.lock().leave() {
                     log::line(format_args!("link {link}: {address} is what this machine booted with: it goes on"));
                 }
             }
             (Meaning::Other, Err(why)) => {
+                self.lock().leave();
                 log::line(format_args!("{}; with that it cannot start: {why}", self.other(link, address)));
             }
             (Meaning::Other, Ok(())) => self.take(link, address),
@@ -153,7 +162,12 @@ impl Leases {
         };
         if wait.is_zero() {
             log::line(format_args!("{what}: it starts anew with that"));
-            return self.starter.start(restarts, address);
+            // Writing takes as long as the disk does, and the event loop waits for nobody.
+            let starter = self.starter.clone();
+            if let Err(error) = beside::start("start-anew", move || starter.start(restarts, address)) {
+                log::line(format_args!("this machine does not start anew with {address}: {error:#}"));
+            }
+            return;
         }
         log::line(format_args!(
             "{what}; it has started anew for an address already: it waits {} min, and does so again if it has another one then than it booted with",

@@ -70,9 +70,16 @@ impl State {
         earliest(self.restarts).saturating_sub(now)
     }
 
-    /// The address is the one that the machine booted with; says whether it was another one before.
-    pub fn take_own(&mut self) -> bool {
+    /// The machine has the one that it booted with again, or one that it cannot start with; says whether it had another one before.
+    pub fn leave(&mut self) -> bool {
         self.other.take().is_some()
+    }
+
+    /// The machine does not have this address any more.
+    pub fn lose(&mut self, address: Ipv4Addr) {
+        if self.other == Some(address) {
+            self.other = None;
+        }
     }
 
     /// The time is over.
@@ -143,9 +150,16 @@ mod tests {
 
         let mut back = State::after(2);
         back.take(B, minutes(1));
-        assert!(back.take_own() && !back.take_own());
+        assert!(back.leave() && !back.leave());
         assert_eq!((back.due(), back.restarts), (Due::Look, 2));
         assert_eq!((back.due(), back.restarts), (Due::Forget, 0));
+
+        let mut lost = State::after(2);
+        lost.take(B, minutes(1));
+        lost.lose(A);
+        assert_eq!(lost.other, Some(B));
+        lost.lose(B);
+        assert_eq!((lost.due(), lost.restarts), (Due::Look, 2));
     }
 
     /// Every start for an address is written down, so a machine whose address changes every five minutes starts anew as often as this in a week.

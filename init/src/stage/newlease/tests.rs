@@ -2,13 +2,15 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kscratch_metadata::RoleMetadata;
 
 use super::{Leases, restarts};
 use crate::apply::dhcp::{Change, Lease, Loss};
 use crate::facts::Facts;
+use crate::plan;
 use crate::plan::tests::{cluster, facts};
 use crate::run::inbox::{self, Inbox, Message};
 use crate::supervise::{Ending, Reason};
@@ -55,11 +57,18 @@ impl Scene {
         self.leases.changed(link, &Change::Bound(lease(address)));
     }
 
-    /// Whether the machine is to start anew, and how many starts that makes.
-    fn starts(&self) -> Option<u32> {
-        let messages = self.inbox.take();
+    /// Whether the machine is to start anew, and how many starts that makes. It is written down in a thread: one that is wanted is waited for, and none
+    /// that is not comes within a moment.
+    #[track_caller]
+    fn starts(&self, want: Option<u32>, what: &str) {
+        let patience = Duration::from_millis(if want.is_some() { 20_000 } else { 200 });
+        let (begun, mut messages) = (Instant::now(), Vec::new());
+        while messages.is_empty() && begun.elapsed() < patience {
+            thread::sleep(Duration::from_millis(5));
+            messages = self.inbox.take();
+        }
         assert!(messages.iter().all(|message| matches!(message, Message::Stop(Reason::Address))));
-        (!messages.is_empty()).then(|| restarts(self.root))
+        assert_eq!((!messages.is_empty()).then(|| restarts(self.root)), want, "{what}");
     }
 
     fn file(&self, name: &str) -> String {
@@ -75,10 +84,19 @@ fn when_a_machine_starts_anew() {
         facts.links.get_mut("eth0").unwrap().addresses.clear();
         facts
     };
+    let unplanned = || {
+        let mut facts = facts();
+        facts.links.get_mut("eth0").unwrap().addresses = vec!["10.244.2.15/24".parse().unwrap()];
+        assert!(plan::node(&cluster(""), &facts).is_err());
+        facts
+    };
     let damaged = Some("no number");
     for (metadata, facts, before, lasting, link, address, want) in [
         (cluster(""), facts(), None, true, "eth0", "10.0.2.16/24", Some(1)),
         (cluster(""), unaddressed(), None, true, "eth0", "10.0.2.16/24", Some(1)),
+        // It could do nothing with the one that it booted with.
+        (cluster(""), unplanned(), None, true, "eth0", "10.0.2.16/24", Some(1)),
+        (cluster(""), unplanned(), None, true, "eth0", "10.244.2.16/24", None),
         (cluster(""), facts(), None, true, "eth0", "10.0.2.15/24", None),
         (cluster(""), facts(), None, true, "eth1", "10.0.2.16/24", None),
         (RoleMetadata::standalone(), facts(), None, true, "eth0", "10.0.2.16/24", None),
@@ -92,7 +110,7 @@ fn when_a_machine_starts_anew() {
     ] {
         let scene = Scene::new(metadata, facts, before, lasting);
         scene.bound(link, address);
-        assert_eq!(scene.starts(), want, "{before:?} {lasting} {link} {address}");
+        scene.starts(want, &format!("{before:?} {lasting} {link} {address}"));
     }
 }
 
@@ -117,10 +135,26 @@ fn an_address_that_comes_back_in_time_is_gone_on_with() {
     let scene = Scene::new(cluster(""), facts(), Some("1\n"), true);
     scene.bound("eth0", "10.0.2.16/24");
     assert_eq!(scene.leases.lock().other, Some(Ipv4Addr::new(10, 0, 2, 16)));
-    scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.16/24"), Loss::Ended));
     scene.bound("eth0", "10.0.2.15/24");
     assert_eq!(scene.leases.lock().other, None);
-    assert_eq!(scene.starts(), None);
+    scene.starts(None, "it has its own address");
+}
+
+#[test]
+fn nothing_is_started_for_an_address_that_is_gone_again() {
+    let other = |scene: &Scene| scene.leases.lock().other;
+    let scene = Scene::new(cluster(""), facts(), Some("1\n"), true);
+    scene.bound("eth0", "10.0.2.16/24");
+    // One is bound before the other is told to be lost.
+    scene.bound("eth0", "10.0.2.17/24");
+    scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.16/24"), Loss::Replaced));
+    assert_eq!(other(&scene), Some(Ipv4Addr::new(10, 0, 2, 17)));
+    scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.17/24"), Loss::Ended));
+    assert_eq!(other(&scene), None);
+    scene.bound("eth0", "10.0.2.16/24");
+    // It could not start with this one.
+    scene.bound("eth0", "10.244.2.16/24");
+    assert_eq!(other(&scene), None);
 }
 
 #[test]
@@ -128,14 +162,14 @@ fn nothing_is_started_that_cannot_be_written_down() {
     let scene = Scene::new(cluster(""), facts(), None, true);
     fs::write(scene.root.join("var"), "a file").unwrap();
     scene.bound("eth0", "10.0.2.16/24");
-    assert_eq!(scene.starts(), None);
+    scene.starts(None, "it cannot be written");
 }
 
 #[test]
 fn starts_are_counted_and_forgotten() {
     let scene = Scene::new(cluster(""), facts(), Some("3\n"), true);
     scene.leases.starter.start(3, Ipv4Addr::LOCALHOST);
-    assert_eq!(scene.starts(), Some(4));
+    scene.starts(Some(4), "the fourth");
     scene.leases.starter.forget();
     assert_eq!(restarts(scene.root), 0);
 }
