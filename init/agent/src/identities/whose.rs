@@ -18,7 +18,7 @@ pub fn check(wanted: &Identities) -> Result<()> {
     let Some(other) = node_of(&wanted.kubelet).filter(|name| *name != wanted.node) else { return Ok(()) };
     remember(&wanted.remembered, &other)?;
     bail!(
-        "the kubelet's certificate is for {other}, and this machine is called {} now: restart it with a join token in its role metadata, or give it its old name again",
+        "the kubelet's certificate is for {other}, and this machine is called {} now: restart it; it keeps its old name where its role metadata gives it none, else it needs a join token there, or its old name again",
         wanted.node
     )
 }
@@ -74,7 +74,7 @@ mod tests {
             fs::write(at("kubelet.pem"), text).unwrap();
             let error = check(&wanted).err().map(|error| error.to_string());
             let begin = want.map(|name| {
-                format!("the kubelet's certificate is for {name}, and this machine is called n2 now: restart it with a join token")
+                format!("the kubelet's certificate is for {name}, and this machine is called n2 now: restart it; it keeps its old name where its role metadata gives it none, else it needs a join token")
             });
             assert_eq!(error.is_some(), begin.is_some(), "{error:?}");
             assert!(error.unwrap_or_default().starts_with(&begin.unwrap_or_default()));
