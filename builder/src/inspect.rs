@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kscratch_formats::bytes::{ReadAt, Window};
-use kscratch_formats::gpt::{self, Partition};
+use kscratch_formats::gpt::{self, Partition, Table};
+use kscratch_formats::guid::Guid;
 use kscratch_formats::{ext4, fat32, uki};
 use kscratch_metadata::{Document, RoleMetadata};
 use serde::Serialize;
@@ -149,12 +150,16 @@ pub fn report(path: &Path, files: bool) -> Result<Report> {
 pub fn kubernetes(path: &Path) -> Result<Option<String>> {
     let disk = Opened::open(path)?;
     let table = gpt::read(&disk, disk.disk_len())?;
-    let Some((_, root)) = table.partitions.iter().find(|(_, partition)| partition.kind == TYPE_ROOT) else {
-        return Ok(None);
-    };
-    let release = read_release(&Window { inner: &disk, start: root.start, len: root.len })?;
+    let Some(root) = partition(&disk, &table, TYPE_ROOT) else { return Ok(None) };
+    let release = read_release(&root)?;
     let version = release.as_ref().and_then(|release| release.get("kubernetes")).and_then(serde_json::Value::as_str);
     Ok(version.map(|version| version.trim_start_matches('v').to_owned()))
+}
+
+/// The first partition of this kind.
+pub(crate) fn partition<'a>(disk: &'a Opened, table: &Table, kind: Guid) -> Option<Window<&'a Opened>> {
+    let (_, partition) = table.partitions.iter().find(|(_, partition)| partition.kind == kind)?;
+    Some(Window { inner: disk, start: partition.start, len: partition.len })
 }
 
 fn look(disk: &Opened, files: bool) -> Result<Report> {

@@ -4,17 +4,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_formats::bytes::{ReadAt, Window};
+use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::ext4::Reader;
 use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt::{self, Table};
-use kscratch_formats::guid::Guid;
 use kscratch_metadata::{Cluster, Endpoint, Role, RoleMetadata};
 use kscratch_pki::{Authority, Certificate};
 
 use crate::console::Hint;
 use crate::filesystem::METADATA_FOLDER;
-use crate::inspect::{Opened, esp_text, read_release};
+use crate::inspect::{Opened, esp_text, partition, read_release};
 use crate::plan::{TYPE_ESP, TYPE_ROOT, TYPE_VAR};
 
 /// Where init keeps the identity of a cluster that it began, on state, which is mounted on /var (`/var/lib/kscratch/cluster`).
@@ -75,12 +74,6 @@ pub fn read(disk: &Opened) -> Result<OnDisk> {
     let endpoint = cluster.endpoint.clone().or_else(|| endpoint(&names.addresses, &cluster));
     let served = names.addresses.iter().map(IpAddr::to_string).chain(names.dns_names).collect();
     Ok(OnDisk { name: cluster.name, authority, endpoint, served, replayed: state.replayed().transactions })
-}
-
-/// The first partition of this kind.
-pub(super) fn partition<'a>(disk: &'a Opened, table: &Table, kind: Guid) -> Option<Window<&'a Opened>> {
-    let (_, partition) = table.partitions.iter().find(|(_, partition)| partition.kind == kind)?;
-    Some(Window { inner: disk, start: partition.start, len: partition.len })
 }
 
 fn text(state: &Reader<impl ReadAt>, path: &str) -> Result<Option<String>> {

@@ -8,9 +8,8 @@ use kscratch_formats::gpt;
 use serde::Deserialize;
 
 use crate::check::images::{closure, is_manifest};
-use crate::cluster::ondisk::partition;
 use crate::dockerstore::{SEED, listed};
-use crate::inspect::Opened;
+use crate::inspect::{Opened, partition};
 use crate::overlay::RELEASE;
 use crate::plan::TYPE_ROOT;
 
