@@ -24,6 +24,8 @@ pub struct Facts {
     pub dhcp_hostname: Option<String>,
     /// Total memory in bytes.
     pub memory: u64,
+    /// Whether `/var` outlives this run: it is the state partition, and not memory.
+    pub lasting: bool,
     /// Whether an earlier boot joined the cluster: the kubelet has a client certificate of its own.
     pub joined: bool,
     /// The name that its kubelet was started with last, which is that of the certificate.

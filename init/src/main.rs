@@ -104,7 +104,7 @@ fn print_plan(file: &Path) -> Result<String> {
     let text = Text { place: file.display().to_string(), role: read(file)?, secrets: None };
     let metadata = entry::read(&text, &entry::identity(here, &links))?.metadata;
     let unknown = || "unknown".to_owned();
-    let facts = gather::facts(here, &"0".repeat(32), &[]).or_else(|_| {
+    let facts = gather::facts(here, &"0".repeat(32), &[], true).or_else(|_| {
         anyhow::Ok(facts::Facts {
             links,
             release: facts::Release {
@@ -126,6 +126,7 @@ fn print_plan(file: &Path) -> Result<String> {
             dns_search: Vec::new(),
             dhcp_hostname: None,
             memory: 0,
+            lasting: true,
             joined: false,
             node_name: None,
             put_aside: std::collections::BTreeSet::new(),

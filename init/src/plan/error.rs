@@ -46,6 +46,9 @@ pub enum PlanError {
         /// Name of the component.
         component: &'static str,
     },
+    /// A master whose `/var` is memory: etcd would begin another cluster there, or take the place of the member whose data are on the disk.
+    #[error("the control plane is not started: the cluster's data are on the state partition, which cannot be used")]
+    NoState,
     /// A master without the secrets of a cluster; the boot makes them before it plans.
     #[error("this master has no cluster: the metadata lacks cluster.ca or control_plane.secrets")]
     NoIdentity,
@@ -91,6 +94,7 @@ impl PlanError {
             Self::Overlap { .. } => "choose other ranges for the cluster, or another network for its machines",
             Self::WrongRole { .. } => "correct `role` in the metadata, or build an image for that role",
             Self::NoImage { .. } => "build the image again: kscratch-image build --role master",
+            Self::NoState => "the phase `state` says what is wrong with it",
             Self::NoIdentity => "let `kscratch-image cluster metadata` write the metadata of this machine",
             Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",
             Self::NoToken => {

@@ -135,6 +135,9 @@ fn master<'a>(
     if metadata.role == Role::Node {
         return Ok(None);
     }
+    if !facts.lasting {
+        return Err(PlanError::NoState);
+    }
     let images = &facts.release.images;
     if let Some(component) = Master::needed_images().find(|name| !images.contains_key(*name)) {
         return Err(PlanError::NoImage { component });

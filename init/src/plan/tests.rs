@@ -40,6 +40,7 @@ pub(crate) fn facts() -> Facts {
         dns_search: Vec::new(),
         dhcp_hostname: None,
         memory: 1 << 30,
+        lasting: true,
         joined: false,
         node_name: None,
         put_aside: BTreeSet::new(),

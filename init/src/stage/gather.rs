@@ -17,15 +17,16 @@ use crate::plan;
 /// Where the machine's identity is kept.
 const MACHINE_ID: &str = "/var/lib/kscratch/machine-id";
 
-/// All that a plan may depend on, as it is now.
+/// All that a plan may depend on, as it is now. `lasting` says whether `/var` is the state partition.
 ///
 /// # Errors
 /// The image lacks its release file, or the kernel does not answer.
-pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper]) -> Result<Facts> {
+pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper], lasting: bool) -> Result<Facts> {
     let links = network::hardware_links(&mut Netlink::open()?)?;
-    with_links(root, machine_id, links, leases)
+    Ok(Facts { lasting, ..with_links(root, machine_id, links, leases)? })
 }
 
+/// Of a machine with a state partition.
 fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leases: &[Keeper]) -> Result<Facts> {
     let leases: Vec<_> = leases.iter().filter_map(Keeper::lease).collect();
     let mut dns_servers = Vec::new();
@@ -43,6 +44,7 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         dns_search: leases.first().map(|lease| lease.search.clone()).unwrap_or_default(),
         dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
         memory: memory(root)?,
+        lasting: true,
         joined: files::below(root, plan::CLIENT).exists(),
         node_name: remembered_name(root),
         put_aside: put_aside(root)?,

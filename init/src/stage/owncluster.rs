@@ -13,13 +13,14 @@ use crate::sys::Sys;
 /// Where the identity is kept: `ca.crt` and `secrets.toml`.
 const FOLDER: &str = "/var/lib/kscratch/cluster";
 
-/// The metadata with the cluster's identity in it, where it is a master's and has none.
+/// The metadata with the cluster's identity in it, where it is a master's and has none. Where `/var` is not `lasting` it stays without: what is kept on state
+/// cannot be read, and another identity would be another cluster's.
 ///
 /// # Errors
 /// The identity cannot be made, or what is kept of it is damaged.
-pub fn complete(sys: &dyn Sys, root: &Path, mut metadata: RoleMetadata) -> Result<RoleMetadata> {
+pub fn complete(sys: &dyn Sys, root: &Path, mut metadata: RoleMetadata, lasting: bool) -> Result<RoleMetadata> {
     let has_secrets = metadata.control_plane.as_ref().is_some_and(|control_plane| control_plane.secrets.is_some());
-    if metadata.role == Role::Node || has_secrets {
+    if metadata.role == Role::Node || has_secrets || !lasting {
         return Ok(metadata);
     }
     let (ca, secrets) = (format!("{FOLDER}/ca.crt"), format!("{FOLDER}/secrets.toml"));
@@ -77,16 +78,27 @@ mod tests {
         );
         fs::write(folder.join("ca.crt"), CA).unwrap();
         fs::write(folder.join("secrets.toml"), &secrets).unwrap();
-        let error = format!("{:#}", complete(&sys, root.path(), master()).unwrap_err());
+        let error = format!("{:#}", complete(&sys, root.path(), master(), true).unwrap_err());
         assert!(error.contains("/cluster/secrets.toml:") && error.contains("encryption_key: is missing"), "{error}");
         secrets.push_str("encryption_key = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\n");
         fs::write(folder.join("secrets.toml"), &secrets).unwrap();
-        let whole = complete(&sys, root.path(), master()).unwrap();
+        let whole = complete(&sys, root.path(), master(), true).unwrap();
         assert_eq!(whole.cluster.as_ref().unwrap().name, "edge");
         assert_eq!(whole.control_plane.as_ref().unwrap().schedule_pods, Some(true));
         // A second time there is nothing to complete, and a node has no business with it.
-        assert_eq!(complete(&sys, root.path(), whole.clone()).unwrap(), whole);
+        assert_eq!(complete(&sys, root.path(), whole.clone(), true).unwrap(), whole);
         let node = RoleMetadata::standalone();
-        assert_eq!(complete(&sys, root.path(), node.clone()).unwrap(), node);
+        assert_eq!(complete(&sys, root.path(), node.clone(), true).unwrap(), node);
+    }
+
+    #[test]
+    fn no_identity_is_made_in_memory() {
+        let (root, sys) = (tempfile::tempdir().unwrap(), Recording::new());
+        let master = parse("version = 1\nrole = \"master\"\n").unwrap();
+        assert_eq!(complete(&sys, root.path(), master.clone(), false).unwrap(), master);
+        assert_eq!(sys.calls(), Vec::<String>::new());
+        // It is the agent that makes one, and nothing comes of its silence here.
+        complete(&sys, root.path(), master, true).unwrap_err();
+        assert!(sys.calls().iter().any(|call| call.contains("new-cluster")), "{:?}", sys.calls());
     }
 }

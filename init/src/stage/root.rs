@@ -81,6 +81,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         &mut machine,
         &Surroundings { sys, root, devices: &devices, cmdline: &cmdline },
         &id,
+        state.is_some(),
     );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
     let (device, written) = state.unzip();
@@ -125,7 +126,7 @@ fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
     }
 }
 
-const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew";
+const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew: on a master that is the end of its etcd's data, and of the cluster where there is no other master";
 const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
 
 /// On a machine without a hardware source the kernel begins to collect randomness only when somebody asks and waits for it
@@ -171,12 +172,13 @@ fn identity(root: &Path) -> Result<String> {
 
 const METADATA_HINT: &str = "correct the role metadata (kscratch-image stamp FILE --metadata role.toml checks it and puts it on the ESP) and boot again";
 
-/// Finds and checks the metadata. `None` where there is some and it is wrong: then nothing may be configured.
+/// Finds and checks the metadata. `None` where there is some and it is wrong: then nothing may be configured. `lasting` says whether state is on the disk.
 fn find_metadata(
     phases: &mut Phases,
     machine: &mut Machine<'_>,
     around: &Surroundings<'_>,
     id: &str,
+    lasting: bool,
 ) -> Option<RoleMetadata> {
     let mut local = None;
     if let Some(url) = &around.cmdline.metadata_url {
@@ -187,10 +189,10 @@ fn find_metadata(
                 "metadata-network",
                 "the metadata URL needs a DHCP server; or stamp the metadata on the ESP",
                 || {
-                    let facts = gather::facts(around.root, id, &machine.leases)?;
+                    let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
                     apply(machine, &plan::network(&RoleMetadata::standalone(), &facts)?)?;
                     // The URL may have a name in it.
-                    let servers = gather::facts(around.root, id, &machine.leases)?.dns_servers;
+                    let servers = gather::facts(around.root, id, &machine.leases, lasting)?.dns_servers;
                     let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
                     files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)
                 },
@@ -218,7 +220,7 @@ fn find_metadata(
             }
             (None, None) => None,
         };
-        let facts = gather::facts(around.root, id, &machine.leases)?;
+        let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
         check(around, text, &facts)
     })
 }
@@ -229,9 +231,12 @@ fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result
         Some(text) => read(around, &text, facts)?,
         None => without_metadata(facts),
     };
-    let metadata = owncluster::complete(around.sys, around.root, metadata)?;
-    plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)).map_err(with_hint)?;
-    Ok(metadata)
+    let metadata = owncluster::complete(around.sys, around.root, metadata, facts.lasting)?;
+    match plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)) {
+        // Nothing is wrong with the metadata: the machine keeps its place in the network, and says then what it cannot do.
+        Ok(_) | Err(PlanError::NoState) => Ok(metadata),
+        Err(error) => Err(with_hint(error)),
+    }
 }
 
 /// The metadata in a text, of a rack's text this machine's.
@@ -308,18 +313,20 @@ impl Rest {
         // The runtime needs nothing of the network, and takes longer to start than all the rest of the boot.
         self.apply(&plan::runtime(&metadata));
         let (root, id) = (self.root, self.id.clone());
+        let lasting = self.state.is_some();
+        let plan_hint = if metadata.role == Role::Master && !lasting { STATE_HINT } else { METADATA_HINT };
         let machine = &mut self.machine;
         if newlease::restarts(root) > 0 {
             machine.lease_within = LATE_LEASE_WITHIN;
         }
         self.phases.run("network", hint("network"), || {
-            let facts = gather::facts(root, &id, &machine.leases)?;
+            let facts = gather::facts(root, &id, &machine.leases, lasting)?;
             let plan = plan::network(&metadata, &facts).map_err(with_hint)?;
             machine.keep_leases_of(&plan)?;
             apply(machine, &plan)
         });
-        let facts_and_plan = self.phases.run("plan", METADATA_HINT, || {
-            let facts = gather::facts(root, &id, &machine.leases)?;
+        let facts_and_plan = self.phases.run("plan", plan_hint, || {
+            let facts = gather::facts(root, &id, &machine.leases, lasting)?;
             let plan = plan::node(&metadata, &facts).map_err(with_hint)?;
             Ok((facts, plan))
         });
@@ -331,7 +338,7 @@ impl Rest {
         if metadata.cluster.is_some() {
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
-        let watch = Leases::new(root, metadata, facts, self.state.is_some(), self.sender.clone());
+        let watch = Leases::new(root, metadata, facts, lasting, self.sender.clone());
         let changed = move |link: &str, change: &Change| watch.changed(link, change);
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let plugging = &mut self.plugging;

@@ -69,6 +69,7 @@ fn facts(kubernetes: &str) -> Facts {
         dns_search: Vec::new(),
         dhcp_hostname: None,
         memory: 2 << 30,
+        lasting: true,
         joined: false,
         node_name: None,
         put_aside: BTreeSet::new(),
@@ -197,6 +198,12 @@ fn what_a_master_lacks() {
     let mut facts = facts("1.37.2");
     let bare = parse("version = 1\nrole = \"master\"\n").unwrap();
     assert_eq!(node(&bare, &facts), Err(PlanError::NoIdentity));
+    // The cluster's data are on the disk, whole, and others may be waiting for them.
+    facts.lasting = false;
+    for metadata in [bare, metadata("")] {
+        assert_eq!(node(&metadata, &facts), Err(PlanError::NoState));
+    }
+    facts.lasting = true;
     facts.release.images.remove("etcd");
     assert_eq!(node(&metadata(""), &facts), Err(PlanError::NoImage { component: "etcd" }));
 }
