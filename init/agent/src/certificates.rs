@@ -132,7 +132,7 @@ fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
     fix().with_context(|| format!("setting mode and owner of {}", path.display()))
 }
 
-/// Removes a file whose certificate has ended, cannot be read, or is for another name: its reader would not get up from it.
+/// Removes a file whose certificate is not valid now, cannot be read, or is for another name: its reader would not get up from it.
 fn discard(unwanted: &Discard, now: OffsetDateTime) -> Result<()> {
     let path = &unwanted.file;
     let text = match std::fs::read(path) {
@@ -151,11 +151,15 @@ fn discard(unwanted: &Discard, now: OffsetDateTime) -> Result<()> {
     Ok(())
 }
 
-/// Why a certificate is of no use to who is to be `common_name` now.
+/// Why a certificate is of no use to who is to be `common_name` now. One that was signed while a clock was ahead is used by a kubelet all the same, and
+/// believed by nobody before its time comes.
 fn useless(facts: &Facts, common_name: &str, now: OffsetDateTime) -> Option<String> {
     let is = &facts.names.common_name;
     if is != common_name {
         return Some(format!("its certificate is for {is}, and {common_name} is wanted now"));
+    }
+    if facts.not_before > now {
+        return Some(format!("its certificate begins on {}", facts.not_before.date()));
     }
     (facts.not_after < now).then(|| format!("its certificate has ended on {}", facts.not_after.date()))
 }

@@ -44,6 +44,14 @@ pub fn is_late(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if [404, 409].contains(&status.code))
 }
 
+/// Whether the API server answered, and said no to this one object. It says 401, 429 and 5xx to everything.
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => (400..500).contains(&status.code) && ![401, 429].contains(&status.code),
+        _ => false,
+    }
+}
+
 /// How to get at the API server.
 #[derive(Debug)]
 pub struct Connection {

@@ -101,7 +101,7 @@ pub struct Certificates {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Discard {
-    /// The file. Its certificate is of no use once it has ended, or where it is another's.
+    /// The file. Its certificate is of no use before it begins, once it has ended, or where it is another's.
     pub file: PathBuf,
     /// The common name that its certificate has to have.
     pub common_name: String,
@@ -166,6 +166,8 @@ pub struct Steward {
     pub approve: Vec<Client>,
     /// The group of those that join with a token.
     pub joiners: String,
+    /// The cluster's masters, as far as this one knows them, and where they are. None of them joins with a token.
+    pub masters: BTreeMap<String, IpAddr>,
     /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
     /// This machine's Node, where the kubelet does not make it.
@@ -186,7 +188,7 @@ pub struct Member {
     pub peer_url: String,
     /// Whether it joins those that live, and never begins a cluster.
     pub join: bool,
-    /// What is there once it has data.
+    /// etcd's log of what it writes, which is there once it has data.
     pub data: PathBuf,
     /// Where it answers clients of this machine.
     pub local: String,
@@ -315,7 +317,7 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
+            "masters": {"m1": "192.168.7.10"}, "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
             "others": [{"client": "https://i:2379", "peer": "https://i:2380"}],
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );

@@ -1,4 +1,6 @@
 //! Makes this machine's Node with the range that its metadata says, in the kubelet's place: a Node without one is given another one at once, and for good.
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use ipnet::{IpNet, Ipv4Net};
 use kube::api::{Patch, PatchParams};
@@ -9,6 +11,9 @@ use crate::connection::{bounded, is_late};
 use crate::contract::Registration;
 use crate::node::Node;
 use crate::say;
+
+/// How long after somebody else was faster it is looked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub async fn make(client: &Client, wanted: &Registration) -> Result<()> {
         };
         match done {
             // Somebody else made or deleted it meanwhile.
-            Err(error) if is_late(&error) => {}
+            Err(error) if is_late(&error) => tokio::time::sleep(AGAIN).await,
             done => done.with_context(|| format!("giving Node {name} the range {range}"))?,
         }
     }

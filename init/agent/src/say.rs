@@ -5,6 +5,9 @@ use std::io::Write as _;
 
 use kube::runtime::watcher;
 
+/// How many letters of a stranger's words are told.
+const LONGEST: usize = 300;
+
 /// Tells one line.
 pub fn line(text: impl Display) {
     // Where nobody reads any more there is nobody to tell that to.
@@ -14,6 +17,16 @@ pub fn line(text: impl Display) {
 /// Tells why the agent ends, on standard error.
 pub fn fault(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What a stranger says, fit for a line of ours: he may send megabytes, and lines that look like somebody else's.
+pub fn short(text: &str) -> String {
+    let mut letters = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+    let mut short: String = letters.by_ref().take(LONGEST).collect();
+    if letters.next().is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// An error and its causes in one line; a cause that the text before it has said already is left out.
@@ -60,7 +73,16 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::{LONGEST, short, words};
+
+    #[test]
+    fn strangers_have_one_line() {
+        assert_eq!(short("node n1 (ä)"), "node n1 (ä)");
+        assert_eq!(short("n1\nservice kubelet: ready\r\u{1b}[2J\0"), "n1 service kubelet: ready  [2J ");
+        let long = "ä".repeat(LONGEST);
+        assert_eq!(short(&long), long);
+        assert_eq!(short(&format!("{long}b")), format!("{long}…"));
+    }
 
     #[test]
     fn a_cause_is_said_once() {

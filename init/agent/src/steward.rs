@@ -1,5 +1,6 @@
 //! Keeps a cluster's objects as a folder says, its nodes' certificates coming, etcd's members as the masters are, and this master's own certificates young.
 mod approval;
+mod data;
 mod etcd;
 mod member;
 mod newcomers;
@@ -24,6 +25,7 @@ use crate::connection::{Connection, WATCH_SECONDS, bounded};
 use crate::contract;
 use crate::outage::Outage;
 use crate::{place, registration, say};
+use approval::Policy;
 use objects::Objects;
 use removal::Removal;
 use requests::Requests;
@@ -88,9 +90,9 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         if let Some(error) = error {
             let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
             failed.line.into_iter().for_each(say::line);
-            // An API server whose etcd was removed from the others does not serve any more, and one whose etcd has no vote not yet.
+            // An API server whose etcd was removed from the others does not serve any more, and one whose etcd has no vote or cannot begin not yet.
             if let (Some(watch), Some(member)) = (&mut steward.watch, &steward.wanted.member)
-                && watch.is_removed(steward.start.elapsed()).await
+                && watch.is_in_vain(steward.start.elapsed()).await
             {
                 member::leave(member).await?;
             }
@@ -112,7 +114,7 @@ impl Steward {
         let mut applied = Instant::now();
         let mut all = self.apply(&client).await?;
         let mut looked = Instant::now();
-        self.requests.begin(self.policy());
+        self.requests.begin(self.policy()?);
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = pin!(watcher(Api::<CertificateSigningRequest>::all(client.clone()), config));
         let mut tick = tokio::time::interval(LOOK);
@@ -180,17 +182,24 @@ impl Steward {
         line.into_iter().for_each(say::line);
     }
 
-    /// What the servers of this master are called is nothing that a node may be called.
-    fn policy(&self) -> approval::Policy {
-        let servers = contract::read::<contract::Certificates>(&self.wanted.certificates)
-            .map(|wanted| wanted.certificates)
-            .unwrap_or_default();
-        approval::Policy {
-            clients: self.wanted.approve.clone(),
-            joiners: self.wanted.joiners.clone(),
-            names: servers.iter().flat_map(|leaf| leaf.dns_names.clone()).collect(),
-            addresses: servers.iter().flat_map(|leaf| leaf.addresses.clone()).collect(),
-        }
+    /// Where it is not known what is reserved, nothing is approved.
+    fn policy(&self) -> Result<Policy> {
+        let servers: contract::Certificates = contract::read(&self.wanted.certificates)?;
+        Ok(policy(&self.wanted, &servers.certificates))
+    }
+}
+
+/// What the servers of this master are called, and what all masters are, is nothing that a node may be called.
+fn policy(wanted: &contract::Steward, servers: &[contract::Leaf]) -> Policy {
+    let masters = &wanted.masters;
+    let names = servers.iter().flat_map(|leaf| leaf.dns_names.clone());
+    let addresses = servers.iter().flat_map(|leaf| leaf.addresses.clone());
+    Policy {
+        clients: wanted.approve.clone(),
+        joiners: wanted.joiners.clone(),
+        masters: masters.keys().cloned().collect(),
+        names: names.chain(masters.keys().cloned()).collect(),
+        addresses: addresses.chain(masters.values().copied()).collect(),
     }
 }
 
@@ -224,7 +233,30 @@ pub fn mark(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::lacking;
+    use serde_json::json;
+
+    use super::{lacking, policy};
+    use crate::contract;
+
+    #[test]
+    fn what_masters_and_their_servers_are_called_is_reserved() {
+        let wanted: contract::Steward = serde_json::from_value(json!({
+            "server": "https://127.0.0.1:6443", "authority": "/a", "certificate": "/c", "key": "/k", "objects": "/o", "certificates": "/w",
+            "approve": [{ "common_name": "system:kube-proxy" }], "joiners": "j", "masters": { "m1": "10.0.0.1", "m2": "10.0.0.2" }, "ready": "/r",
+        }))
+        .unwrap();
+        let server: contract::Leaf = serde_json::from_value(json!({
+            "certificate": "/c", "key": "/k", "authority": "cluster", "common_name": "kube-apiserver", "dns_names": ["kubernetes", "m1"],
+            "addresses": ["10.96.0.1", "10.0.0.1"], "usages": ["server"], "days": 365, "owner": 901,
+        }))
+        .unwrap();
+        let policy = policy(&wanted, &[server]);
+        let [names, masters] = [policy.names, policy.masters].map(|all| all.into_iter().collect::<Vec<_>>().join(" "));
+        assert_eq!((names.as_str(), masters.as_str()), ("kubernetes m1 m2", "m1 m2"));
+        let addresses: Vec<_> = policy.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.1", "10.0.0.2", "10.96.0.1"]);
+        assert_eq!((policy.joiners.as_str(), policy.clients.len()), ("j", 1));
+    }
 
     #[test]
     fn what_an_api_server_lacks_is_named() {

@@ -235,6 +235,12 @@ fn kubeconfig(component: Component, user: &str) -> Step {
     private_json(file("kubeconfig.json"), &config, component.user())
 }
 
+/// The masters of the cluster, as far as this one's metadata names them, and where they are.
+fn masters<'a>(master: &Master<'a>) -> BTreeMap<&'a str, Ipv4Addr> {
+    let listed = master.control_plane.etcd.members.iter().map(|(name, address)| (name.as_str(), *address));
+    listed.chain([(master.name, master.address)]).collect()
+}
+
 fn steward(master: &Master<'_>, manifests: &str) -> Value {
     let etcd = &master.control_plane.etcd;
     let others = etcd.members.values().filter(|address| **address != master.address);
@@ -270,6 +276,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "organizations": identity.organizations,
         })),
         "joiners": JOINERS,
+        "masters": masters(master),
         "ready": services::STEWARD_READY,
         "register": master.registration,
         "member": member,

@@ -140,7 +140,7 @@ fn of_error(error: &anyhow::Error, earlier: &[String]) -> String {
             names => format!(", or give the machine its old name {} again", names.join(" or ")),
         };
         return format!(
-            "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata{back}"
+            "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata, and its --manifest tells the cluster of it{back}"
         );
     }
     if words.contains("invalid peer certificate: UnknownIssuer")
@@ -195,7 +195,7 @@ mod tests {
     fn errors_say_what_to_do() {
         let status = kube::core::Status::failure("Unauthorized", "Unauthorized").with_code(401);
         let unknown = kube::Error::Api(status.boxed()).into();
-        for (earlier, want) in [(vec![], "for the role metadata"), (vec!["n1".to_owned()], "old name n1 again")] {
+        for (earlier, want) in [(vec![], "tells the cluster of it"), (vec!["n1".to_owned()], "old name n1 again")] {
             let words = of_error(&unknown, &earlier);
             assert!(words.starts_with("the cluster does not know this machine's join token"), "{words}");
             assert!(words.ends_with(want), "{words}");

@@ -43,6 +43,8 @@ pub struct Policy {
     pub clients: Vec<Client>,
     /// The group of those that join with a token.
     pub joiners: String,
+    /// Names of masters, which do not.
+    pub masters: BTreeSet<String>,
     /// Names of the control plane's own servers: only its own nodes may serve under them.
     pub names: BTreeSet<String>,
     /// Addresses of the control plane's own servers.
@@ -126,7 +128,8 @@ fn client(asked: Asked<'_>, policy: &Policy) -> Result<Verdict, Verdict> {
     }
 }
 
-/// A token lets a machine become a node, but not one that is alive: whoever has a token could otherwise be any node of the cluster.
+/// A token lets a machine become a node, but not one that is alive, and no master at all: whoever has a token could otherwise be any machine of the cluster,
+/// and as a master, which has the label of the control plane, get a certificate for the names of the API server.
 fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Verdict> {
     // A node that renews its own is approved by the control plane itself.
     if !asked.groups.contains(&policy.joiners) {
@@ -146,7 +149,11 @@ fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Ve
             ));
         }
     };
-    match nodes.iter().find(|node| node.name() == name) {
+    let known = nodes.iter().find(|node| node.name() == name);
+    if policy.masters.contains(name) || known.is_some_and(|node| node.labelled(CONTROL_PLANE)) {
+        return deny(format!("{name} is a master of this cluster, and no master joins with a token"));
+    }
+    match known {
         Some(node) if node.alive() => Err(Verdict::Wait(format!(
             "there is a node {name} that is alive; another machine has its name once it is off for a minute, or deleted"
         ))),

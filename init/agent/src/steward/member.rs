@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use serde_json::Value;
 
+use super::data;
 use super::etcd::{self, Listed};
-use super::standing::stay_out_while_removed;
+use super::standing::{stay_out, stay_out_if_removed};
 use crate::contract::Member;
 use crate::outage::{Outage, span};
 use crate::{place, say};
@@ -51,6 +52,12 @@ fn beginning(members: &[Listed], member: &Member) -> Beginning {
     }
 }
 
+/// Whether an etcd that was started, and has no data yet, can still begin: it does with all the others for the first time, or as the member that was added.
+/// Else it ends as soon as it has asked them, whenever it is started.
+pub fn may_begin(members: &[Listed], member: &Member) -> bool {
+    matches!(beginning(members, member), Beginning::New | Beginning::Existing)
+}
+
 /// What it means that no majority of etcd's members answers.
 #[derive(Debug, PartialEq, Eq)]
 enum Silence {
@@ -79,7 +86,7 @@ fn silence(member: &Member, lived: bool, since: Duration) -> Silence {
 /// Places etcd's static pod, once it is known how it begins.
 ///
 /// # Errors
-/// The pod cannot be read or placed.
+/// The pod cannot be read or placed, or the disk does not say whether there are data.
 pub async fn settle(member: &Member) -> Result<()> {
     if member.place.exists() {
         // It was placed since the machine is up; another one would only start etcd anew.
@@ -88,8 +95,8 @@ pub async fn settle(member: &Member) -> Result<()> {
     let text =
         std::fs::read_to_string(&member.manifest).with_context(|| format!("reading {}", member.manifest.display()))?;
     // Where there is data, etcd looks at nothing else.
-    if member.data.exists() {
-        stay_out_while_removed(member).await;
+    if data::exist(&member.data)? {
+        stay_out_if_removed(member).await;
         return put(&member.place, &text);
     }
     match find(member).await {
@@ -98,18 +105,23 @@ pub async fn settle(member: &Member) -> Result<()> {
     }
 }
 
-/// Takes etcd's pod away from a member that was removed, and ends when it is known again: etcd would be started for nothing, the others do not speak
-/// with it.
+/// Takes away the pod of an etcd that is started in vain, and ends when it is placed again: one with data was removed by the others, and has to be
+/// known to them first; one without begins in another way.
 ///
 /// # Errors
-/// The pod cannot be taken away or placed.
+/// The pod cannot be taken away or placed, or the disk does not say whether there are data.
 pub async fn leave(member: &Member) -> Result<()> {
     match std::fs::remove_file(&member.place) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", member.place.display()))
+            return Err(error).with_context(|| format!("removing {}", member.place.display()));
         }
-        _ => settle(member).await,
+        _ => {}
     }
+    // The others have said so: that nobody answers when they are asked anew does not undo it.
+    if data::exist(&member.data)? {
+        stay_out(member).await;
+    }
+    settle(member).await
 }
 
 /// Waits until it is known how an etcd without data begins; gives the members that it belongs to, or nothing where all of them begin.

@@ -12,7 +12,7 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::connection::bounded;
+use crate::connection::{bounded, is_refusal};
 use crate::outage::Outage;
 use crate::say;
 use kinds::Kind;
@@ -134,14 +134,6 @@ fn api(client: &Client, object: &Object) -> Api<DynamicObject> {
     match &object.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.kind.resource()),
         None => Api::all_with(client.clone(), &object.kind.resource()),
-    }
-}
-
-/// Whether the API server answered, and said no to this one object. It says 401, 429 and 5xx to everything.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    match error.downcast_ref() {
-        Some(kube::Error::Api(status)) => (400..500).contains(&status.code) && ![401, 429].contains(&status.code),
-        _ => false,
     }
 }
 

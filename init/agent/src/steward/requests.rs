@@ -12,12 +12,16 @@ use serde_json::json;
 
 use super::approval::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
 use super::newcomers::Newcomers;
-use crate::connection::{bounded, is_late};
+use crate::connection::{bounded, is_late, is_refusal};
 use crate::node::Node;
 use crate::say;
 
-/// How long a request may wait for what proves it, and how long a machine has its node's name before it is that node.
+/// How long a request may wait for what proves it.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// How long a machine has its node's name before it is that node, which takes seconds. Its kubelet may have been started anew meanwhile, and be the
+/// one that waits: it asks with another key then.
+const NEWCOMERS: Duration = Duration::from_secs(90);
 
 /// See the module.
 pub struct Requests {
@@ -44,7 +48,7 @@ impl Requests {
             policy: Policy::default(),
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
-            newcomers: Newcomers::new(PATIENCE),
+            newcomers: Newcomers::new(NEWCOMERS),
             due: false,
         }
     }
@@ -119,7 +123,7 @@ impl Requests {
                 Verdict::Wait(why) if waited >= PATIENCE => Verdict::Deny(why),
                 verdict => verdict,
             };
-            let user = request.spec.username.as_deref().unwrap_or("nobody");
+            let user = say::short(request.spec.username.as_deref().unwrap_or("nobody"));
             let (condition, why, line) = match verdict {
                 Verdict::Pass => {
                     self.forget(&name);
@@ -149,6 +153,11 @@ impl Requests {
                 }
                 // Somebody was faster: the watch tells what he made of it.
                 Err(error) if is_late(&error) => {}
+                // The others must not wait for it: it would be refused again.
+                Err(error) if is_refusal(&error) => say::line(format_args!(
+                    "request {name} of {user} stays without an answer, which the API server refuses: {}",
+                    say::short(&say::words(error.as_ref()))
+                )),
                 Err(error) => return Err(error.context(format!("answering certificate request {name}"))),
             }
             self.forget(&name);
@@ -186,7 +195,12 @@ fn decide(request: &Csr, nodes: &[Node], policy: &Policy, newcomers: &Newcomers,
         names: read.as_ref().map(|request| &request.names).map_err(String::as_str),
         rival: read.as_ref().is_ok_and(|request| newcomers.rival(&request.names.common_name, &request.public, now)),
     };
-    judge(asked, nodes, policy)
+    match judge(asked, nodes, policy) {
+        Verdict::Approve(what) => Verdict::Approve(say::short(&what)),
+        Verdict::Deny(why) => Verdict::Deny(say::short(&why)),
+        Verdict::Wait(why) => Verdict::Wait(say::short(&why)),
+        Verdict::Pass => Verdict::Pass,
+    }
 }
 
 /// Writes the answer, unless the request has changed meanwhile.

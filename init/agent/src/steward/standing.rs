@@ -5,6 +5,7 @@ use anyhow::Result;
 use kube::Client;
 
 use super::etcd::{self, Listed};
+use super::{data, member};
 use crate::contract::Member;
 use crate::outage::Outage;
 use crate::say;
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How often they are asked that again, where they said no or where this master's API server does not serve.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// How often, where this member has no vote yet: its API server can do nothing before.
+/// How often, where this member has no data or no vote yet: its API server can do nothing before.
 const SOON: Duration = Duration::from_secs(3);
 
 /// What this member is to the others.
@@ -29,8 +30,11 @@ enum Standing {
     Removed,
 }
 
-fn standing(members: &[Listed], peer_url: &str) -> Standing {
-    match members.iter().find(|one| one.has(peer_url)) {
+/// `id` is that of the member whose data are here, where it is known. A member that was removed and added again has the address of the one before, and
+/// another id: with data of the one before nobody speaks.
+fn standing(members: &[Listed], id: Option<&str>, peer_url: &str) -> Standing {
+    let is_own = |one: &&Listed| id.map_or_else(|| one.has(peer_url), |id| one.id == id);
+    match members.iter().find(is_own) {
         Some(own) if own.learner => Standing::Learner(own.id.clone()),
         Some(_) => Standing::Member,
         None => Standing::Removed,
@@ -68,17 +72,22 @@ impl Watch {
         }
     }
 
-    /// Asks the others for this member, if it is time to, where its API server does not serve: its etcd may have no vote yet, and gets it here, or
-    /// may have been removed, which this says.
-    pub async fn is_removed(&mut self, now: Duration) -> bool {
-        if self.asked.elapsed() < self.pause || !self.member.data.exists() {
+    /// Asks the others for this member, if it is time to, where its API server does not serve: its etcd may have no vote yet, and gets it here. Says
+    /// whether etcd is started in vain: it was removed, or it is to begin in a way that the others do not go along with.
+    pub async fn is_in_vain(&mut self, now: Duration) -> bool {
+        if self.asked.elapsed() < self.pause {
             return false;
         }
         let asked = etcd::members_of_others(&self.member, PATIENCE).await;
         self.asked = Instant::now();
-        self.pause = AGAIN;
+        // After the others: who is up for them has data by then. A disk that cannot be read has not lost them.
+        let has_data = data::exist(&self.member.data).unwrap_or(true);
+        self.pause = if has_data { AGAIN } else { SOON };
         let Some((client, members)) = asked else { return false };
-        match standing(&members, &self.member.peer_url) {
+        if !has_data {
+            return !member::may_begin(&members, &self.member);
+        }
+        match own_standing(&members, &self.member) {
             Standing::Member => false,
             Standing::Removed => true,
             Standing::Learner(id) => {
@@ -126,11 +135,15 @@ async fn announce(member: &Member) -> Result<()> {
     Ok(())
 }
 
-/// Silence means nothing: where nobody answers, etcd is started as it is. But once it was said that this member is none, only its being listed undoes that.
-pub async fn stay_out_while_removed(member: &Member) {
-    if is_removed(member).await != Some(true) {
-        return;
+/// Silence means nothing: where nobody answers, etcd is started as it is.
+pub async fn stay_out_if_removed(member: &Member) {
+    if is_removed(member).await == Some(true) {
+        stay_out(member).await;
     }
+}
+
+/// Says that this member was removed, and waits. Once that was said, only its being listed undoes it.
+pub async fn stay_out(member: &Member) {
     let name = &member.name;
     say::line(format_args!(
         "this master was removed from its cluster for good: etcd has members, and {name} is none of them any more"
@@ -147,7 +160,12 @@ pub async fn stay_out_while_removed(member: &Member) {
 /// Nothing where no majority of the others answers at once.
 async fn is_removed(member: &Member) -> Option<bool> {
     let (_, members) = etcd::members_of_others(member, PATIENCE).await?;
-    Some(standing(&members, &member.peer_url) == Standing::Removed)
+    Some(own_standing(&members, member) == Standing::Removed)
+}
+
+/// Of a member that has data.
+fn own_standing(members: &[Listed], member: &Member) -> Standing {
+    standing(members, data::member(&member.data).as_deref(), &member.peer_url)
 }
 
 #[cfg(test)]
@@ -163,16 +181,22 @@ mod tests {
 
     #[test]
     fn what_a_member_is_to_the_others() {
-        let other = || listed("m1", "https://10.0.0.1:2380", true);
+        let other = || Listed { id: "1".into(), ..listed("m1", "https://10.0.0.1:2380", true) };
         let check = |own: Option<Listed>, want: Standing| {
             let members: Vec<Listed> = [Some(other()), own].into_iter().flatten().collect();
-            assert_eq!(standing(&members, OWN), want);
+            // By its address, where the data do not say whose they are, and by its id.
+            assert_eq!(standing(&members, None, OWN), want);
+            assert_eq!(standing(&members, Some("3"), OWN), want);
         };
         check(None, Standing::Removed);
         check(Some(listed("m3", OWN, false)), Standing::Member);
         check(Some(listed("", OWN, false)), Standing::Member);
         check(Some(listed("m3", OWN, true)), Standing::Learner("3".into()));
         check(Some(listed("", OWN, true)), Standing::Learner("3".into()));
+        // An old disk: another member has the address now.
+        assert_eq!(standing(&[listed("m3", OWN, false)], Some("5"), OWN), Standing::Removed);
+        // The address may be told later.
+        assert_eq!(standing(&[listed("m3", "https://127.0.0.1:2380", false)], Some("3"), OWN), Standing::Member);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct State {
     pub nodes: Vec<Value>,
     /// What etcd lists; nothing where it has no majority.
     pub members: Vec<Value>,
+    /// How often it still does; for ever, where nothing is said.
+    pub lists: Option<usize>,
     /// What etcd says to whoever wants to remove a member, or to give one its vote.
     pub refusal: Option<&'static str>,
     /// What a member of etcd knows by itself, where there is no majority.
@@ -24,6 +26,11 @@ pub struct State {
     pub objects: BTreeMap<String, Value>,
     /// Every change of an object, by its path.
     pub written: Vec<String>,
+    /// Certificate requests.
+    pub requests: Vec<Value>,
+    /// The answers to them that the API server took, by their names, and the one that it refuses.
+    pub answers: BTreeMap<String, Value>,
+    pub refused: &'static str,
 }
 
 #[derive(Clone)]
@@ -109,8 +116,9 @@ impl Cluster {
             _ if !state.serving => (503, gateway("it is away")),
             (_, "/readyz") => (200, "ok".to_owned()),
             (_, "/apis/certificates.k8s.io/v1/certificatesigningrequests") => {
-                (200, list("CertificateSigningRequestList", &[]))
+                (200, list("CertificateSigningRequestList", &state.requests))
             }
+            ("PATCH", path) if path.ends_with("/approval") => state.take_answer(path, question),
             ("GET", "/api/v1/nodes") => (200, list("NodeList", &state.nodes)),
             ("GET", path) if path.contains("/namespaces/") => match state.objects.get(path) {
                 Some(object) => (200, object.to_string()),
@@ -144,9 +152,10 @@ impl State {
         match what {
             "list" => {
                 assert_eq!(*question, json!({ "linearizable": true }), "a member that is behind must not answer");
-                if self.members.is_empty() {
+                if self.members.is_empty() || self.lists == Some(0) {
                     return (503, gateway("etcdserver: no leader"));
                 }
+                self.lists = self.lists.map(|left| left - 1);
             }
             "remove" | "promote" if self.refusal.is_some() => {
                 return (503, gateway(self.refusal.unwrap_or_default()));
@@ -171,6 +180,16 @@ impl State {
             other => panic!("etcd has no member/{other}"),
         }
         (200, json!({ "members": self.members }).to_string())
+    }
+
+    fn take_answer(&mut self, path: &str, question: &Value) -> (u16, String) {
+        let name = path.rsplit('/').nth(1).unwrap_or_default();
+        if name == self.refused {
+            return (422, apiserver::status(422, "it is too long"));
+        }
+        self.answers.insert(name.to_owned(), question["status"]["conditions"][0].clone());
+        let request = self.requests.iter().find(|request| request["metadata"]["name"] == name);
+        (200, request.expect("it was asked for").to_string())
     }
 
     /// Server-side apply, as far as it goes for maps that several write to.

@@ -122,6 +122,33 @@ fn the_first_boot_of_all_begins_after_a_while() {
 }
 
 #[test]
+fn one_that_began_beside_a_cluster_by_mistake_joins_it() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1", "m2", "m3"]));
+    let members = std::mem::take(&mut cluster.state().members);
+    cluster.state().serving = false;
+    let steward = Steward::start(folder.path(), &cluster, "m3");
+    steward.says("this is taken for the first boot of all of them");
+    steward.etcd_is_started_with(&["etcd"]);
+    // The others began with it: it has only to come.
+    let mut first = members.clone();
+    first[2]["clientURLs"] = json!([]);
+    cluster.state().members = first;
+    std::thread::sleep(Duration::from_secs(10));
+    steward.etcd_is_started_with(&["etcd"]);
+    // It had been up, and its disk was lost.
+    cluster.state().members = members;
+    steward.says("etcd's member m3 has lost its data: it is replaced");
+    steward.says("m3 is added to etcd, which has 3 members with it");
+    let peers = ["m1=https://10.0.0.1:2380", "m2=https://10.0.0.2:2380", "m3=https://10.0.0.3:2380"].join(",");
+    let command = ["etcd", &format!("--initial-cluster={peers}"), "--initial-cluster-state=existing"];
+    steward.etcd_is_started_with(&command);
+    // As it was added, it waits for its etcd, and is not added again.
+    std::thread::sleep(Duration::from_secs(10));
+    steward.etcd_is_started_with(&command);
+    assert_eq!(steward.log().matches("is added to etcd").count(), 1, "{}", steward.log());
+}
+
+#[test]
 fn one_that_is_alone_in_its_list_begins_at_once_and_can_be_found_from_then_on() {
     let (folder, cluster) = (with_data(), Cluster::of(&["m1"]));
     std::fs::remove_dir(folder.path().join("data")).unwrap();

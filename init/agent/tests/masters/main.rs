@@ -4,6 +4,7 @@ mod apiserver;
 mod cluster;
 mod joining;
 mod removal;
+mod requests;
 mod tokens;
 
 use std::net::Ipv4Addr;
@@ -45,7 +46,7 @@ impl Steward {
         std::fs::create_dir_all(folder.join("manifests")).unwrap();
         let mut contract = json!({
             "server": server, "authority": at("ca.crt"), "certificate": at("client.crt"), "key": at("client.key"), "objects": at("addons"),
-            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "ready": at("ready"),
+            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "masters": { name: "10.0.0.1" }, "ready": at("ready"),
             "member": {
                 "name": name, "peer_url": format!("https://10.0.0.{}:2380", &name[1..]), "join": false, "data": at("data"), "local": server,
                 "others": [{ "client": server, "peer": server }],
@@ -102,9 +103,17 @@ impl Drop for Steward {
     }
 }
 
-/// A folder of a machine whose etcd has data.
+/// A folder of a machine whose etcd has data, which do not say whose they are.
 fn with_data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
     folder
+}
+
+/// A folder of a machine whose etcd has data, and the id of the member that these make it.
+fn with_data_of_a_member() -> (tempfile::TempDir, &'static str) {
+    let folder = with_data();
+    let log = folder.path().join("data/0000000000000000-0000000000000000.wal");
+    std::fs::write(log, include_bytes!("../etcd.wal")).unwrap();
+    (folder, "9372538179322589801")
 }

@@ -2,7 +2,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, is_held};
-use crate::{Steward, with_data};
+use crate::{Steward, with_data, with_data_of_a_member};
 
 #[test]
 fn a_deleted_master_is_removed_from_etcd_before_its_node_is_gone() {
@@ -59,11 +59,29 @@ fn a_master_that_is_removed_while_it_runs_takes_its_etcd_away() {
     let steward = Steward::start(folder.path(), &cluster, "m3");
     cluster.waits_for("every master's finalizer", |state| state.nodes.iter().all(is_held));
     assert!(steward.pod_is_placed());
-    cluster.state().members.pop();
-    // Its own API server goes with its etcd.
-    cluster.state().serving = false;
+    let own = {
+        let mut state = cluster.state();
+        // Its own API server goes with its etcd. The others say so once, and then nobody answers.
+        (state.serving, state.lists) = (false, Some(1));
+        state.members.pop()
+    };
+    steward.says("this master was removed from its cluster for good");
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
+    cluster.state().lists = None;
+    cluster.state().members.extend(own);
+    steward.says("etcd's members know m3 again");
+    steward.etcd_is_started_with(&["etcd"]);
+}
+
+#[test]
+fn data_of_a_member_that_is_gone_start_no_etcd_though_another_one_has_its_address() {
+    let ((folder, id), cluster) = (with_data_of_a_member(), Cluster::of(&["m1", "m2", "m3"]));
+    let steward = Steward::start(folder.path(), &cluster, "m3");
     steward.says("this master was removed from its cluster for good");
     assert!(!steward.pod_is_placed(), "{}", steward.log());
+    cluster.state().members[2]["ID"] = id.into();
+    steward.etcd_is_started_with(&["etcd"]);
 }
 
 #[test]

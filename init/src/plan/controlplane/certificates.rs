@@ -8,6 +8,9 @@ use super::{Component, Master, kubernetes_service};
 use crate::plan::CLIENT;
 use crate::plan::cluster::{ADDRESS, IDENTITIES};
 
+/// Certificate and key that the kubelet serves with, which the cluster signs.
+const SERVING: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
+
 /// Life of a certificate, as kubeadm has it.
 const DAYS: u32 = 365;
 
@@ -45,8 +48,8 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
             "front-proxy": authority("front-proxy"),
         },
         "certificates": certificates,
-        // The kubelet would hold on to it; without it, it takes the one above.
-        "discard": [{ "file": CLIENT, "common_name": node }],
+        // The kubelet would hold on to them. Without the first, it takes the one above; without the second, it asks for another.
+        "discard": [{ "file": CLIENT, "common_name": node }, { "file": SERVING, "common_name": node }],
     })
 }
 

@@ -44,6 +44,12 @@ fn cluster() -> Vec<Node> {
             "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
         }))
         .unwrap(),
+        // A master that no list names, and that is off.
+        serde_json::from_value(json!({
+            "metadata": { "name": "m9", "labels": { "node-role.kubernetes.io/control-plane": "" } },
+            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
+        }))
+        .unwrap(),
     ]
 }
 
@@ -55,6 +61,7 @@ fn policy() -> Policy {
     Policy {
         clients: vec![client("system:kube-proxy", None), client("kscratch:routes", Some("kscratch:routes"))],
         joiners: "system:bootstrappers:x".to_owned(),
+        masters: ["m1", "m2"].map(str::to_owned).into(),
         names: ["kubernetes", "m1", "cluster.example"].map(str::to_owned).into(),
         addresses: ["10.96.0.1", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
     }
@@ -268,6 +275,21 @@ fn a_token_takes_no_living_nodes_name() {
     check(joining("n9"), |it| it.usages.push("server auth".to_owned()), "deny: it asks for the usage server auth");
     check(joining("n9"), |it| it.groups.clear(), "pass");
     check(joining(""), as_is, "deny: a token makes nodes, and system:node: of [\"system:nodes\"] is none");
+}
+
+/// Before its first boot, while it is alive, and while it is off: whoever has its name has the label of its Node.
+#[test]
+fn a_token_makes_no_master() {
+    for name in ["m1", "m2", "m9"] {
+        for rival in [false, true] {
+            let mut request = joining(name);
+            request.rival = rival;
+            let want = format!("deny: {name} is a master of this cluster, and no master joins with a token");
+            check(request, as_is, &want);
+        }
+    }
+    // Its kubelet's own renewals are not what this is about.
+    check(joining("m2"), |it| it.groups = vec!["system:nodes".to_owned()], "pass");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Beginning, SILENCE, Silence, TURN, Turn, Whose, beginning, silence, with_members};
+use super::{Beginning, SILENCE, Silence, TURN, Turn, Whose, beginning, may_begin, silence, with_members};
 use crate::contract::{Member, Other};
 use crate::steward::etcd::Listed;
 
@@ -42,6 +42,9 @@ fn what_the_others_know_decides() {
     let other = || listed("1", "m1", "https://10.0.0.1:2380", &["https://10.0.0.1:2379"]);
     let check = |own: Option<Listed>, join: bool, want: Beginning| {
         let members: Vec<Listed> = [Some(other()), own].into_iter().flatten().collect();
+        // What was started without knowing goes on where it comes to the same.
+        let goes_on = matches!(want, Beginning::New | Beginning::Existing);
+        assert_eq!(may_begin(&members, &member(join, &[1])), goes_on, "join {join}, {want:?}");
         assert_eq!(beginning(&members, &member(join, &[1])), want, "join {join}");
     };
     for join in [false, true] {

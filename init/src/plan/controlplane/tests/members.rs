@@ -61,6 +61,8 @@ fn three_masters_know_each_other() {
     let member = &planned.json("/run/kscratch/steward.json")["member"];
     let other = |last: u8| json!({ "client": format!("https://192.168.7.{last}:2379"), "peer": format!("https://192.168.7.{last}:2380") });
     assert_eq!(member["others"], json!([other(11), other(12)]));
+    let masters = &planned.json("/run/kscratch/steward.json")["masters"];
+    assert_eq!(*masters, json!({ "m1": "192.168.7.10", "m2": "192.168.7.11", "m3": "192.168.7.12" }));
     assert_eq!(member["local"], "https://127.0.0.1:2379");
     assert_eq!((&member["place"], &member["join"]), (&json!(PLACED), &json!(false)));
     let mut elsewhere = facts("1.37.2");
@@ -100,6 +102,9 @@ fn one_that_is_listed_is_as_several_are() {
     }
     assert_eq!(alone.addresses_of_etcd(), json!(["127.0.0.1"]));
     assert_eq!(listed.addresses_of_etcd(), json!(["127.0.0.1", "192.168.7.10"]));
+    for planned in [&alone, &listed] {
+        assert_eq!(planned.json("/run/kscratch/steward.json")["masters"], json!({ "m1": "192.168.7.10" }));
+    }
     // Who may have others one day is kept, and goes, with its Node from the beginning.
     assert_eq!(alone.json("/run/kscratch/steward.json")["member"], Value::Null);
     let member = &listed.json("/run/kscratch/steward.json")["member"];
