@@ -46,7 +46,7 @@ pub struct RenewArgs {
     /// The cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Put the administrator's into your kubeconfig too: the first file of $KUBECONFIG, else ~/.kube/config
+    /// Put the administrator's into your kubeconfig too: of $KUBECONFIG's files the first that is there, else the last; without it ~/.kube/config
     #[arg(long)]
     pub merge: bool,
     /// Name of context, cluster and user there [default: the cluster's]
@@ -71,7 +71,7 @@ pub struct CheckArgs {
 
 /// What happens to a user's own kubeconfig.
 pub(super) const MERGED: &str = "In your kubeconfig everything else stays (comments do not, as when kubectl writes it), an entry of \
-that name that is not this cluster's is refused, and the current context stays where there is one. A symbolic link is followed. \
+that name that is not this cluster's is refused, and the current context stays where there is one. Of several files in $KUBECONFIG this goes for all. A symbolic link is followed. \
 `cluster down NAME --delete` takes out again what was put there.";
 
 /// `cluster kubectl`.

@@ -89,7 +89,7 @@ pub struct UpArgs {
     /// Stay, and end the machines with this program
     #[arg(long)]
     pub foreground: bool,
-    /// Put the cluster into your kubeconfig: the first file of $KUBECONFIG, else ~/.kube/config
+    /// Put the cluster into your kubeconfig: of $KUBECONFIG's files the first that is there, else the last; without it ~/.kube/config
     #[arg(long)]
     pub merge_kubeconfig: bool,
     /// Name of context, cluster and user there [default: the cluster's]

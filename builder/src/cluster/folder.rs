@@ -1,7 +1,7 @@
 //! A cluster's folder on this machine: where which file is, and how secrets are written so that nobody else reads them.
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -118,7 +118,15 @@ pub fn place(parent: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// It cannot be written.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o600, true)
+    write(path, text, 0o600, None, true)
+}
+
+/// As [`write_private`], for this user and group, if any are given.
+///
+/// # Errors
+/// It cannot be written, or given to them.
+pub fn write_private_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> Result<()> {
+    write(path, text, 0o600, owner, true)
 }
 
 /// As [`write_private`], but never in the place of anything.
@@ -126,7 +134,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// Something is there ([`std::io::ErrorKind::AlreadyExists`] is the cause), or it cannot be written.
 pub fn write_private_new(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o600, false)
+    write(path, text, 0o600, None, false)
 }
 
 /// Writes a file that everyone may read (0644), whole or not at all.
@@ -134,16 +142,22 @@ pub fn write_private_new(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// It cannot be written.
 pub fn write_open(path: &Path, text: &str) -> Result<()> {
-    write(path, text, 0o644, true)
+    write(path, text, 0o644, None, true)
 }
 
-fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<()> {
+fn write(path: &Path, text: &str, mode: u32, owner: Option<(u32, u32)>, replace: bool) -> Result<()> {
     let action = || format!("writing {}", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Made for its owner alone; others get in only when it is whole.
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(action)?;
     file.write_all(text.as_bytes()).with_context(action)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).with_context(action)?;
+    let made = file.as_file().metadata().with_context(action)?;
+    if let Some((user, group)) = owner
+        && (made.uid(), made.gid()) != (user, group)
+    {
+        fchown(file.as_file(), Some(user), Some(group)).with_context(action)?;
+    }
     file.as_file().sync_all().with_context(action)?;
     let kept = if replace { file.persist(path) } else { file.persist_noclobber(path) };
     kept.map_err(|error| error.error).with_context(action)?;

@@ -21,11 +21,12 @@ pub struct Addition<'a> {
     pub folder: &'a str,
 }
 
-/// The user's kubeconfig with the one cluster and user of `own` under the addition's name. `before` is empty where there was none.
+/// The user's kubeconfig with the one cluster and user of `own` under the addition's name. `before` is empty where there was none; `chosen` says whether another
+/// file that is read with it chooses a context.
 ///
 /// # Errors
 /// One of them is no kubeconfig, or an entry of that name is not this cluster's.
-pub fn merged(before: &str, addition: Addition<'_>, own: &str) -> Result<String> {
+pub fn merged(before: &str, addition: Addition<'_>, own: &str, chosen: bool) -> Result<String> {
     let mut document = accepting(before, addition)?;
     let Addition { name, folder } = addition;
     let own: Value = serde_saphyr::from_str(own).context("reading the cluster's own kubeconfig")?;
@@ -36,21 +37,31 @@ pub fn merged(before: &str, addition: Addition<'_>, own: &str) -> Result<String>
     let bodies = [part("/clusters/0/cluster")?, part("/users/0/user")?, json!({"cluster": name, "user": name})];
     for ((list, what), mut body) in LISTS.into_iter().zip(bodies) {
         body["extensions"] = json!([{"name": MARK, "extension": {"folder": folder}}]);
-        replace(entries(&mut document, list)?, name, json!({"name": name, what: body}));
+        let entries = entries(&mut document, list)?;
+        // The user's choice (`kubectl config set-context --namespace`).
+        let old = entries.iter().find(|entry| self::name(entry) == Some(name));
+        if let Some(namespace) = old.and_then(|entry| entry.pointer("/context/namespace")) {
+            body["namespace"] = namespace.clone();
+        }
+        replace(entries, name, json!({"name": name, what: body}));
     }
     // Whoever has chosen a context keeps it.
-    if document.get("current-context").and_then(Value::as_str).is_none_or(str::is_empty) {
+    if !chosen && !is_chosen(&document) {
         document.insert("current-context".to_owned(), name.into());
     }
     text(document)
 }
 
-/// Finds out whether [`merged`] would be refused for what the user's kubeconfig holds.
+/// Finds out whether [`merged`] would be refused for what the user's kubeconfig holds; says whether it chooses a context.
 ///
 /// # Errors
 /// It would be.
-pub fn refuse(before: &str, addition: Addition<'_>) -> Result<()> {
-    accepting(before, addition).map(drop)
+pub fn refuse(before: &str, addition: Addition<'_>) -> Result<bool> {
+    Ok(is_chosen(&accepting(before, addition)?))
+}
+
+fn is_chosen(document: &Map<String, Value>) -> bool {
+    document.get("current-context").and_then(Value::as_str).is_some_and(|context| !context.is_empty())
 }
 
 /// The user's kubeconfig, if nothing in it stands in the way.

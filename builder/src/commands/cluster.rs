@@ -59,8 +59,8 @@ fn renew(args: &RenewArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     let users = args.merge.then(super::machines::users_kubeconfig).transpose()?;
     let marked = userconfig::folder(folder.path())?;
     let addition = Addition { name: args.context.as_ref().unwrap_or(name), folder: &marked };
-    if let Some(file) = &users {
-        userconfig::check(file, addition)?;
+    if let Some(users) = &users {
+        userconfig::check(users, addition)?;
     }
     kubeconfigs::renew(&folder, now)?;
     let mut written = vec![folder.file(ADMIN), folder.file(SUPER_ADMIN)];
@@ -73,9 +73,9 @@ fn renew(args: &RenewArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     for file in written {
         console.say(format_args!("{} is good for a year", file.display()));
     }
-    if let Some(file) = &users {
-        userconfig::add(file, addition, &super::read_text(&kubectl::kubeconfig(parent, name)?)?)?;
-        console.say(format_args!("{} has the context {}", file.display(), addition.name));
+    if let Some(users) = &users {
+        userconfig::add(users, addition, &super::read_text(&kubectl::kubeconfig(parent, name)?)?)?;
+        console.say(format_args!("{} has the context {}", users.file.display(), addition.name));
     }
     Ok(())
 }

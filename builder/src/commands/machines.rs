@@ -12,7 +12,8 @@ use crate::cli::machines::{
     CableArgs, DownArgs, HereArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
 };
 use crate::cli::{BuildArgs, Format, Role};
-use crate::cluster::{kubectl, userconfig};
+use crate::cluster::kubectl;
+use crate::cluster::userconfig::{self, Users};
 use crate::console::{Console, Hint};
 use crate::run::{refuse_compressed, tools};
 use crate::spec;
@@ -82,7 +83,7 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         timeout: Duration::from_secs(args.timeout),
         foreground: args.foreground,
         cache: args.cache.clone(),
-        merge: users.map(|file| (file, context.clone())),
+        merge: users.map(|users| (users, context.clone())),
         kubectl: kubectl::installed(std::env::var_os("PATH")).is_some(),
     };
     // Fetched here, where a person sees it, if it has to be; the keeper finds it then.
@@ -91,8 +92,8 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
 }
 
 /// The user's own kubeconfig, as the environment names it.
-pub(super) fn users_kubeconfig() -> Result<PathBuf> {
-    userconfig::path(std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"))
+pub(super) fn users_kubeconfig() -> Result<Users> {
+    userconfig::find(std::env::var_os("KUBECONFIG"), std::env::var_os("HOME"))
 }
 
 /// The image of a role, built where there is none.
@@ -190,10 +191,10 @@ fn down(args: &DownArgs, console: &Console) -> Result<()> {
         && let Some(cluster) = place.path().parent()
     {
         // The machines are gone by now: a kubeconfig that cannot be changed is no reason to fail.
-        match users_kubeconfig().and_then(|file| Ok((userconfig::remove(&file, &userconfig::folder(cluster)?)?, file)))
-        {
-            Ok((names, _)) if names.is_empty() => {}
-            Ok((names, file)) => console.say(format_args!("took {} out of {}", names.join(", "), file.display())),
+        match users_kubeconfig().and_then(|users| userconfig::remove(&users, &userconfig::folder(cluster)?)) {
+            Ok(removed) => removed.iter().for_each(|(file, names)| {
+                console.say(format_args!("took {} out of {}", names.join(", "), file.display()));
+            }),
             Err(error) => console.warn(format_args!("your kubeconfig stays as it is: {error:#}")),
         }
     }

@@ -15,8 +15,9 @@ use super::protocol::{Request, Status};
 use super::rows::{Row, rows};
 use super::view::{View, Watch};
 use super::{identity, logs};
+use crate::cluster::kubectl;
 use crate::cluster::merge::Addition;
-use crate::cluster::{kubectl, userconfig};
+use crate::cluster::userconfig::{self, Users};
 use crate::console::{Console, Hint};
 use crate::spec::Role;
 
@@ -51,7 +52,7 @@ pub struct Options {
     /// The cache that has QEMU where none is installed.
     pub cache: Option<PathBuf>,
     /// The user's own kubeconfig and the name that the cluster gets there, if it is wanted there.
-    pub merge: Option<(PathBuf, String)>,
+    pub merge: Option<(Users, String)>,
     /// Whether the user has a kubectl.
     pub kubectl: bool,
 }
@@ -280,23 +281,23 @@ fn stands(place: &Place, rows: &[Row], why: String) -> anyhow::Error {
 
 /// Puts the cluster into the user's kubeconfig where that is wanted, and tells how to go on.
 fn finish(options: &Options, place: &Place, plan: &Plan, console: &Console) -> Result<()> {
-    let added = merge(options, place, |file, addition| {
+    let added = merge(options, place, |users, addition| {
         let own = place.file(KUBECONFIG);
         let own = std::fs::read_to_string(&own).with_context(|| format!("reading {}", own.display()))?;
-        userconfig::add(file, addition, &own)
+        userconfig::add(users, addition, &own)
     });
     tell(options, place, plan, console);
-    if let (Some((file, name)), Ok(())) = (&options.merge, &added) {
-        console.say(format_args!("  {} has the context {name}", file.display()));
+    if let (Some((users, name)), Ok(())) = (&options.merge, &added) {
+        console.say(format_args!("  {} has the context {name}", users.file.display()));
     }
     added
 }
 
 /// Does something with the user's kubeconfig, if it is wanted there.
-fn merge(options: &Options, place: &Place, with: impl FnOnce(&Path, Addition<'_>) -> Result<()>) -> Result<()> {
-    let Some((file, name)) = &options.merge else { return Ok(()) };
+fn merge(options: &Options, place: &Place, with: impl FnOnce(&Users, Addition<'_>) -> Result<()>) -> Result<()> {
+    let Some((users, name)) = &options.merge else { return Ok(()) };
     let folder = userconfig::folder(place.path().parent().unwrap_or(Path::new("")))?;
-    with(file, Addition { name, folder: &folder })
+    with(users, Addition { name, folder: &folder })
 }
 
 fn tell(options: &Options, place: &Place, plan: &Plan, console: &Console) {

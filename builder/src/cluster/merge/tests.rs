@@ -61,14 +61,14 @@ users:
 
 #[track_caller]
 fn check(before: &str, want: &Expect) -> String {
-    let text = merged(before, LAB, OWN).unwrap();
+    let text = merged(before, LAB, OWN, false).unwrap();
     want.assert_eq(&text);
     text
 }
 
 #[track_caller]
 fn refused(before: &str, want: &[&str]) {
-    let said = error_lines(&merged(before, LAB, OWN).unwrap_err());
+    let said = error_lines(&merged(before, LAB, OWN, false).unwrap_err());
     assert_eq!(said, want, "{before}");
 }
 
@@ -108,15 +108,15 @@ fn into_nothing_comes_a_whole_kubeconfig() {
     "#]];
     let text = check("", &want);
     // The second time nothing changes.
-    assert_eq!(merged(&text, LAB, OWN).unwrap(), text);
+    assert_eq!(merged(&text, LAB, OWN, false).unwrap(), text);
     // As kubectl leaves a kubeconfig from which all was deleted.
     let empty = "apiVersion: v1\nclusters: null\ncontexts: null\ncurrent-context: \"\"\nkind: Config\nusers: null\n";
     for before in ["# nothing yet\n", "{}", empty] {
-        assert_eq!(merged(before, LAB, OWN).unwrap(), text, "{before}");
+        assert_eq!(merged(before, LAB, OWN, false).unwrap(), text, "{before}");
     }
     let (left, names) = without(&text, LAB.folder).unwrap().unwrap();
     assert_eq!(names, ["lab"]);
-    assert_eq!(merged(&left, LAB, OWN).unwrap(), text);
+    assert_eq!(merged(&left, LAB, OWN, false).unwrap(), text);
     expect![[r#"
         apiVersion: v1
         clusters: []
@@ -208,11 +208,15 @@ fn merged_and_back(text: &str) -> String {
 
 #[test]
 fn own_entries_are_made_anew_where_they_stand() {
-    let before = merged(WORK, LAB, OWN).unwrap();
-    let after = merged(&before, LAB, &OWN.replace("S0VZ", "TkVX").replace("6443", "6444")).unwrap();
+    let before = merged(WORK, LAB, OWN, false).unwrap();
+    let after = merged(&before, LAB, &OWN.replace("S0VZ", "TkVX").replace("6443", "6444"), false).unwrap();
     assert_eq!(after, before.replace("S0VZ", "TkVX").replace("6443", "6444"));
+    // The context's namespace is the user's choice.
+    let chosen = before.replace("    user: lab\n", "    namespace: web\n    user: lab\n");
+    assert_ne!(chosen, before);
+    assert_eq!(merged(&chosen, LAB, OWN, false).unwrap(), chosen);
     // A second context of the same cluster is another entry.
-    let second = merged(&after, Addition { name: "second", ..LAB }, OWN).unwrap();
+    let second = merged(&after, Addition { name: "second", ..LAB }, OWN, false).unwrap();
     let (left, names) = without(&second, LAB.folder).unwrap().unwrap();
     assert_eq!(names, ["lab", "second"]);
     assert_eq!(left, merged_and_back(WORK));
@@ -222,11 +226,13 @@ fn own_entries_are_made_anew_where_they_stand() {
 fn a_context_that_was_chosen_stays_and_one_that_goes_is_chosen_no_more() {
     let chosen =
         |text: &str| text.lines().find_map(|line| line.strip_prefix("current-context: ")).unwrap_or("none").to_owned();
-    assert_eq!(chosen(&merged("", LAB, OWN).unwrap()), "lab");
-    assert_eq!(chosen(&merged(WORK, LAB, OWN).unwrap()), "work");
+    assert_eq!(chosen(&merged("", LAB, OWN, false).unwrap()), "lab");
+    assert_eq!(chosen(&merged(WORK, LAB, OWN, false).unwrap()), "work");
+    // Another file that kubectl reads with it may choose.
+    assert_eq!(chosen(&merged("", LAB, OWN, true).unwrap()), "none");
     let unchosen = WORK.replace("current-context: work\n", "");
-    assert_eq!(chosen(&merged(&unchosen, LAB, OWN).unwrap()), "lab");
-    let ours = merged(&unchosen, LAB, OWN).unwrap();
+    assert_eq!(chosen(&merged(&unchosen, LAB, OWN, false).unwrap()), "lab");
+    let ours = merged(&unchosen, LAB, OWN, false).unwrap();
     assert_eq!(chosen(&without(&ours, LAB.folder).unwrap().unwrap().0), "\"\"");
 }
 
@@ -243,9 +249,9 @@ fn what_somebody_else_made_is_not_replaced() {
             &[&format!("error: it has a {what} lab already, and kscratch-image did not put it there"), hint],
         );
     }
-    let elsewhere = merged("", Addition { folder: "/srv/lab", ..LAB }, OWN).unwrap();
+    let elsewhere = merged("", Addition { folder: "/srv/lab", ..LAB }, OWN, false).unwrap();
     refused(&elsewhere, &["error: it has a cluster lab already, and it belongs to the cluster in /srv/lab", hint]);
-    let named = merged(&elsewhere, Addition { name: "mine", ..LAB }, OWN).unwrap();
+    let named = merged(&elsewhere, Addition { name: "mine", ..LAB }, OWN, false).unwrap();
     assert_eq!(without(&named, "/srv/lab").unwrap().unwrap().1, ["lab"]);
 }
 
@@ -255,8 +261,8 @@ fn what_is_no_kubeconfig_is_not_touched() {
     refused("kind: Pod", &["error: it is no kubeconfig: its kind is \"Pod\", not Config"]);
     refused("apiVersion: v2", &["error: it is no kubeconfig: its apiVersion is \"v2\", not v1"]);
     refused("clusters: {lab: 1}", &["error: it is no kubeconfig: its clusters are no list"]);
-    assert!(merged("a: [", LAB, OWN).is_err());
-    assert!(merged("kind: Config\nkind: Config\n", LAB, OWN).is_err());
-    let error = merged("", LAB, "kind: Config").unwrap_err().to_string();
+    assert!(merged("a: [", LAB, OWN, false).is_err());
+    assert!(merged("kind: Config\nkind: Config\n", LAB, OWN, false).is_err());
+    let error = merged("", LAB, "kind: Config", false).unwrap_err().to_string();
     assert_eq!(error, "the cluster's own kubeconfig has no /clusters/0/cluster");
 }
