@@ -128,6 +128,7 @@ fn an_endpoint_has_to_prove_itself() {
         usages: [Usage::Server].into(),
         ..Wanted::client("kube-apiserver", None)
     };
+    let administrator = folder.file("admin.kubeconfig");
     let mut row = |authority: &Authority, address: [u8; 4], date: &str, want: [&str; 2]| {
         let pair = authority.issue(&wanted(address), real).unwrap();
         let answer = format!("HTTP/1.1 401 Unauthorized\r\n{date}Content-Length: 0\r\n\r\n");
@@ -160,4 +161,11 @@ fn an_endpoint_has_to_prove_itself() {
     let failed = "failed           the endpoint proves itself";
     row(&authority_now.0, [127, 0, 0, 2], "", [failed, "not valid for"]);
     row(&stranger, here, "", [failed, "https://HOST:PORT: "]);
+    // What is wrong with the administrator's key is no fault of the endpoint's.
+    let text = fs::read_to_string(&administrator).unwrap();
+    let (head, rest) = text.split_once("client-key-data: ").unwrap();
+    let rest = rest.split_once('\n').unwrap().1;
+    let damaged = "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCkFBQUEKLS0tLS1FTkQgUFJJVkFURSBLRVktLS0tLQo=";
+    fs::write(&administrator, format!("{head}client-key-data: {damaged}\n{rest}")).unwrap();
+    row(&authority_now.0, here, &date(real), [proven, "ok               the endpoint's clock is right      0 s"]);
 }

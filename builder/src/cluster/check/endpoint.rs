@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_pki::{Certificate, OffsetDateTime};
+use kscratch_pki::{Certificate, Key, OffsetDateTime};
 use serde::Deserialize;
 use time::format_description::well_known::Rfc2822;
 use ureq::http::Response;
@@ -41,9 +41,10 @@ struct Version {
 /// Nothing answers there.
 pub fn ask(server: &str, authority: &str, administrator: Option<&Access>) -> Result<Answer> {
     let mut tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certificates(authority)?));
-    if let Some(access) = administrator {
-        let key = PrivateKey::from_pem(access.key.as_bytes()).context("reading the administrator's key")?;
-        tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates(&access.certificate)?, key)));
+    // Who the administrator is matters to the version alone.
+    let identity = administrator.map(identity).transpose();
+    if let Ok(Some(identity)) = &identity {
+        tls = tls.client_cert(Some(identity.clone()));
     }
     let config = Agent::config_builder()
         .tls_config(tls.build())
@@ -59,13 +60,25 @@ pub fn ask(server: &str, authority: &str, administrator: Option<&Access>) -> Res
             let date = response.headers().get("date").and_then(|date| date.to_str().ok());
             // An HTTP date ends in `GMT`, which RFC 2822 knows as +0000 (RFC 9110, 5.6.7).
             let date = date.and_then(|date| OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok());
-            Ok(Answer::Proven { clock: date, version: version(response).map_err(|why| format!("{why:#}")) })
+            let version = identity.and_then(|_| version(response));
+            Ok(Answer::Proven { clock: date, version: version.map_err(|why| format!("{why:#}")) })
         }
         Err(error) => match refusal(&error) {
             Some(why) => Ok(Answer::Refused(why)),
             None => Err(anyhow!(error)).with_context(|| format!("asking {server}")),
         },
     }
+}
+
+/// A key that is not the certificate's, or is damaged, would end the connection.
+fn identity(access: &Access) -> Result<ClientCert> {
+    let key = Key::parse(&access.key).context("reading the administrator's key")?;
+    let certificate = Certificate::parse(&access.certificate).context("reading the administrator's certificate")?;
+    if !certificate.fits(&key) {
+        return Err(anyhow!("the administrator's key is not that of the certificate"));
+    }
+    let key = PrivateKey::from_pem(access.key.as_bytes()).context("reading the administrator's key")?;
+    Ok(ClientCert::new_with_certs(&certificates(&access.certificate)?, key))
 }
 
 fn certificates(text: &str) -> Result<Vec<ureq::tls::Certificate<'static>>> {
