@@ -12,6 +12,7 @@ use crate::apply::dhcp::Keeper;
 use crate::apply::files;
 use crate::apply::network;
 use crate::facts::{Facts, GivenRange, Link, Release};
+use crate::log;
 use crate::plan;
 
 /// Where the machine's identity is kept.
@@ -47,7 +48,10 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         lasting: true,
         joined: files::below(root, plan::CLIENT).exists(),
         node_name: remembered_name(root),
-        put_aside: put_aside(root)?,
+        put_aside: put_aside(root).unwrap_or_else(|error| {
+            log::line(format_args!("{error:#}: no name's earlier certificate is taken again"));
+            BTreeSet::new()
+        }),
         pod_range: remembered_pod_range(root),
     })
 }
@@ -214,5 +218,9 @@ mod tests {
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
         assert_eq!(facts.pod_range, Some(given(None)));
         assert_eq!(facts.node_name, None);
+        // What is damaged there is no reason to configure nothing.
+        fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
+        write(root.path(), "var/lib/kubelet/pki", "a file");
+        assert!(with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap().put_aside.is_empty());
     }
 }

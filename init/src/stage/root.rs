@@ -127,6 +127,7 @@ fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
 }
 
 const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew: on a master that is the end of its etcd's data, and of the cluster where there is no other master";
+const NO_SERVICE: &str = "no service but containerd is started, and nothing runs in that";
 const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
 
 /// On a machine without a hardware source the kernel begins to collect randomness only when somebody asks and waits for it
@@ -325,22 +326,24 @@ impl Rest {
             machine.keep_leases_of(&plan)?;
             apply(machine, &plan)
         });
-        let facts_and_plan = self.phases.run("plan", plan_hint, || {
-            let facts = gather::facts(root, &id, &machine.leases, lasting)?;
-            let plan = plan::node(&metadata, &facts).map_err(with_hint)?;
-            Ok((facts, plan))
+        let mut gathered = None;
+        let plan = self.phases.run("plan", plan_hint, || {
+            let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
+            plan::node(&metadata, facts).map_err(with_hint)
         });
         let leases = std::mem::take(&mut machine.leases);
-        let Some((facts, plan)) = facts_and_plan else {
-            log::line("no service but containerd is started, and nothing runs in that");
+        let Some(facts) = gathered else {
+            log::line(NO_SERVICE);
             return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
         };
-        if metadata.cluster.is_some() {
+        if metadata.cluster.is_some() && plan.is_some() {
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
+        // Without a plan, too: there may be one with the next address.
         let watch = Leases::new(root, metadata, facts, lasting, self.sender.clone());
         let changed = move |link: &str, change: &Change| watch.changed(link, change);
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
+        let Some(plan) = plan else { return log::line(NO_SERVICE) };
         let plugging = &mut self.plugging;
         self.phases.run("modules", MODULES_HINT, || plugging.load_list());
         self.apply(&plan);
