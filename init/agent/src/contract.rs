@@ -194,6 +194,9 @@ pub struct Member {
     pub local: String,
     /// The others that the metadata names; none where this one is alone for now.
     pub others: Vec<Other>,
+    /// Where the cluster is reached, if the metadata says so: nobody begins one beside it.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
     /// PEM file of the authority that their certificates are held against.
     pub authority: PathBuf,
     /// PEM file of a client certificate of etcd's.
@@ -214,6 +217,16 @@ pub struct Other {
     pub client: String,
     /// Where it speaks with its peers.
     pub peer: String,
+}
+
+/// What leads to an API server of the cluster.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Its URL.
+    pub server: String,
+    /// PEM file of the authorities that its certificate is held against.
+    pub authority: PathBuf,
 }
 
 /// A Node with a range of its own choice.
@@ -318,7 +331,7 @@ mod tests {
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
             "masters": {"m1": "192.168.7.10"}, "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
-            "others": [{"client": "https://i:2379", "peer": "https://i:2380"}],
+            "others": [{"client": "https://i:2379", "peer": "https://i:2380"}], "endpoint": {"server": "https://e:6443", "authority": "/e.crt"},
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(

@@ -247,6 +247,10 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
     let others: Vec<Value> = others
         .map(|address| serde_json::json!({ "client": pods::client_url(*address), "peer": pods::peer_url(*address) }))
         .collect();
+    let authority = "/var/lib/kubernetes/authorities/cluster.crt";
+    let endpoint = master.cluster.endpoint.as_ref();
+    let endpoint =
+        endpoint.map(|endpoint| serde_json::json!({ "server": format!("https://{endpoint}"), "authority": authority }));
     let file = |name: &str| Component::ApiServer.file(name);
     let member = master.is_listed().then(|| {
         serde_json::json!({
@@ -257,6 +261,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "data": format!("{}/member/wal", pods::ETCD_DATA),
             "local": pods::client_url(Ipv4Addr::LOCALHOST),
             "others": others,
+            "endpoint": endpoint,
             "authority": file("etcd-ca.crt"),
             "certificate": file("etcd-client.crt"),
             "key": file("etcd-client.key"),
@@ -266,7 +271,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
     });
     serde_json::json!({
         "server": LOCAL_SERVER,
-        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "authority": authority,
         "certificate": "/var/lib/kubernetes/steward/client.crt",
         "key": "/var/lib/kubernetes/steward/client.key",
         "objects": ADDONS,

@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use serde_json::Value;
 
-use super::data;
 use super::etcd::{self, Listed};
 use super::standing::{stay_out, stay_out_if_removed};
-use crate::contract::Member;
+use super::{ask_ready, data};
+use crate::connection;
+use crate::contract::{Endpoint, Member};
 use crate::outage::{Outage, span};
 use crate::{place, say};
 
@@ -24,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: most of the members have to agree on it.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the cluster's endpoint may take to say that it serves.
+const SERVES_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long another machine that was added, and has no vote yet, has its turn. It takes seconds from when it is up.
 const TURN: Duration = Duration::from_secs(10 * 60);
@@ -69,17 +73,30 @@ enum Silence {
     Wait(&'static str),
 }
 
-/// `lived`: whether somebody knows of a cluster that was up.
-fn silence(member: &Member, lived: bool, since: Duration) -> Silence {
+/// What is known of a cluster that was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lived {
+    /// Nothing.
+    Unknown,
+    /// One of etcd's members remembers it.
+    Remembered,
+    /// Its endpoint served since this master asks, and none of the members that the metadata names answers: they are others, or keep their etcd to themselves.
+    Served,
+}
+
+fn silence(member: &Member, lived: Lived, since: Duration) -> Silence {
     match (lived, member.join) {
-        (true, _) => {
+        (Lived::Remembered, _) => {
             Silence::Wait("etcd's members were up before, and now most of them are not: this master waits for them")
         }
-        (false, true) => Silence::Wait(
+        (_, true) => Silence::Wait(
             "no member of etcd answers: this master joins those that live and begins no cluster; one that was always alone answers only if its own metadata names it as a member",
         ),
-        (false, false) if member.others.is_empty() || since >= SILENCE => Silence::First,
-        (false, false) => Silence::Early,
+        (Lived::Served, false) => Silence::Wait(
+            "this cluster's API server answered at its endpoint, but no member of etcd does here: this master begins no cluster beside it; one that was always alone can be joined once its own metadata names it as a member",
+        ),
+        (Lived::Unknown, false) if member.others.is_empty() || since >= SILENCE => Silence::First,
+        (Lived::Unknown, false) => Silence::Early,
     }
 }
 
@@ -128,16 +145,21 @@ pub async fn leave(member: &Member) -> Result<()> {
 async fn find(member: &Member) -> Option<Vec<Listed>> {
     let start = Instant::now();
     let mut outage = Outage::new("becoming a member of etcd", 0).at_most(LONGEST_PAUSE);
-    let (mut lived, mut turn) = (false, Turn::default());
+    let (mut lived, mut turn) = (Lived::Unknown, Turn::default());
     loop {
         let failed = if let Some((client, members)) = etcd::members_of_others(member, ANSWER).await {
-            lived = true;
+            lived = Lived::Remembered;
             match join(&client, &members, member, &mut turn, start.elapsed()).await {
                 Ok(members) => return members,
                 Err(error) => Some(say::words(error.as_ref())),
             }
         } else {
-            lived = lived || etcd::someone_lived(member, ANSWER).await;
+            // What was seen once stays so: the only one that serves may be restarting.
+            if lived != Lived::Remembered && etcd::someone_lived(member, ANSWER).await {
+                lived = Lived::Remembered;
+            } else if lived == Lived::Unknown && !member.join && serves(member.endpoint.as_ref()).await {
+                lived = Lived::Served;
+            }
             match silence(member, lived, start.elapsed()) {
                 Silence::Early => None,
                 Silence::Wait(why) => Some(why.to_owned()),
@@ -156,6 +178,13 @@ async fn find(member: &Member) -> Option<Vec<Listed>> {
         });
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether an API server of the cluster serves at the endpoint. At the first boot of all none does, wherever that leads: there is no etcd yet.
+async fn serves(endpoint: Option<&Endpoint>) -> bool {
+    let Some(endpoint) = endpoint else { return false };
+    let Ok(client) = connection::without_identity(&endpoint.server, &endpoint.authority) else { return false };
+    matches!(tokio::time::timeout(SERVES_WITHIN, ask_ready(&client)).await, Ok(Ok(())))
 }
 
 /// Makes this machine a member of those that are; gives all of them then, or nothing where all of them begin.

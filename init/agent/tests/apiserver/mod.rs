@@ -26,7 +26,9 @@ pub fn listen(
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(authority.certificate().der().to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    // Who has none is nobody, and is answered as such.
+    let clients = clients.allow_unauthenticated().build().unwrap();
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -61,8 +63,18 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// Reads the next request; `None` where there is none any more.
+/// Reads the next request; `None` where there is none any more. Nobody may ask whether it serves, and nothing else.
 pub fn request(stream: &mut Stream) -> Result<Option<Request>> {
+    while let Some(request) = next(stream)? {
+        if stream.conn.peer_certificates().is_some() || request.line.starts_with("GET /readyz ") {
+            return Ok(Some(request));
+        }
+        answer(stream, 401, &status(401, "Unauthorized"))?;
+    }
+    Ok(None)
+}
+
+fn next(stream: &mut Stream) -> Result<Option<Request>> {
     let mut lines = BufReader::new(stream);
     let (mut first, mut length) = (String::new(), 0);
     lines.read_line(&mut first)?;

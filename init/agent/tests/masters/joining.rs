@@ -1,6 +1,7 @@
 //! How a master's etcd begins: added to those that live, never beside them, and with a vote only once it has their data.
 use std::time::Duration;
 
+use kscratch_pki::{Authority, OffsetDateTime};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -107,6 +108,48 @@ fn one_that_lost_its_disk_begins_nothing_where_somebody_remembers_a_cluster() {
     steward.says("etcd's member m3 has lost its data: it is replaced");
     let peers = ["m1=https://10.0.0.1:2380", "m2=https://10.0.0.2:2380", "m3=https://10.0.0.3:2380"].join(",");
     steward.etcd_is_started_with(&["etcd", &format!("--initial-cluster={peers}"), "--initial-cluster-state=existing"]);
+}
+
+#[test]
+fn nobody_begins_beside_a_cluster_whose_endpoint_served() {
+    for others in [true, false] {
+        let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1"]));
+        // It keeps its etcd to itself.
+        let members = std::mem::take(&mut cluster.state().members);
+        let steward = Steward::with(folder.path(), &cluster, "m2", |member| {
+            member["endpoint"] = json!({ "server": member["local"], "authority": member["authority"] });
+            if !others {
+                member["others"] = json!([]);
+            }
+        });
+        steward.says("becoming a member of etcd failed: this cluster's API server answered at its endpoint, but no member of etcd does here");
+        // It boots anew, with metadata that names it: longer than silence is believed elsewhere.
+        cluster.state().serving = false;
+        std::thread::sleep(Duration::from_secs(if others { 25 } else { 5 }));
+        assert!(!steward.pod_is_placed(), "{}", steward.log());
+        cluster.state().members = members;
+        if others {
+            steward.says("m2 is added to etcd, which has 2 members with it");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_serve_keeps_nobody_from_beginning() {
+    // One that proves itself by another authority is another cluster's.
+    for foreign in [false, true] {
+        let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&[]));
+        cluster.state().serving = foreign;
+        let authority = Authority::new_with_pair("kubernetes", OffsetDateTime::now_utc(), 1).unwrap().1;
+        std::fs::write(folder.path().join("foreign.crt"), authority.certificate_pem).unwrap();
+        let steward = Steward::with(folder.path(), &cluster, "m1", |member| {
+            let authority =
+                if foreign { json!(folder.path().join("foreign.crt")) } else { member["authority"].clone() };
+            member["endpoint"] = json!({ "server": member["local"], "authority": authority });
+            member["others"] = json!([]);
+        });
+        steward.etcd_is_started_with(&["etcd"]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Beginning, SILENCE, Silence, TURN, Turn, Whose, beginning, may_begin, silence, with_members};
+use super::{Beginning, Lived, SILENCE, Silence, TURN, Turn, Whose, beginning, may_begin, silence, with_members};
 use crate::contract::{Member, Other};
 use crate::steward::etcd::Listed;
 
@@ -29,6 +29,7 @@ fn member(join: bool, others: &[u8]) -> Member {
         data: "/d".into(),
         local: "https://127.0.0.1:2379".into(),
         others: others.iter().map(|last| Other { client: url(last, 2379), peer: url(last, 2380) }).collect(),
+        endpoint: None,
         authority: "/a".into(),
         certificate: "/c".into(),
         key: "/k".into(),
@@ -60,26 +61,32 @@ fn what_the_others_know_decides() {
 #[test]
 fn silence_is_a_beginning_only_where_nobody_lived_and_nobody_has_to() {
     let (soon, late) = (Duration::from_secs(1), SILENCE);
-    let check = |join: bool, others: &[u8], lived: bool, since: Duration, want: &str| {
+    let check = |join: bool, others: &[u8], lived: Lived, since: Duration, want: &str| {
         let got = match silence(&member(join, others), lived, since) {
             Silence::Early => "early",
             Silence::First => "first",
             Silence::Wait(why) if why.starts_with("etcd's members were up before") => "were up",
+            Silence::Wait(why) if why.starts_with("this cluster's API server answered") => "served",
             Silence::Wait(_) => "joins",
         };
-        assert_eq!(got, want, "join {join}, others {others:?}, lived {lived}, {since:?}");
+        assert_eq!(got, want, "join {join}, others {others:?}, {lived:?}, {since:?}");
     };
-    check(false, &[1, 2], false, soon, "early");
-    check(false, &[1, 2], false, late, "first");
+    check(false, &[1, 2], Lived::Unknown, soon, "early");
+    check(false, &[1, 2], Lived::Unknown, late, "first");
     // One that is alone in its list has nobody to wait for.
-    check(false, &[], false, Duration::ZERO, "first");
+    check(false, &[], Lived::Unknown, Duration::ZERO, "first");
     // Somebody's etcd knows a member that was up: this one may have been it.
-    check(false, &[1, 2], true, soon, "were up");
-    check(false, &[1, 2], true, late * 1000, "were up");
-    check(true, &[1], true, late * 1000, "were up");
-    check(true, &[1], false, soon, "joins");
-    check(true, &[1], false, late * 1000, "joins");
-    check(true, &[], false, late * 1000, "joins");
+    check(false, &[1, 2], Lived::Remembered, soon, "were up");
+    check(false, &[1, 2], Lived::Remembered, late * 1000, "were up");
+    check(true, &[1], Lived::Remembered, late * 1000, "were up");
+    // The members that there are may be others than those of the list, or reached by nobody.
+    check(false, &[1, 2], Lived::Served, soon, "served");
+    check(false, &[1, 2], Lived::Served, late * 1000, "served");
+    check(false, &[], Lived::Served, late * 1000, "served");
+    check(true, &[1], Lived::Served, late * 1000, "joins");
+    check(true, &[1], Lived::Unknown, soon, "joins");
+    check(true, &[1], Lived::Unknown, late * 1000, "joins");
+    check(true, &[], Lived::Unknown, late * 1000, "joins");
 }
 
 #[test]

@@ -64,6 +64,8 @@ fn three_masters_know_each_other() {
     let masters = &planned.json("/run/kscratch/steward.json")["masters"];
     assert_eq!(*masters, json!({ "m1": "192.168.7.10", "m2": "192.168.7.11", "m3": "192.168.7.12" }));
     assert_eq!(member["local"], "https://127.0.0.1:2379");
+    let authority = "/var/lib/kubernetes/authorities/cluster.crt";
+    assert_eq!(member["endpoint"], json!({ "server": "https://api.lab:8443", "authority": authority }));
     assert_eq!((&member["place"], &member["join"]), (&json!(PLACED), &json!(false)));
     let mut elsewhere = facts("1.37.2");
     elsewhere.links.get_mut("eth0").unwrap().addresses = vec!["192.168.7.99/24".parse().unwrap()];
