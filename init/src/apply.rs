@@ -1,6 +1,7 @@
 //! Performs the steps of a plan; decides nothing.
 pub mod bridge;
 pub mod certificates;
+pub mod clusterca;
 pub mod dhcp;
 pub mod disk;
 pub mod files;

@@ -28,6 +28,8 @@ pub struct Facts {
     pub lasting: bool,
     /// Whether an earlier boot joined the cluster: the kubelet has a client certificate of its own.
     pub joined: bool,
+    /// The CA of the cluster that it was a node of last, in PEM.
+    pub cluster_ca: Option<String>,
     /// The name that its kubelet was started with last, which is that of the certificate.
     pub node_name: Option<String>,
     /// Names that it joined under before that; their certificates are put aside.

@@ -128,6 +128,7 @@ fn print_plan(file: &Path) -> Result<String> {
             memory: 0,
             lasting: true,
             joined: false,
+            cluster_ca: None,
             node_name: None,
             put_aside: std::collections::BTreeSet::new(),
             pod_range: None,

@@ -25,7 +25,7 @@ use ipnet::Ipv4Net;
 pub use error::PlanError;
 pub use identity::uplink;
 pub use links::network;
-pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
+pub use membership::{CLIENT, PKI, PUT_ASIDE, REMEMBERED_CA, REMEMBERED_NAME, put_aside};
 pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
 pub use rights::Rights;
 
@@ -83,6 +83,13 @@ pub enum Step {
         mode: u32,
         /// User and group.
         owner: u32,
+    },
+    /// Have no certificate of the kubelet's be another cluster's, and remember which cluster they are of.
+    ClusterCa {
+        /// The cluster's CA, in PEM.
+        ca: String,
+        /// Whether what there is now is another's: it is put aside.
+        leaves: bool,
     },
     /// Have the kubelet's client certificate be one of this name, or none, and remember the name: in an order that a power cut cannot spoil.
     NodeName {

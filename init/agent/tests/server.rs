@@ -1,16 +1,17 @@
 //! Turns what an API server does wrong into what `agent routes` says and does: a small server that speaks HTTP over TLS stands in for it.
 //!
 //! Each test runs itself again below `unshare --net`, which needs root. Needs iproute2 and util-linux.
+mod agentprocess;
 mod apiserver;
 mod namespace;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use agentprocess::Agent;
 use apiserver::{Stream, status};
 use kscratch_pki::{Authority, OffsetDateTime, Pair, Wanted};
 use namespace::run;
@@ -108,53 +109,19 @@ fn event(kind: &str, object: &str) -> String {
     format!(r#"{{"type":"{kind}","object":{object}}}"#)
 }
 
-/// An agent with its files. It ends with the test.
-struct Agent {
-    child: Child,
-    folder: PathBuf,
-}
-
-impl Agent {
-    fn start(folder: &Path, port: u16) -> Self {
-        let at = |name: &str| folder.join(name).display().to_string();
-        let contract = format!(
-            r#"{{"server":"https://127.0.0.1:{port}","authority":"{}","certificate":"{}","key":"{}","node":"n1","mode":"routed",
-            "cluster_pod_range":"10.244.0.0/16","link":"eth0","address":"192.168.7.11","pod_range_file":"{}","state":"{}","mtu":1450}}"#,
-            at("ca.crt"),
-            at("client.crt"),
-            at("client.key"),
-            at("pod-range"),
-            at("state/nodes.json"),
-        );
-        std::fs::write(at("routes.json"), contract).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_kscratch-agent"))
-            .args(["routes", &at("routes.json")])
-            .stdout(std::fs::File::create(at("log")).unwrap())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self { child, folder: folder.to_owned() }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap()
-    }
-
-    #[track_caller]
-    fn says(&self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.log().contains(text) {
-            assert!(Instant::now() < end, "the agent does not say {text:?}:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The agent that keeps routes to what the server at a port says.
+fn routes(folder: &Path, port: u16) -> Agent {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let contract = format!(
+        r#"{{"server":"https://127.0.0.1:{port}","authority":"{}","certificate":"{}","key":"{}","node":"n1","mode":"routed",
+        "cluster_pod_range":"10.244.0.0/16","link":"eth0","address":"192.168.7.11","pod_range_file":"{}","state":"{}","mtu":1450}}"#,
+        at("ca.crt"),
+        at("client.crt"),
+        at("client.key"),
+        at("pod-range"),
+        at("state/nodes.json"),
+    );
+    Agent::start(folder, "routes", &contract)
 }
 
 fn put_client(folder: &Path, pair: &Pair) {
@@ -184,7 +151,7 @@ fn with_a_server(name: &str, body: fn(&Path, &Authority, &Server)) {
 #[test]
 fn nodes_come_and_go() {
     with_a_server("nodes_come_and_go", |folder, _, server| {
-        let agent = Agent::start(folder, server.port);
+        let agent = routes(folder, server.port);
         let own = node("n1", "192.168.7.11", "10.244.1.0/24");
         server.answer(false, list(&[own, node("n2", "192.168.7.12", "10.244.2.0/24")]));
         agent.says("setting the route to 10.244.2.0/24 through 192.168.7.12");
@@ -212,7 +179,7 @@ fn nodes_come_and_go() {
 #[test]
 fn a_watch_that_is_too_old_is_begun_anew_without_a_word() {
     with_a_server("a_watch_that_is_too_old_is_begun_anew_without_a_word", |folder, _, server| {
-        let agent = Agent::start(folder, server.port);
+        let agent = routes(folder, server.port);
         server.answer(false, list(&[]));
         server.answer(true, Answer::Events(vec![event("ERROR", &status(410, "too old resource version"))]));
         server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
@@ -224,7 +191,7 @@ fn a_watch_that_is_too_old_is_begun_anew_without_a_word() {
 #[test]
 fn a_server_that_goes_away_takes_no_route_with_it_and_is_told_once() {
     with_a_server("a_server_that_goes_away_takes_no_route_with_it_and_is_told_once", |folder, _, server| {
-        let agent = Agent::start(folder, server.port);
+        let agent = routes(folder, server.port);
         server.answer(false, list(&[node("n2", "192.168.7.12", "10.244.2.0/24")]));
         agent.says("setting the route to 10.244.2.0/24");
         server.answer(true, Answer::Drop);
@@ -245,7 +212,7 @@ fn a_certificate_that_is_renewed_on_the_disk_is_used() {
         // One that this server does not take: another authority's.
         let (stranger, _) = Authority::new_with_pair("stranger", OffsetDateTime::now_utc(), 1).unwrap();
         put_client(folder, &client(&stranger));
-        let agent = Agent::start(folder, server.port);
+        let agent = routes(folder, server.port);
         agent.says("failed: listing failed: ");
         put_client(folder, &client(authority));
         server.answer(false, Answer::Whole(401, status(401, "Unauthorized")));

@@ -1,4 +1,6 @@
 //! Turns the disk's state partition into a mounted `/var`: checked where it is not clean, made where it is blank; and grows it to the disk's end.
+pub mod reserve;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -71,14 +73,22 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
             true
         }
         Use::Check => {
-            check(sys, &device)?;
+            check(sys, &device, volume.kind)?;
             false
         }
         Use::AsItIs => false,
     };
     let source = device.to_str().context("naming the state partition")?;
-    let mount = Mount { source, target, kind: "ext4", flags: &[Flag::NoAtime], data: "" };
-    sys.mount(&mount).with_context(|| format!("mounting {source} on /var"))?;
+    let mount = || sys.mount(&Mount { source, target, kind: "ext4", flags: &[Flag::NoAtime], data: "" });
+    let mounted = match mount() {
+        Err(error) if matches!(wanted, Use::AsItIs) => {
+            log::line(format_args!("mounting {source} on /var: {error}; it is checked first then"));
+            check(sys, &device, volume.kind)?;
+            mount()
+        }
+        mounted => mounted,
+    };
+    mounted.with_context(|| format!("mounting {source} on /var"))?;
     // What is mounted bears the time of now.
     let written = match volume.kind {
         Kind::Ext4 { written, .. } if !made => Some(written),
@@ -133,10 +143,16 @@ fn make(sys: &dyn Sys, device: &Path) -> Result<()> {
 }
 
 /// `e2fsck -p` (e2fsck(8), "EXIT CODE"): 0 clean, 1 put right, 2 put right and wants a reboot (which an unmounted filesystem never
-/// needs), from 4 on not put right.
-fn check(sys: &dyn Sys, device: &Path) -> Result<()> {
+/// needs), from 4 on not put right. With 8 it did not begin: the superblock is damaged, and it takes its word for none of the others
+/// by itself where nobody is to be asked.
+fn check(sys: &dyn Sys, device: &Path, kind: Kind) -> Result<()> {
     let name = device.to_str().context("naming the state partition")?;
-    let ran = sys.run(Path::new("/usr/sbin/e2fsck"), &["-p", name], b"").context("starting e2fsck")?;
+    let e2fsck = |args: &[&str]| sys.run(Path::new("/usr/sbin/e2fsck"), args, b"").context("starting e2fsck");
+    let mut ran = e2fsck(&["-p", name])?;
+    if let (Some(8), Kind::Ext4 { block_size, .. }) = (ran.status, kind) {
+        log::line(format_args!("the superblock of {name} is damaged: {}; its copy is taken", ran.text.trim()));
+        ran = e2fsck(&["-p", "-b", &first_copy(block_size).to_string(), "-B", &block_size.to_string(), name])?;
+    }
     match ran.status {
         Some(0) => Ok(()),
         Some(1..=3) => {
@@ -145,6 +161,12 @@ fn check(sys: &dyn Sys, device: &Path) -> Result<()> {
         }
         _ => bail!("the state filesystem on {name} is damaged and e2fsck -p cannot put it right: {}", ran.text.trim()),
     }
+}
+
+/// The block of the superblock's first copy: the second group's first one, and a group has as many blocks as a block has bits (ext4(5),
+/// `sparse_super`). Blocks of 1 KiB begin to count behind the boot block.
+fn first_copy(block_size: u64) -> u64 {
+    block_size * 8 + u64::from(block_size == 1024)
 }
 
 fn grow_partition(sys: &dyn Sys, found: &Found) -> Result<()> {

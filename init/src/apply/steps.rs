@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::dhcp::{Change, Keeper};
 use super::network::{self, Route};
-use super::{bridge, certificates, files, firewall, imageseed, nodename};
+use super::{bridge, certificates, clusterca, files, firewall, imageseed, nodename};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
@@ -115,6 +115,7 @@ impl<'a> Machine<'a> {
             }
             Step::Directory { path, mode, owner } => files::directory(&self.root, path, *mode, *owner),
             Step::File { path, contents, mode, owner } => files::file_of(&self.root, path, contents, *mode, *owner),
+            Step::ClusterCa { ca, leaves } => clusterca::remember(&self.root, ca, *leaves),
             Step::NodeName { name, left, returns } => nodename::take(&self.root, name, left.as_deref(), *returns),
             Step::Prune { path } => files::prune(&self.root, path, kept),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),

@@ -96,7 +96,7 @@ pub(super) fn files(
         // First of what the kubelet has: its kubeconfig names the certificate.
         steps.extend(identity::passed_over(metadata, facts).map(Step::Note));
         steps.extend(membership.steps(place.name));
-        steps.push(json_file(services::IDENTITIES, &identities(metadata, facts, &server, place.name)));
+        steps.push(json_file(services::IDENTITIES, &identities(metadata, facts, &server, ca, place.name)));
     }
     steps.extend(kubelet_files(metadata, cluster, membership.is_some_and(|node| node.joined), &server, ca));
     if let Some((link, address)) = place.uplink {
@@ -143,7 +143,7 @@ pub(super) fn kubeconfig(server: &str, ca: &str, user: &str, certificate: &str, 
     })
 }
 
-fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, name: &str) -> Value {
+fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, ca: &str, name: &str) -> Value {
     let wanted = IDENTITIES.map(|identity| {
         json!({
             "name": identity.name,
@@ -160,7 +160,7 @@ fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, name: &str) 
         "kubelet": CLIENT,
         "bootstrap": metadata.join.token.as_ref().map(|_| kubelet::BOOTSTRAP),
         "node": name,
-        "earlier": membership::earlier(facts, name),
+        "earlier": membership::earlier(facts, ca, name),
         "remembered": membership::REMEMBERED_NAME,
         "register": kubelet::registration(metadata, name),
         "identities": wanted,

@@ -47,6 +47,10 @@ impl fmt::Display for Step {
                 }
                 block(f, &String::from_utf8_lossy(contents))
             }
+            Self::ClusterCa { ca: _, leaves } => {
+                f.write_str("cluster's CA remembered")?;
+                if *leaves { f.write_str(", certificates of another cluster put aside") } else { Ok(()) }
+            }
             Self::NodeName { name, left, returns } => {
                 write!(f, "node name {name}")?;
                 left.as_ref().map_or(Ok(()), |left| write!(f, ", the certificate of {left} put aside"))?;

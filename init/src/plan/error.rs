@@ -65,6 +65,11 @@ pub enum PlanError {
     /// A cluster to join for the first time, and nothing to prove that the machine may.
     #[error("there is no join.token, and this machine has not joined the cluster before")]
     NoToken,
+    /// The machine is a node of another cluster, and there is nothing to join this one with.
+    #[error(
+        "this machine joined another cluster (its CA is not in cluster.ca), and there is no join.token to join this one with"
+    )]
+    OfAnotherCluster,
     /// The machine joined under another name, and there is nothing to prove that it may be a node of this one.
     #[error(
         "this machine joined its cluster as {joined} and is called {name} now, and there is no join.token to join again with"
@@ -97,7 +102,7 @@ impl PlanError {
             Self::NoState => "the phase `state` says what is wrong with it",
             Self::NoIdentity => "let `kscratch-image cluster metadata` write the metadata of this machine",
             Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",
-            Self::NoToken => {
+            Self::NoToken | Self::OfAnotherCluster => {
                 "make a token with `kscratch-image cluster token create` and put it into secrets.toml as join.token"
             }
             Self::Renamed { .. } => {

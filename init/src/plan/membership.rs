@@ -1,4 +1,4 @@
-//! Decides with which certificate a node's kubelet goes to its cluster: that of the name that it has now, wherever that lies, or one that it joins for.
+//! Decides with which certificate a node's kubelet goes to its cluster: that of the name that it has now, wherever that lies, or one that it joins for. One of another cluster is none.
 use std::collections::BTreeSet;
 
 use kscratch_metadata::{Role, RoleMetadata};
@@ -10,6 +10,10 @@ use crate::facts::Facts;
 pub const CLIENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The name that the kubelet was started with last, and so that of its certificate. On state.
 pub const REMEMBERED_NAME: &str = "/var/lib/kscratch/node-name";
+/// The CA of the cluster that the machine was a node of last. On state.
+pub const REMEMBERED_CA: &str = "/var/lib/kscratch/cluster-ca.crt";
+/// All of the kubelet's certificates, and where they are put aside when they are another cluster's.
+pub const PKI: (&str, &str) = ("/var/lib/kubelet/pki", "/var/lib/kubelet/pki-of-another-cluster");
 /// What the certificates that are put aside are called, in the same folder: the kubelet's is a link, which is good there alone. The name stands
 /// between the two.
 pub const PUT_ASIDE: (&str, &str) = ("/var/lib/kubelet/pki/put-aside-", ".pem");
@@ -24,6 +28,10 @@ pub fn put_aside(name: &str) -> String {
 /// What there is to be done for the kubelet to have the right certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Membership {
+    /// The cluster's CA.
+    ca: String,
+    /// What there is of certificates is another cluster's: all of it is put aside.
+    leaves: bool,
     /// The name that it joined under, where that is another one: its certificate is put aside.
     left: Option<String>,
     /// It had this name before, and gets that certificate back.
@@ -38,30 +46,40 @@ impl Membership {
     /// # Errors
     /// It has no certificate of that name, and no token to get one with.
     pub fn of(metadata: &RoleMetadata, facts: &Facts, name: &str) -> Result<Option<Self>, PlanError> {
-        if metadata.role != Role::Node || metadata.cluster.is_none() {
+        let Some(ca) = metadata.cluster.as_ref().and_then(|cluster| cluster.ca.clone()) else {
+            return Ok(None);
+        };
+        if metadata.role != Role::Node {
             return Ok(None);
         }
-        let left = facts.node_name.as_ref().filter(|last| facts.joined && *last != name).cloned();
-        let stays = facts.joined && left.is_none();
-        let returns = !stays && facts.put_aside.contains(name);
+        let leaves = is_anothers(facts, &ca);
+        let joined = facts.joined && !leaves;
+        let left = facts.node_name.as_ref().filter(|last| joined && *last != name).cloned();
+        let stays = joined && left.is_none();
+        let returns = !stays && !leaves && facts.put_aside.contains(name);
         if !stays && !returns && metadata.join.token.is_none() {
             return Err(match left {
                 Some(joined) => PlanError::Renamed { joined, name: name.to_owned() },
+                None if leaves => PlanError::OfAnotherCluster,
                 None => PlanError::NoToken,
             });
         }
-        Ok(Some(Self { left, returns, joined: stays || returns }))
+        Ok(Some(Self { ca, leaves, left, returns, joined: stays || returns }))
     }
 
     /// Does it, and tells it where there is something to tell.
     pub fn steps(&self, name: &str) -> Vec<Step> {
         let mut steps: Vec<Step> = self.words(name).map(Step::Note).into_iter().collect();
+        steps.push(Step::ClusterCa { ca: self.ca.clone(), leaves: self.leaves });
         let (name, left) = (name.to_owned(), self.left.clone());
         steps.push(Step::NodeName { name, left, returns: self.returns });
         steps
     }
 
     fn words(&self, name: &str) -> Option<String> {
+        if self.leaves {
+            return Some("this machine joined another cluster (its CA is not in cluster.ca): its certificates of that are put aside, and it joins this cluster with its token".to_owned());
+        }
         let left = match &self.left {
             Some(left) => format!("this machine joined its cluster as {left} and is called {name} now: "),
             None if self.returns => format!("this machine is called {name} again: "),
@@ -79,8 +97,25 @@ impl Membership {
     }
 }
 
-/// Names that the machine has joined under and does not have now.
-pub(super) fn earlier<'a>(facts: &'a Facts, name: &str) -> BTreeSet<&'a str> {
+/// Whether the certificates on this machine are of a cluster that has no CA of `ca`: a CA that was renewed stands beside the old one in it
+/// for as long as there are certificates of that. An earlier version remembered no CA.
+fn is_anothers(facts: &Facts, ca: &str) -> bool {
+    let last = blocks(facts.cluster_ca.as_deref().unwrap_or_default());
+    (facts.joined || !facts.put_aside.is_empty()) && !last.is_empty() && last.is_disjoint(&blocks(ca))
+}
+
+/// The certificates in a PEM text (RFC 7468), however their lines are broken.
+fn blocks(text: &str) -> BTreeSet<String> {
+    let bodies = text.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let whole = bodies.filter_map(|rest| rest.split_once("-----END CERTIFICATE-----"));
+    whole.map(|(body, _)| body.split_whitespace().collect()).collect()
+}
+
+/// Names that the machine has joined this cluster under and does not have now.
+pub(super) fn earlier<'a>(facts: &'a Facts, ca: &str, name: &str) -> BTreeSet<&'a str> {
+    if is_anothers(facts, ca) {
+        return BTreeSet::new();
+    }
     let last = facts.node_name.iter().filter(|_| facts.joined);
     facts.put_aside.iter().chain(last).map(String::as_str).filter(|earlier| *earlier != name).collect()
 }
@@ -91,7 +126,7 @@ mod tests {
 
     use super::{Membership, earlier};
     use crate::facts::Facts;
-    use crate::plan::tests::{cluster, facts};
+    use crate::plan::tests::{CA, cluster, facts};
 
     type Words<'a> = &'a [&'a str];
 
@@ -139,12 +174,62 @@ mod tests {
         for (joined, last, put_aside, with_token, without) in rows {
             let facts = machine(joined, last, put_aside);
             for (metadata, want) in [(cluster(""), with_token), (tokenless(), without)] {
-                let lines: Vec<String> = match Membership::of(&metadata, &facts, "n2") {
-                    Ok(membership) => membership.unwrap().steps("n2").iter().map(ToString::to_string).collect(),
-                    Err(error) => vec![error.to_string()],
-                };
+                let mut lines = outcome(&metadata, &facts);
+                lines.retain(|line| line != "cluster's CA remembered");
                 assert_eq!(lines, want, "{joined} {last:?} {put_aside:?}");
             }
+        }
+    }
+
+    /// The same with certificates of a cluster whose CA is another.
+    fn of_another(facts: Facts) -> Facts {
+        Facts { cluster_ca: Some(OTHER.to_owned()), ..facts }
+    }
+
+    const OTHER: &str = "-----BEGIN CERTIFICATE-----\nb3RoZXI=\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn certificates_of_another_cluster_are_none() {
+        let note = "note this machine joined another cluster (its CA is not in cluster.ca): its certificates of that are put aside, and it joins this cluster with its token";
+        let puts_aside = "cluster's CA remembered, certificates of another cluster put aside";
+        let (remembers, named) = ("cluster's CA remembered", "node name n2");
+        let stranded = "this machine joined another cluster (its CA is not in cluster.ca), and there is no join.token to join this one with";
+        let same = CA.replace("-----BEGIN", "a comment\n-----BEGIN").replace('\n', "\r\n");
+        let both = format!("{OTHER}{CA}");
+        // (joined, put aside, remembered CA), then what it comes to with a token and without.
+        let rows: [(bool, Words<'_>, Option<&str>, Words<'_>, Words<'_>); 8] = [
+            (true, &[], None, &[remembers, named], &[remembers, named]),
+            (true, &[], Some("damaged"), &[remembers, named], &[remembers, named]),
+            (true, &[], Some(CA), &[remembers, named], &[remembers, named]),
+            (true, &[], Some(&same), &[remembers, named], &[remembers, named]),
+            (true, &[], Some(&both), &[remembers, named], &[remembers, named]),
+            (true, &[], Some(OTHER), &[note, puts_aside, named], &[stranded]),
+            (false, &["n2"], Some(OTHER), &[note, puts_aside, named], &[stranded]),
+            // It only ever tried to join that one.
+            (
+                false,
+                &[],
+                Some(OTHER),
+                &[remembers, named],
+                &["there is no join.token, and this machine has not joined the cluster before"],
+            ),
+        ];
+        for (joined, put_aside, ca, with_token, without) in rows {
+            let facts = Facts { cluster_ca: ca.map(str::to_owned), ..machine(joined, Some("n2"), put_aside) };
+            for (metadata, want) in [(cluster(""), with_token), (tokenless(), without)] {
+                assert_eq!(outcome(&metadata, &facts), want, "{joined} {put_aside:?} {ca:?}");
+            }
+        }
+        let moved = of_another(machine(true, Some("n1"), &["n2"]));
+        let membership = Membership::of(&cluster(""), &moved, "n2").unwrap().unwrap();
+        assert!(!membership.joined && !membership.returns && membership.left.is_none(), "{membership:?}");
+    }
+
+    /// What is done for n2's certificate, or why nothing is.
+    fn outcome(metadata: &RoleMetadata, facts: &Facts) -> Vec<String> {
+        match Membership::of(metadata, facts, "n2") {
+            Ok(membership) => membership.unwrap().steps("n2").iter().map(ToString::to_string).collect(),
+            Err(error) => vec![error.to_string()],
         }
     }
 
@@ -172,9 +257,10 @@ mod tests {
 
     #[test]
     fn earlier_names() {
-        let all = |facts: &Facts| earlier(facts, "n2").into_iter().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        let all = |facts: &Facts| earlier(facts, CA, "n2").into_iter().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(all(&machine(true, Some("n1"), &["n0", "n2"])), "n0 n1");
         assert_eq!(all(&machine(false, Some("n1"), &["n0", "n2"])), "n0", "it has never joined as n1");
         assert_eq!(all(&machine(true, Some("n2"), &[])), "");
+        assert_eq!(all(&of_another(machine(true, Some("n1"), &["n0"]))), "", "those are another cluster's");
     }
 }

@@ -13,7 +13,7 @@ use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use super::{Step, cni, firewall, network, node, pod_network, runtime};
 use crate::facts::{Facts, Link, Release};
 
-const CA: &str = include_str!("../../metadata/tests/ca.pem");
+pub const CA: &str = include_str!("../../metadata/tests/ca.pem");
 
 pub(crate) fn facts() -> Facts {
     let link = Link {
@@ -42,6 +42,7 @@ pub(crate) fn facts() -> Facts {
         memory: 1 << 30,
         lasting: true,
         joined: false,
+        cluster_ca: None,
         node_name: None,
         put_aside: BTreeSet::new(),
         pod_range: None,

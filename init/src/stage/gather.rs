@@ -47,6 +47,7 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         memory: memory(root)?,
         lasting: true,
         joined: files::below(root, plan::CLIENT).exists(),
+        cluster_ca: fs::read_to_string(files::below(root, plan::REMEMBERED_CA)).ok(),
         node_name: remembered_name(root),
         put_aside: put_aside(root).unwrap_or_else(|error| {
             log::line(format_args!("{error:#}: no name's earlier certificate is taken again"));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +22,7 @@ use super::phases::Phases;
 use super::plugging::Plugging;
 use super::podnetwork;
 use crate::apply::dhcp::Change;
-use crate::apply::disk::{self, State};
+use crate::apply::disk::{self, State, reserve};
 use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
@@ -39,6 +40,9 @@ const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log
 
 /// How long the phases may take to notice that the machine stops: what they are at is ended with it.
 const PHASES_END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether there is room for the reserve again.
+const RESERVE_EVERY: Duration = Duration::from_secs(600);
 
 /// How long the first lease may take where the machine has started anew because of one: it may have come too late (a switch that keeps a
 /// new link from sending for a minute), and would again.
@@ -92,8 +96,12 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
         Some(metadata) => beside::start("phases", move || {
+            let (root, lasting) = (rest.root, rest.state.is_some());
             rest.run(metadata);
             drop(done);
+            if lasting {
+                keep_reserve(root);
+            }
         })?,
         None => {
             log::line(
@@ -111,6 +119,19 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     }
     power::finish(sys, ending)?;
     bail!("the kernel did not end the machine's run")
+}
+
+/// Sees to it, for as long as the machine runs, that there is something to give away at the next boot.
+fn keep_reserve(root: &Path) {
+    let mut told = false;
+    loop {
+        if let Err(error) = reserve::keep(root)
+            && !std::mem::replace(&mut told, true)
+        {
+            log::line(format_args!("{error:#}; should state be full at a boot, there is nothing to give away"));
+        }
+        thread::sleep(RESERVE_EVERY);
+    }
 }
 
 /// Two disks with the same image are told apart by nothing: this machine's state is on the disk that its root is on.
@@ -149,6 +170,9 @@ fn wake_random_numbers() {
 fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<(PathBuf, Option<i64>)> {
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
+    if let Err(error) = reserve::give_away_if_full(root) {
+        log::line(format_args!("{error:#}; state stays as full as it is"));
+    }
     for folder in VAR {
         files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 }, 0)?;
     }
@@ -234,8 +258,9 @@ fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result
     };
     let metadata = owncluster::complete(around.sys, around.root, metadata, facts.lasting)?;
     match plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)) {
-        // Nothing is wrong with the metadata: the machine keeps its place in the network, and says then what it cannot do.
-        Ok(_) | Err(PlanError::NoState) => Ok(metadata),
+        // Nothing is wrong with the metadata: the machine keeps its place in the network, and says then what it cannot do. Where they came by
+        // network, there is an address already, and the next lease may be of the right one.
+        Ok(_) | Err(PlanError::NoState | PlanError::OtherMember { .. }) => Ok(metadata),
         Err(error) => Err(with_hint(error)),
     }
 }

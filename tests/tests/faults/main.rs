@@ -4,8 +4,10 @@
 //! `cargo test -p kscratch-tests --features faults --test faults`.
 mod ageing;
 mod alone;
+mod disks;
 mod heard;
 mod masters;
+mod moves;
 mod newcomers;
 mod power;
 mod surroundings;
@@ -35,8 +37,10 @@ fn surroundings_may_change() {
     let identity = Identity::of(&cluster);
     step("clocks behind", || surroundings::a_clock_that_is_years_behind(&cluster));
     step("a node's clock ahead", || surroundings::a_clock_that_is_years_ahead(&cluster));
-    step("a node's disk", || surroundings::a_disk_that_is_full(&cluster));
-    step("a master's disk", || surroundings::a_masters_disk_that_is_full(&cluster));
+    step("a node's disk", || disks::a_disk_that_is_full(&cluster));
+    step("a master's disk", || disks::a_masters_disk_that_is_full(&cluster));
+    step("a master's full disk and its power", || disks::a_power_cut_of_a_master_whose_disk_is_full(&cluster));
+    step("damaged state", || disks::a_masters_state_that_is_damaged(&cluster));
     identity.is_still_that_of(&cluster);
     // From here on m1's kubelet may have asked for what it has not, by its clock, any more.
     step("a master's clock ahead", || surroundings::a_masters_clock_that_is_years_ahead(&cluster));
@@ -53,6 +57,8 @@ fn newcomers_may_be_wrong() {
     step("another CA", || newcomers::a_ca_of_another_cluster(&cluster));
     step("a taken name", || newcomers::a_name_that_is_taken(&cluster));
     step("joins", || newcomers::and_then_it_joins(&cluster));
+    step("another name", || moves::to_another_name_and_back(&cluster));
+    step("another cluster", || moves::to_another_cluster_and_back(&cluster));
     step("another range", || newcomers::one_whose_node_was_deleted_gets_another_range(&cluster));
     // Nothing can be asked after this that is not asked at that time.
     step("a year later", || ageing::certificates_are_made_anew(&cluster, &["n1", "n2", "m1"]));

@@ -66,15 +66,18 @@ pub fn a_token_that_nobody_knows(cluster: &Cluster) {
     says(cluster, "the cluster does not know this machine's join token");
 }
 
-pub fn a_ca_of_another_cluster(cluster: &Cluster) {
+/// The role of a machine, with the CA of a cluster that has just been made.
+pub fn with_the_ca_of_another_cluster(cluster: &Cluster, role: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     kscratch(folder.path(), ["cluster", "new", "other", "--endpoint", "192.168.76.10"], BOOT).succeeded();
-    let find = |name: &str| fs::read_to_string(folder.path().join("other/secrets").join(name)).unwrap();
-    let (own, other) = (fs::read_to_string(cluster.file("secrets/ca.crt")).unwrap(), find("ca.crt"));
-    place(cluster, |role| {
-        assert!(role.contains(own.trim()), "{role}");
-        role.replace(own.trim(), other.trim())
-    });
+    let other = fs::read_to_string(folder.path().join("other/secrets/ca.crt")).unwrap();
+    let own = fs::read_to_string(cluster.file("secrets/ca.crt")).unwrap();
+    assert!(role.contains(own.trim()), "{role}");
+    role.replace(own.trim(), other.trim())
+}
+
+pub fn a_ca_of_another_cluster(cluster: &Cluster) {
+    place(cluster, |role| with_the_ca_of_another_cluster(cluster, &role));
     says(cluster, "whoever answers there cannot prove to be this machine's cluster");
 }
 

@@ -1,4 +1,6 @@
 //! Turns what a master's steward sees of etcd and of the API server into what it does to both: one small server stands in for them.
+#[path = "../agentprocess/mod.rs"]
+mod agentprocess;
 #[path = "../apiserver/mod.rs"]
 mod apiserver;
 mod cluster;
@@ -8,18 +10,17 @@ mod requests;
 mod tokens;
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use agentprocess::{Agent, SOON};
 use cluster::Cluster;
 use kscratch_pki::{Authority, OffsetDateTime, Wanted};
 use serde_json::{Value, json};
 
-/// A steward with its files. It ends with the test.
+/// A steward; it ends with the test.
 struct Steward {
-    child: Child,
-    folder: PathBuf,
+    agent: Agent,
 }
 
 impl Steward {
@@ -55,51 +56,33 @@ impl Steward {
             },
         });
         change(&mut contract["member"]);
-        put("steward.json", &contract.to_string());
-        let child = Command::new(env!("CARGO_BIN_EXE_kscratch-agent"))
-            .args(["steward", &at("steward.json")])
-            .stdout(std::fs::File::create(at("log")).unwrap())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self { child, folder: folder.to_owned() }
+        Self { agent: Agent::start(folder, "steward", &contract.to_string()) }
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap()
+        self.agent.log()
     }
 
     #[track_caller]
     fn says(&self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while !self.log().contains(text) {
-            assert!(Instant::now() < end, "the steward does not say {text:?}:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.agent.says(text);
     }
 
     fn pod_is_placed(&self) -> bool {
-        self.folder.join("manifests/etcd.json").exists()
+        self.agent.folder.join("manifests/etcd.json").exists()
     }
 
     /// What etcd is started with.
     #[track_caller]
     fn etcd_is_started_with(&self, want: &[&str]) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + SOON;
         while !self.pod_is_placed() {
             assert!(Instant::now() < end, "{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         let pod: Value =
-            serde_json::from_slice(&std::fs::read(self.folder.join("manifests/etcd.json")).unwrap()).unwrap();
+            serde_json::from_slice(&std::fs::read(self.agent.folder.join("manifests/etcd.json")).unwrap()).unwrap();
         assert_eq!(pod["spec"]["containers"][0]["command"], json!(want), "{}", self.log());
-    }
-}
-
-impl Drop for Steward {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,9 +1,10 @@
 //! State partitions of every kind, on a disk that is a file.
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Growing, State, mount_state};
+use super::{Growing, State, first_copy, mount_state};
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
 use crate::sys::Recording;
@@ -127,6 +128,45 @@ fn what_is_not_ours_is_left_alone_and_the_machine_goes_on() {
 fn damage_that_e2fsck_cannot_put_right_is_told() {
     let sys = Recording::new().answering("run /usr/sbin/e2fsck", 4, "UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n");
     refused(sys, ours_unclean, "is damaged and e2fsck -p cannot put it right: UNEXPECTED INCONSISTENCY");
+}
+
+/// The kernel holds the superblock against its checksum, which a look at a clean one does not.
+#[test]
+fn what_cannot_be_mounted_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 40, ours);
+    let device = devices.dev.join("vda4").display().to_string();
+    let sys = Recording::new().failing(&format!("mount {device}"), std::io::ErrorKind::InvalidData);
+    let sys = sys.answering(&format!("run /usr/sbin/e2fsck -p {device}"), 8, "checksum does not match\n");
+    let (state, calls) = run(&sys, folder.path(), &devices);
+    let State::Memory { reason } = state else { panic!("{state:?}") };
+    assert!(reason.starts_with("mounting "), "{reason}");
+    let want = [
+        "mount R/dev/vda4 R/var ext4 noatime",
+        "run /usr/sbin/e2fsck -p R/dev/vda4",
+        "run /usr/sbin/e2fsck -p -b 32768 -B 4096 R/dev/vda4",
+        "mount R/dev/vda4 R/var ext4 noatime",
+        "mount tmpfs R/var tmpfs nosuid,nodev mode=0755",
+    ];
+    assert_eq!(calls, want);
+}
+
+/// As after a power cut in the middle of the superblock's sectors: the real e2fsck puts it right from the copy that it is told of.
+#[test]
+fn the_copy_of_a_superblock_is_where_it_is_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for block_size in [1024, 4096] {
+        let path = folder.path().join(block_size.to_string());
+        File::create(&path).unwrap().set_len(256 << 20).unwrap();
+        tool("mke2fs", &["-q", "-t", "ext4", "-b", &block_size.to_string(), "-L", "kscratch-state"], &path);
+        let disk = File::options().write(true).open(&path).unwrap();
+        disk.write_all_at(&[0x55; 8], 1024 + 4).unwrap();
+        let e2fsck = |args: &[&str]| Command::new("e2fsck").args(args).arg(&path).output().unwrap().status.code();
+        assert_eq!(e2fsck(&["-p"]), Some(8));
+        let copy = first_copy(block_size).to_string();
+        assert_eq!(e2fsck(&["-p", "-b", &copy, "-B", &block_size.to_string()]), Some(1));
+        assert_eq!(e2fsck(&["-p"]), Some(0));
+    }
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn facts(kubernetes: &str) -> Facts {
         memory: 2 << 30,
         lasting: true,
         joined: false,
+        cluster_ca: None,
         node_name: None,
         put_aside: BTreeSet::new(),
         pod_range: None,

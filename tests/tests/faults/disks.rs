@@ -1,0 +1,180 @@
+//! A machine's disk is full, or its state is damaged.
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kscratch_tests::api::Answer;
+use kscratch_tests::cluster::{BOOT, Cluster, MAPS, pod};
+use kscratch_tests::disk::partitions;
+use kscratch_tests::node_image;
+use kscratch_tests::program::tool;
+use serde_json::{Value, json};
+
+use crate::heard::Heard;
+use crate::is_healthy;
+
+/// The kubelet waits five minutes before it believes that a pressure is over.
+const PRESSURE: Duration = Duration::from_secs(12 * 60);
+
+/// A pod fills its node's disk, and the power goes when nothing can be written any more: kubelet throws the pod out, and its files with it.
+pub fn a_disk_that_is_full(cluster: &Cluster) {
+    start_to_fill(cluster, "n1");
+    // The API server waits a minute for each answer.
+    cluster.api().wait_for(FILL, PRESSURE, is_full);
+    cluster.power("cut", &["n1"]);
+    cluster.power("on", &["n1"]);
+    cluster.settle();
+    is_thrown_out(cluster);
+    // It was thrown out too, perhaps: a pod of nobody does not come back by itself.
+    cluster.kubectl(&["delete", "pod", "a1", "eye-n1", "--ignore-not-found"]).succeeded();
+    crate::begin(cluster);
+}
+
+/// The same where etcd has its data: what it has acknowledged stays, and it takes more once there is space.
+pub fn a_masters_disk_that_is_full(cluster: &Cluster) {
+    assert_eq!(cluster.make_map("before-it-was-full"), 201);
+    start_to_fill(cluster, "m1");
+    // It may be thrown out before it is asked again, and the API server may be away meanwhile.
+    cluster.api().wait_for(FILL, PRESSURE, |answer| is_full(answer) || phase(cluster) == EVICTED);
+    is_thrown_out(cluster);
+    takes_more(cluster, "after-it-was-full");
+    keeps(cluster, "before-it-was-full");
+    cluster.kubectl(&["delete", "pod", "eye-m1", "--ignore-not-found"]).succeeded();
+    crate::begin(cluster);
+}
+
+/// The power goes when a master's disk is full, by a pod that the kubelet may not throw out: the master comes up all the same, and does what its
+/// administrator says.
+pub fn a_power_cut_of_a_master_whose_disk_is_full(cluster: &Cluster) {
+    assert_eq!(cluster.make_map("before-the-cut"), 201);
+    let mut hog = pod("hog", "m1");
+    hog["spec"]["priorityClassName"] = json!("system-node-critical");
+    fill_with(cluster, hog);
+    cluster.api().wait_for(FILL, PRESSURE, is_full);
+    cluster.power("cut", &["m1"]);
+    let master = Heard::of(cluster, "m1");
+    cluster.power("on", &["m1"]);
+    master.wait(r"state is full \([0-9]+ MiB left\): the [0-9]+ MiB that were kept back for this are given away");
+    let end = Instant::now() + BOOT;
+    while cluster.kubectl(&["delete", "pod", "hog", "--timeout=60s"]).code != 0 && cluster.api().get(HOG).0 != 404 {
+        assert!(Instant::now() < end, "the pod that fills m1's disk cannot be deleted");
+        thread::sleep(Duration::from_secs(5));
+    }
+    takes_more(cluster, "after-the-cut");
+    keeps(cluster, "before-the-cut");
+    wait_for_room(cluster);
+    cluster.kubectl(&["delete", "pod", "eye-m1", "--ignore-not-found"]).succeeded();
+    crate::begin(cluster);
+}
+
+/// A power cut in the middle of the superblock's write, and then worse: the one is put right, and the other is told, and nothing is done to it.
+pub fn a_masters_state_that_is_damaged(cluster: &Cluster) {
+    assert_eq!(cluster.make_map("before-the-damage"), 201);
+    let disk = cluster.file("machines/m1/disk.qcow2");
+    let state = &partitions(node_image::master_with_probe())[3];
+    assert_eq!(state.name, "state");
+    let damage = |from: u64, length: u64| {
+        cluster.power("off", &["m1"]);
+        let write = format!("write -P 0x55 {} {length}", state.start + from);
+        tool("qemu-io", "qemu-utils", ["-c".as_ref(), write.as_ref(), disk.as_os_str()]).succeeded();
+        Heard::of(cluster, "m1")
+    };
+    // `s_blocks_count_lo` and `s_r_blocks_count_lo`, so that the checksum is wrong too.
+    let master = damage(1024 + 4, 8);
+    cluster.power("on", &["m1"]);
+    master.wait("the superblock of /dev/vd[a-z]4 is damaged: .*; its copy is taken");
+    is_healthy(cluster);
+    keeps(cluster, "before-the-damage");
+
+    cluster.power("off", &["m1"]);
+    let (whole, damaged) = (disk.with_file_name("whole.qcow2"), disk.with_file_name("damaged.qcow2"));
+    fs::copy(&disk, &whole).unwrap();
+    let master = damage(0, 1 << 20);
+    fs::copy(&disk, &damaged).unwrap();
+    cluster.power("on", &["m1"]);
+    master.wait("should be state, but holds something that is no ext4");
+    master
+        .wait("the control plane is not started: the cluster's data are on the state partition, which cannot be used");
+    cluster.power("off", &["m1"]);
+    let same = tool("qemu-img", "qemu-utils", ["compare".as_ref(), disk.as_os_str(), damaged.as_os_str()]).succeeded();
+    assert!(same.stdout.contains("Images are identical"), "{}", same.stdout);
+    fs::rename(&whole, &disk).unwrap();
+    fs::remove_file(&damaged).unwrap();
+    cluster.power("on", &["m1"]);
+    is_healthy(cluster);
+    keeps(cluster, "before-the-damage");
+}
+
+/// What etcd had acknowledged is there.
+#[track_caller]
+fn keeps(cluster: &Cluster, map: &str) {
+    let (code, text) = cluster.api().get(&format!("{MAPS}/{map}"));
+    assert_eq!(code, 200, "what etcd had acknowledged is lost: {text}");
+}
+
+#[track_caller]
+fn takes_more(cluster: &Cluster, map: &str) {
+    let end = Instant::now() + PRESSURE;
+    // What was acknowledged to nobody may have been written.
+    while !matches!(cluster.make_map(map), 201 | 409) {
+        assert!(Instant::now() < end, "there is space again, and nothing can be written");
+        thread::sleep(Duration::from_secs(2));
+    }
+}
+
+const HOG: &str = "/api/v1/namespaces/default/pods/hog";
+const FILL: &str = "/api/v1/namespaces/default/pods/hog:9999/proxy/fill?path=/data/zeros";
+/// Phase and reason of a pod that kubelet threw out.
+const EVICTED: [&str; 2] = ["Failed", "Evicted"];
+
+/// Makes the pod that fills the disk of its node when it is asked to.
+fn start_to_fill(cluster: &Cluster, node: &str) {
+    fill_with(cluster, pod("hog", node));
+}
+
+fn fill_with(cluster: &Cluster, mut hog: Value) {
+    hog["spec"]["volumes"] = json!([{ "name": "data", "emptyDir": {} }]);
+    hog["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
+    cluster.apply(&[hog]);
+    cluster.address_of("hog");
+}
+
+fn is_full((code, text): &Answer) -> bool {
+    *code == 200 && text.contains("No space left on device")
+}
+
+fn phase(cluster: &Cluster) -> [String; 2] {
+    let (_, text) = cluster.api().get(HOG);
+    let hog: Value = serde_json::from_str(&text).unwrap_or_default();
+    ["phase", "reason"].map(|field| hog["status"][field].as_str().unwrap_or_default().to_owned())
+}
+
+/// Waits until the hog is thrown out and no node says that its disk is full; then the hog is deleted.
+#[track_caller]
+fn is_thrown_out(cluster: &Cluster) {
+    let end = Instant::now() + PRESSURE;
+    while phase(cluster) != EVICTED {
+        assert!(Instant::now() < end, "the pod: {:?}", phase(cluster));
+        thread::sleep(Duration::from_secs(5));
+    }
+    wait_for_room(cluster);
+    cluster.kubectl(&["delete", "pod", "hog"]).succeeded();
+}
+
+/// Waits until no node says that its disk is full.
+#[track_caller]
+fn wait_for_room(cluster: &Cluster) {
+    let pressed = || {
+        let (code, text) = cluster.api().get("/api/v1/nodes");
+        let nodes: Value = serde_json::from_str(&text).unwrap_or_default();
+        let conditions = |node: &Value| node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let presses = |one: &Value| one["type"] == "DiskPressure" && one["status"] == "True";
+        // Nobody knows as long as nobody answers.
+        code != 200 || nodes["items"].as_array().into_iter().flatten().flat_map(conditions).any(|one| presses(&one))
+    };
+    let end = Instant::now() + PRESSURE;
+    while pressed() {
+        assert!(Instant::now() < end, "a node's disk is still full");
+        thread::sleep(Duration::from_secs(5));
+    }
+}
