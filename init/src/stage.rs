@@ -5,6 +5,7 @@ pub mod clock;
 pub mod gather;
 pub mod hardware;
 pub mod initramfs;
+pub mod metadata;
 pub mod mounts;
 pub mod newlease;
 pub mod owncluster;

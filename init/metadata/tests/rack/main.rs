@@ -1,11 +1,11 @@
 //! Racks: which entry a machine picks out of one file, and the exact words with which a rack, or a machine of it, is refused.
-use expect_test::{Expect, expect};
-use kscratch_metadata::{
-    Document, Identity, Mac, RoleMetadata, Selected, json_schema, parse, read, select, select_with_secrets,
-};
-use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
+mod merge;
+mod schema;
 
-const CA: &str = include_str!("ca.pem");
+use expect_test::{Expect, expect};
+use kscratch_metadata::{Document, Identity, Mac, RoleMetadata, Selected, parse, read, select, select_with_secrets};
+
+const CA: &str = include_str!("../ca.pem");
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 const UUID: &str = "4c4c4544-0051-3010-8048-b4c04f4a3132";
 
@@ -318,142 +318,4 @@ fn a_master_may_have_its_role_of_the_rack_and_its_secrets_of_its_own() {
     let token = "[join]\ntoken = \"abcdef.0123456789abcdef\"\n";
     let selected = select_with_secrets(&nodes, token, &node).unwrap();
     assert!(selected.metadata.join.token.is_some());
-}
-
-/// What a schema says of a value, as far as this schema goes.
-fn fits(schema: &serde_json::Value, root: &serde_json::Value, value: &serde_json::Value) -> bool {
-    let target = schema["$ref"].as_str().map(|target| &root["$defs"][target.trim_start_matches("#/$defs/")]);
-    let required =
-        schema["required"].as_array().into_iter().flatten().all(|key| value.get(key.as_str().unwrap()).is_some());
-    let any = schema["anyOf"].as_array().is_none_or(|all| all.iter().any(|one| fits(one, root, value)));
-    let fields = value.as_object().into_iter().flatten().all(|(key, value)| match schema["properties"].get(key) {
-        Some(schema) => fits(schema, root, value),
-        None => schema["additionalProperties"] != false,
-    });
-    let items = value.as_array().into_iter().flatten().all(|value| fits(&schema["items"], root, value));
-    let null = schema["type"] != "null" || value.is_null();
-    null && target.is_none_or(|target| fits(target, root, value)) && required && any && fields && items
-}
-
-#[test]
-fn the_schema_knows_racks() {
-    let schema = json_schema();
-    let fits = |text: &str| fits(&schema, &schema, &toml::from_str(text).unwrap());
-    assert!(fits(COMMON) && fits(&format!("{COMMON}{MACHINES}")));
-    assert!(fits("version = 1\nnetwork.static.gateway = \"10.0.0.1\"\n[[machines]]\nmac = \"x\"\nrole = \"node\"\n"));
-    for wrong in [
-        "version = 1\n",
-        "version = 1\nrole = \"node\"\n[[machines]]\n",
-        "version = 1\nrole = \"node\"\n[[machines]]\nmac = \"x\"\nseriel = 1\n",
-        "version = 1\nrole = \"node\"\nmac = \"x\"\n[[machines]]\nmac = \"x\"\n",
-        "role = \"node\"\n[[machines]]\nmac = \"x\"\n",
-        "version = 1\nrole = \"node\"\nnetwork.static.gateway = \"10.0.0.1\"\n",
-    ] {
-        assert!(!fits(wrong), "{wrong}");
-    }
-    for part in schema["$defs"].as_object().unwrap().values() {
-        for target in references(part) {
-            assert!(schema["$defs"].get(&target).is_some(), "{target} is nowhere");
-        }
-    }
-}
-
-fn references(value: &serde_json::Value) -> Vec<String> {
-    let own = value["$ref"].as_str().map(|target| target.trim_start_matches("#/$defs/").to_owned());
-    let fields = value.as_object().into_iter().flatten().flat_map(|(_, value)| references(value));
-    let items = value.as_array().into_iter().flatten().flat_map(references);
-    own.into_iter().chain(fields).chain(items).collect()
-}
-
-/// The rule of the merge, written a second time over plain values.
-fn merged(common: toml::Table, own: toml::Table) -> toml::Table {
-    let mut all = common;
-    for (key, value) in own {
-        let value = match (all.remove(&key), value) {
-            (Some(toml::Value::Table(common)), toml::Value::Table(own)) => toml::Value::Table(merged(common, own)),
-            (_, value) => value,
-        };
-        all.insert(key, value);
-    }
-    all
-}
-
-/// Lines that may stand in a common part, in an entry, in both or in neither.
-const LINES: [&str; 12] = [
-    "role = \"node\"",
-    "role = \"master\"",
-    "node.name = \"n1\"",
-    "node.labels.a = \"1\"",
-    "node.labels.b = \"2\"",
-    "node.taints = [\"a:NoExecute\"]",
-    "network.mtu = 1400",
-    "network.static.address = \"10.1.0.2/16\"",
-    "network.static.gateway = \"10.1.0.1\"",
-    "docker.mirrors = [\"https://a.example\"]",
-    "kubelet.evictionHard.\"memory.available\" = \"1\"",
-    "kubelet.evictionHard.\"nodefs.available\" = \"2\"",
-];
-
-fn part() -> impl Strategy<Value = String> {
-    let chosen = any::<[Option<bool>; 12]>();
-    chosen.prop_map(|chosen| {
-        let mut seen = Vec::new();
-        let mut text = String::new();
-        for (line, chosen) in LINES.iter().zip(chosen) {
-            let key = line.split(" = ").next().unwrap();
-            // Half of the second values differ from those of the common part.
-            if let (Some(other), false) = (chosen, seen.contains(&key)) {
-                seen.push(key);
-                text += &if other { line.replace('1', "3") } else { (*line).to_owned() };
-                text += "\n";
-            }
-        }
-        text
-    })
-}
-
-proptest! {
-    #[test]
-    fn an_entry_is_what_the_merged_file_is(common in part(), own in part(), other in part()) {
-        let rack = format!("version = 1\n{common}[[machines]]\nserial = \"A\"\n{own}[[machines]]\nserial = \"B\"\n{other}");
-        let table = |text: &str| text.parse::<toml::Table>().unwrap();
-        let by_hand = merged(table(&format!("version = 1\n{common}")), table(&own));
-        let by_hand = parse(&toml::to_string(&by_hand).unwrap());
-        match select(&rack, &identity("A", "")) {
-            Ok(selected) => prop_assert_eq!(Some(selected.metadata), by_hand.ok()),
-            Err(errors) => {
-                let alike = errors.problems().iter().any(|problem| problem.fix == "give each machine its own");
-                assert!(alike || by_hand.is_err(), "{errors}\n{rack}");
-            }
-        }
-    }
-
-    #[test]
-    fn arbitrary_text_never_panics(text in any::<String>(), secrets in any::<String>(), serial in any::<String>()) {
-        let who = identity(&serial, UUID);
-        let _ = select_with_secrets(&text, &secrets, &who);
-        let _ = read(&text, Some(&secrets));
-    }
-
-    #[test]
-    fn a_damaged_rack_never_panics(at in any::<proptest::sample::Index>(), with in any::<char>(), cut in any::<bool>()) {
-        let mut chars: Vec<char> = format!("{COMMON}{MACHINES}").chars().collect();
-        let at = at.index(chars.len());
-        if cut { chars.truncate(at) } else { chars[at] = with }
-        let text: String = chars.into_iter().collect();
-        let _ = select(&text, &with_mac(0x11));
-        let _ = read(&text, None);
-    }
-
-    #[test]
-    fn arbitrary_selectors_never_panic(value in "\\PC{0,20}") {
-        let quoted = toml::Value::String(value.clone()).to_string();
-        let text = format!("version = 1\nrole = \"node\"\n[[machines]]\nmac = {quoted}\n[[machines]]\nserial = {quoted}\n[machines.node]\n\
-            name = {quoted}\npod_range = {quoted}\n[[machines]]\nuuid = {quoted}\nnetwork.static.address = {quoted}\n{quoted} = {quoted}\n");
-        let _ = select(&text, &identity(&value, &value));
-        let alone = format!("version = 1\nrole = \"node\"\n[[machines]]\nserial = {quoted}\n");
-        // A serial number is either refused in the file, or tells its machine.
-        let who = identity(&value, "");
-        prop_assert_eq!(select(&alone, &who).is_ok(), who.serial.is_some());
-    }
 }
