@@ -97,6 +97,15 @@ pub fn without_identity(server: &str, authority: &Path) -> Result<Client> {
     Client::try_from(config).with_context(|| format!("making a client of {server}"))
 }
 
+/// A client of a server of this machine that speaks HTTP in clear.
+///
+/// # Errors
+/// The URL cannot be read.
+pub fn in_clear(server: &str) -> Result<Client> {
+    let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
+    Client::try_from(config(uri, Vec::new())).with_context(|| format!("making a client of {server}"))
+}
+
 fn https(server: &str) -> Result<Uri> {
     let uri: Uri = server.parse().with_context(|| format!("reading the server's URL {server:?}"))?;
     if uri.scheme_str() != Some("https") || uri.host().is_none() {

@@ -168,6 +168,10 @@ pub struct Steward {
     pub joiners: String,
     /// The cluster's masters, as far as this one knows them, and where they are. None of them joins with a token.
     pub masters: BTreeMap<String, IpAddr>,
+    /// Where this machine's etcd tells of its health, in clear.
+    pub etcd: String,
+    /// Static pods that wait for others.
+    pub pods: Vec<StaticPod>,
     /// An empty file, written once the objects are in the cluster.
     pub ready: PathBuf,
     /// This machine's Node, where the kubelet does not make it.
@@ -176,6 +180,30 @@ pub struct Steward {
     /// How this master's etcd comes to its peers, where it may have some.
     #[serde(default)]
     pub member: Option<Member>,
+}
+
+/// What must serve on this machine before a static pod is of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// etcd.
+    Etcd,
+    /// The API server.
+    ApiServer,
+}
+
+/// A static pod that waits for another one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticPod {
+    /// What it is called in words to people.
+    pub name: String,
+    /// What it waits for.
+    pub after: After,
+    /// As it is planned.
+    pub manifest: PathBuf,
+    /// Where the kubelet finds its static pods.
+    pub place: PathBuf,
 }
 
 /// A member of an etcd that is for several.
@@ -330,7 +358,8 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "masters": {"m1": "192.168.7.10"}, "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
+            "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
+            {"name": "kube-scheduler", "after": "api-server", "manifest": "/o.json", "place": "/r.json"}], "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
             "others": [{"client": "https://i:2379", "peer": "https://i:2380"}], "endpoint": {"server": "https://e:6443", "authority": "/e.crt"},
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );

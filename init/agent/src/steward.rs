@@ -5,6 +5,7 @@ mod etcd;
 mod member;
 mod newcomers;
 mod objects;
+mod pods;
 mod removal;
 mod requests;
 mod standing;
@@ -27,6 +28,7 @@ use crate::outage::Outage;
 use crate::{place, registration, say};
 use approval::Policy;
 use objects::Objects;
+use pods::Pods;
 use removal::Removal;
 use requests::Requests;
 use standing::Watch;
@@ -50,6 +52,7 @@ struct Steward {
     wanted: contract::Steward,
     start: Instant,
     outage: Outage,
+    pods: Pods,
     objects: Objects,
     requests: Requests,
     removal: Option<Removal>,
@@ -71,6 +74,7 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
     let mut steward = Steward {
         start: Instant::now(),
         outage: Outage::new(format!("working with {}", wanted.server), 0).at_most(LONGEST_PAUSE),
+        pods: Pods::new(&wanted.etcd, &wanted.pods),
         objects: Objects::new(&wanted.objects),
         requests: Requests::new(),
         removal: wanted.member.as_ref().map(Removal::new),
@@ -83,11 +87,7 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
     loop {
         // First, and without the API server: it may be the client's own certificate that has ended.
         steward.renew();
-        let error = match connection.client() {
-            Ok(client) => steward.serve(client, &connection).await.err(),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
+        if let Err(error) = steward.work(&mut connection).await {
             let failed = steward.outage.failed(steward.start.elapsed(), &say::words(error.as_ref()));
             failed.line.into_iter().for_each(say::line);
             // An API server whose etcd was removed from the others does not serve any more, and one whose etcd has no vote or cannot begin not yet.
@@ -102,6 +102,12 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
 }
 
 impl Steward {
+    /// Sees to it that there is an API server, and works with it.
+    async fn work(&mut self, connection: &mut Connection) -> Result<()> {
+        self.pods.start_after_etcd().await?;
+        self.serve(connection.client()?, connection).await
+    }
+
     /// Works until something is wrong, or until the certificate's files change.
     async fn serve(&mut self, client: Client, connection: &Connection) -> Result<()> {
         // Before all else: its kubelet waits for it.
@@ -110,6 +116,7 @@ impl Steward {
             self.wanted.register = None;
         }
         ask_ready(&client).await?;
+        self.pods.start_after_api_server()?;
         self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
         let mut applied = Instant::now();
         let mut all = self.apply(&client).await?;
@@ -242,7 +249,8 @@ mod tests {
     fn what_masters_and_their_servers_are_called_is_reserved() {
         let wanted: contract::Steward = serde_json::from_value(json!({
             "server": "https://127.0.0.1:6443", "authority": "/a", "certificate": "/c", "key": "/k", "objects": "/o", "certificates": "/w",
-            "approve": [{ "common_name": "system:kube-proxy" }], "joiners": "j", "masters": { "m1": "10.0.0.1", "m2": "10.0.0.2" }, "ready": "/r",
+            "approve": [{ "common_name": "system:kube-proxy" }], "joiners": "j", "masters": { "m1": "10.0.0.1", "m2": "10.0.0.2" },
+            "etcd": "http://127.0.0.1:2381", "pods": [], "ready": "/r",
         }))
         .unwrap();
         let server: contract::Leaf = serde_json::from_value(json!({

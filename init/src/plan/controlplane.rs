@@ -29,8 +29,8 @@ const LEASE: (&str, &str) = ("kube-system", "kscratch-endpoint");
 pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
 /// What the agent makes true, at boot and then every hour.
 pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
-/// etcd's static pod where it is listed, before the steward has asked the others.
-const ETCD_PLANNED: &str = "/run/kscratch/etcd.json";
+/// Static pods that the steward puts among the kubelet's when it is time.
+const PLANNED: &str = "/run/kscratch/controlplane";
 /// Objects that the steward keeps in the cluster.
 const ADDONS: &str = "/run/kscratch/addons";
 
@@ -166,22 +166,46 @@ pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
         steps.push(Step::Directory { path: ADDRESS_RUN.into(), mode: 0o755, owner: ADDRESS_USER });
         steps.push(open(services::ADDRESS.into(), &format!("{:#}\n", address(master, shared)), 0));
     }
-    if master.is_listed() {
-        steps.push(private_json(ETCD_PLANNED.into(), &pods::pod(Component::Etcd, master), 0));
+    for component in Component::ALL.into_iter().filter(|component| is_placed_later(*component, master)) {
+        steps.push(private_json(planned(component), &pods::pod(component, master), 0));
     }
     steps.push(open("/run/kscratch/steward.json".into(), &format!("{:#}\n", steward(master, manifests)), 0));
     steps
 }
 
-/// The static pods, each in a file of the kubelet's directory. etcd's is put there by the steward where it is listed: the others may know this member already.
+/// The static pods that the kubelet finds from the start, each in a file of its directory.
 pub(super) fn manifests(master: &Master<'_>, directory: &str) -> Vec<Step> {
     let of = |component: Component| (component.name(), pods::pod(component, master));
     Component::ALL
         .into_iter()
-        .filter(|component| *component != Component::Etcd || !master.is_listed())
+        .filter(|component| !is_placed_later(*component, master))
         .map(of)
         .map(|(name, pod)| private_json(format!("{directory}/{name}.json"), &pod, 0))
         .collect()
+}
+
+/// Whether the steward places a component's pod: etcd's where it is listed, for the others may know this member already, and all that need another
+/// one to serve.
+fn is_placed_later(component: Component, master: &Master<'_>) -> bool {
+    component != Component::Etcd || master.is_listed()
+}
+
+/// Where a pod that is placed later lies until then.
+fn planned(component: Component) -> String {
+    format!("{PLANNED}/{}.json", component.name())
+}
+
+/// What waits for what.
+fn waiting(manifests: &str) -> [Value; 3] {
+    [
+        (Component::ApiServer, "etcd"),
+        (Component::ControllerManager, "api-server"),
+        (Component::Scheduler, "api-server"),
+    ]
+    .map(|(component, after)| {
+        let place = format!("{manifests}/{}.json", component.name());
+        serde_json::json!({ "name": component.name(), "after": after, "manifest": planned(component), "place": place })
+    })
 }
 
 /// The CAs, for whoever issues certificates on this machine: root alone.
@@ -265,7 +289,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "authority": file("etcd-ca.crt"),
             "certificate": file("etcd-client.crt"),
             "key": file("etcd-client.key"),
-            "manifest": ETCD_PLANNED,
+            "manifest": planned(Component::Etcd),
             "place": format!("{manifests}/etcd.json"),
         })
     });
@@ -282,6 +306,8 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
         })),
         "joiners": JOINERS,
         "masters": masters(master),
+        "etcd": pods::ETCD_HEALTH,
+        "pods": waiting(manifests),
         "ready": services::STEWARD_READY,
         "register": master.registration,
         "member": member,
@@ -293,7 +319,7 @@ fn address(master: &Master<'_>, shared: Ipv4Addr) -> Value {
     let (namespace, lease) = LEASE;
     serde_json::json!({
         "server": LOCAL_SERVER,
-        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "authority": super::kubelet::CA,
         "certificate": ADDRESS.file("client.crt"),
         "key": ADDRESS.file("client.key"),
         "node": master.name,

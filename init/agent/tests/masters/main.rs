@@ -5,6 +5,7 @@ mod agentprocess;
 mod apiserver;
 mod cluster;
 mod joining;
+mod pods;
 mod removal;
 mod requests;
 mod tokens;
@@ -31,6 +32,11 @@ impl Steward {
 
     /// The same, its member of etcd in another way.
     fn with(folder: &Path, cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Self {
+        Self::of(folder, cluster, name, |contract| change(&mut contract["member"]))
+    }
+
+    /// The same, all of it in another way.
+    fn of(folder: &Path, cluster: &Cluster, name: &str, change: impl FnOnce(&mut Value)) -> Self {
         let (authority, pair) = Authority::new_with_pair("kubernetes", OffsetDateTime::now_utc(), 1).unwrap();
         let client = authority.issue(&Wanted::client("steward", None), OffsetDateTime::now_utc()).unwrap();
         let at = |name: &str| folder.join(name).display().to_string();
@@ -47,7 +53,8 @@ impl Steward {
         std::fs::create_dir_all(folder.join("manifests")).unwrap();
         let mut contract = json!({
             "server": server, "authority": at("ca.crt"), "certificate": at("client.crt"), "key": at("client.key"), "objects": at("addons"),
-            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "masters": { name: "10.0.0.1" }, "ready": at("ready"),
+            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "masters": { name: "10.0.0.1" }, "etcd": "http://127.0.0.1:2381", "pods": [],
+            "ready": at("ready"),
             "member": {
                 "name": name, "peer_url": format!("https://10.0.0.{}:2380", &name[1..]), "join": false, "data": at("data"), "local": server,
                 "others": [{ "client": server, "peer": server }],
@@ -55,7 +62,7 @@ impl Steward {
                 "place": at("manifests/etcd.json"),
             },
         });
-        change(&mut contract["member"]);
+        change(&mut contract);
         Self { agent: Agent::start(folder, "steward", &contract.to_string()) }
     }
 

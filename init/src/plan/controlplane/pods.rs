@@ -7,6 +7,8 @@ use super::{API_PORT, Component, Master};
 
 /// Where the API server writes its audit log.
 pub(super) const AUDIT_LOGS: &str = "/var/log/kube-apiserver";
+/// Where etcd tells of its health: a port of its own, in clear on the loopback address, for the other one wants a client certificate.
+pub(super) const ETCD_HEALTH: &str = "http://127.0.0.1:2381";
 /// etcd's data.
 pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
 
@@ -170,7 +172,7 @@ fn etcd(master: &Master<'_>) -> Arguments {
         ("initial-advertise-peer-urls", peer(own)),
         ("initial-cluster", members),
         ("initial-cluster-token", master.cluster.name.clone()),
-        ("listen-metrics-urls", "http://127.0.0.1:2381".to_owned()),
+        ("listen-metrics-urls", ETCD_HEALTH.to_owned()),
         ("cert-file", file("server.crt")),
         ("key-file", file("server.key")),
         ("trusted-ca-file", file("ca.crt")),

@@ -93,7 +93,7 @@ fn files(metadata: &RoleMetadata, facts: &Facts) -> BTreeMap<String, String> {
 fn whole(metadata: &RoleMetadata, facts: &Facts) -> String {
     let mut text = node(metadata, facts).unwrap().to_string();
     for (path, contents) in files(metadata, facts) {
-        let shown = ["/manifests/", "10-access", "30-coredns", "40-node"];
+        let shown = ["/manifests/", "/controlplane/", "10-access", "30-coredns", "40-node"];
         if path.ends_with(".json") && shown.iter().any(|part| path.contains(part)) {
             text.push_str(&format!("--- {path}\n{contents}"));
         }
@@ -153,7 +153,7 @@ fn masters_share_an_address() {
     let all = files(&metadata, &facts);
     let want = json!({
         "server": "https://127.0.0.1:6443",
-        "authority": "/var/lib/kubernetes/authorities/cluster.crt",
+        "authority": "/run/kscratch/ca.crt",
         "certificate": "/var/lib/kubernetes/address/client.crt",
         "key": "/var/lib/kubernetes/address/client.key",
         "node": "m1",
@@ -177,6 +177,52 @@ fn masters_share_an_address() {
     assert!(plan.contains("service address after steward\n    | /usr/lib/kscratch/agent\n    |   address\n"), "{plan}");
     let access = &all["/run/kscratch/addons/10-access.json"];
     assert_eq!(access.matches("\"kscratch-endpoint\"").count(), 1, "{access}");
+}
+
+/// Every text in a JSON value.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(all) => all.iter().flat_map(texts).collect(),
+        Value::Object(all) => all.values().flat_map(texts).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_service_with_a_user_of_its_own_gets_to_what_its_file_names() {
+    let metadata = metadata("[control_plane]\nvirtual_address = \"192.168.7.5\"\n");
+    let plan = node(&metadata, &facts("1.37.2")).unwrap();
+    let steps: Vec<&Step> = plan.phases.iter().flat_map(|phase| &phase.steps).collect();
+    let (mut users, mut files, mut directories) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for step in steps {
+        match step {
+            Step::Service(service) => users.extend(service.rights.as_ref().map(|rights| (service, rights.user))),
+            Step::File { path, contents, mode, owner } => {
+                files.insert(path.as_str(), (contents, *mode, *owner));
+            }
+            Step::Directory { path, mode, owner } => {
+                directories.insert(path.as_str(), (*mode, *owner));
+            }
+            _ => {}
+        }
+    }
+    users.retain(|(_, user)| *user != 0);
+    assert_eq!(users.iter().map(|(service, _)| service.name).collect::<Vec<_>>(), ["routes", "address"]);
+    for (service, user) in users {
+        let contract: Value = serde_json::from_slice(files[service.args[1].as_str()].0).unwrap();
+        let named: Vec<&str> = texts(&contract).into_iter().filter(|text| text.starts_with('/')).collect();
+        assert!(named.len() >= 4, "{named:?}");
+        for path in named {
+            let (name, parents) = (service.name, std::path::Path::new(path).ancestors().skip(1));
+            for parent in parents.filter_map(|parent| parent.to_str()) {
+                let through = directories.get(parent).is_none_or(|(mode, owner)| *owner == user || mode & 0o001 != 0);
+                assert!(through, "{name} does not get through {parent} to {path}");
+            }
+            let reads = files.get(path).is_none_or(|(_, mode, owner)| *owner == user || mode & 0o004 != 0);
+            assert!(reads, "{name} cannot read {path}");
+        }
+    }
 }
 
 #[test]

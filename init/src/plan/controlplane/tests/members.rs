@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::{facts, files, metadata};
 use crate::plan::node;
 
-const PLANNED: &str = "/run/kscratch/etcd.json";
+const PLANNED: &str = "/run/kscratch/controlplane/etcd.json";
 const PLACED: &str = "/run/kscratch/manifests/etcd.json";
 
 fn list(members: &[&str], more: &str) -> String {
@@ -26,8 +26,9 @@ impl Planned {
 
     /// The value of a flag of a component, where it has the flag.
     fn flag(&self, component: &str, flag: &str) -> Option<String> {
-        let own = format!("/run/kscratch/manifests/{component}.json");
-        let pod = self.json(if component == "etcd" && self.0.contains_key(PLANNED) { PLANNED } else { &own });
+        let [later, own] =
+            ["controlplane", "manifests"].map(|folder| format!("/run/kscratch/{folder}/{component}.json"));
+        let pod = self.json(if self.0.contains_key(&later) { &later } else { &own });
         let words = pod["spec"]["containers"][0]["command"].as_array().unwrap().clone();
         words.iter().find_map(|word| Some(word.as_str()?.strip_prefix(&format!("--{flag}="))?.to_owned()))
     }
