@@ -28,14 +28,29 @@ pub struct Facts {
     pub lasting: bool,
     /// Whether an earlier boot joined the cluster: the kubelet has a client certificate of its own.
     pub joined: bool,
+    /// The CA of etcd's data, where there are data, in PEM.
+    pub etcd_ca: Option<String>,
     /// The CA of the cluster that it was a node of last, in PEM.
     pub cluster_ca: Option<String>,
     /// The name that its kubelet was started with last, which is that of the certificate.
     pub node_name: Option<String>,
     /// Names that it joined under before that; their certificates are put aside.
     pub put_aside: BTreeSet<String>,
+    /// What is put aside of another cluster.
+    pub aside: Aside,
     /// This machine's pods as the cluster gave them at an earlier boot.
     pub pod_range: Option<GivenRange>,
+}
+
+/// The kubelet's certificates of another cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// That cluster's CA, in PEM.
+    pub cluster_ca: Option<String>,
+    /// Whether the machine joined it.
+    pub joined: bool,
+    /// Names that it joined it under before.
+    pub put_aside: BTreeSet<String>,
 }
 
 /// A range of pods that the cluster gave, and to whom.

@@ -128,9 +128,11 @@ fn print_plan(file: &Path) -> Result<String> {
             memory: 0,
             lasting: true,
             joined: false,
+            etcd_ca: None,
             cluster_ca: None,
             node_name: None,
             put_aside: std::collections::BTreeSet::new(),
+            aside: Default::default(),
             pod_range: None,
         })
     })?;

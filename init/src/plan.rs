@@ -1,5 +1,6 @@
 //! A [`Plan`] is what a machine will do, as data: named phases of steps, made from metadata and facts, compared in tests.
 pub mod cluster;
+mod clusterca;
 mod cni;
 mod controlplane;
 mod display;
@@ -22,10 +23,13 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+pub use cluster::REMEMBERED_NODES;
+pub use clusterca::{CLUSTER_CA, Change, PKI};
+pub use controlplane::{ETCD_CA, ETCD_WAL};
 pub use error::PlanError;
 pub use identity::uplink;
 pub use links::network;
-pub use membership::{CLIENT, PKI, PUT_ASIDE, REMEMBERED_CA, REMEMBERED_NAME, put_aside};
+pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
 pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
 pub use rights::Rights;
 
@@ -88,8 +92,8 @@ pub enum Step {
     ClusterCa {
         /// The cluster's CA, in PEM.
         ca: String,
-        /// Whether what there is now is another's: it is put aside.
-        leaves: bool,
+        /// What becomes of the certificates.
+        change: Change,
     },
     /// Have the kubelet's client certificate be one of this name, or none, and remember the name: in an order that a power cut cannot spoil.
     NodeName {

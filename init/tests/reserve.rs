@@ -39,6 +39,9 @@ fn body() {
 
     reserve::give_away_if_full(root).unwrap();
     assert_eq!(kept(), None, "none is made before state has its size");
+    // As the power left it that went in the middle of it.
+    fs::write(var.join("lib/kscratch/reserve"), "").unwrap();
+    reserve::give_away_if_full(root).unwrap();
     reserve::keep(root).unwrap();
     assert_eq!(kept(), Some(32));
     reserve::give_away_if_full(root).unwrap();

@@ -162,12 +162,12 @@ pub fn compile(
     let what = format!("{} {}", module.name, module.version());
     let spinner = console.spinner(&format!("compiling {what}"));
     spinner.message("downloading modules");
-    if let Some(patch) = &module.patch {
+    if !module.patches.is_empty() {
         // Checked against go.sum on the way.
         let asked = format!("{}@v{}", module.path, module.version());
         let told = run(command("mod").args(["download", "-json", &asked]), &mut |_| {})
             .map_err(|error| explain(error, &what, offline))?;
-        patched::place(work.path(), &told.concat(), patch).with_context(|| format!("patching {what}"))?;
+        patched::place(work.path(), &told.concat(), module.patches).with_context(|| format!("patching {what}"))?;
         write("go.mod", &format!("{}\nreplace {} => ./{}\n", module.go_mod, module.path, patched::FOLDER))?;
     }
     let imported = run(command("list").args(["-mod=readonly", "-deps"]).args(&packages), &mut |_| {})
@@ -254,7 +254,7 @@ mod tests {
         go_mod: "module x\n\ngo 1.26.0\n\nrequire example.test/thing v1.40.3\n",
         go_sum: "",
         main_go: Some("package main"),
-        patch: None,
+        patches: &[],
     };
 
     /// A Go that is a script: what it was asked is kept beside it.
@@ -306,8 +306,8 @@ mod tests {
         let script = fs::read_to_string(&go).unwrap();
         let download = format!("mod) echo '{{'; echo '\"Dir\": \"{}\"}}';; env)", upstream.display());
         fs::write(&go, script.replacen("env)", &download, 1)).unwrap();
-        let patch = Some(Patch { file: "a.go", from: "two", to: "three" });
-        compile(&Module { patch, ..MODULE }, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
+        let patches = &[Patch { file: "a.go", from: "two", to: "three" }];
+        compile(&Module { patches, ..MODULE }, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
         let seen = fs::read_to_string(store.root().join("seen")).unwrap();
         assert!(seen.ends_with("\nreplace example.test/thing => ./patched\none three"), "{seen}");
         assert_eq!(fs::read_to_string(upstream.join("a.go")).unwrap(), "one two");

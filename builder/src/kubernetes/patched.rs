@@ -1,4 +1,4 @@
-//! Places a copy of a Go module with one [`Patch`] in it beside the go.mod that is compiled.
+//! Places a copy of a Go module with [`Patch`]es in it beside the go.mod that is compiled.
 use std::fs;
 use std::path::Path;
 
@@ -20,11 +20,15 @@ struct Downloaded {
 /// Copies what was downloaded into `work` and patches it.
 ///
 /// # Errors
-/// Go says something else, a file cannot be copied, or the patch does not fit: upstream has changed that place.
-pub fn place(work: &Path, downloaded: &str, patch: &Patch) -> Result<()> {
+/// Go says something else, a file cannot be copied, or a patch does not fit: upstream has changed that place.
+pub fn place(work: &Path, downloaded: &str, patches: &[Patch]) -> Result<()> {
     let Downloaded { folder } = serde_json::from_str(downloaded).context("reading what `go mod download` says")?;
     let copy = work.join(FOLDER);
     copy_folder(Path::new(&folder), &copy)?;
+    patches.iter().try_for_each(|patch| apply(&copy, patch))
+}
+
+fn apply(copy: &Path, patch: &Patch) -> Result<()> {
     let file = copy.join(patch.file);
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", patch.file))?;
     let found = text.matches(patch.from).count();
@@ -62,9 +66,9 @@ mod tests {
         fs::create_dir(&work).unwrap();
         fs::write(upstream.join("cmd/a.go"), "one one").unwrap();
         let said = serde_json::json!({ "Dir": upstream }).to_string();
-        let error = place(&work, &said, &Patch { file: "cmd/a.go", from: "one", to: "two" }).unwrap_err();
+        let error = place(&work, &said, &[Patch { file: "cmd/a.go", from: "one", to: "two" }]).unwrap_err();
         assert_eq!(error.to_string(), "cmd/a.go has `one` 2 times, not once");
-        let error = place(&work, "{}", &Patch { file: "cmd/a.go", from: "one", to: "two" }).unwrap_err();
+        let error = place(&work, "{}", &[Patch { file: "cmd/a.go", from: "one", to: "two" }]).unwrap_err();
         assert_eq!(error.to_string(), "reading what `go mod download` says");
     }
 }

@@ -20,8 +20,8 @@ pub struct Module {
     pub go_sum: &'static str,
     /// A main.go of our own beside go.mod, where what it imports decides what is in the program.
     pub main_go: Option<&'static str>,
-    /// A change of its own source, where upstream has a fault that nothing else helps against.
-    pub patch: Option<Patch>,
+    /// Changes of its own source, where upstream has a fault that nothing else helps against.
+    pub patches: &'static [Patch],
 }
 
 /// One place of a module's source that is written otherwise.
@@ -70,7 +70,7 @@ macro_rules! pinned {
             go_mod: include_str!(concat!("../../go/", $folder, "/go.mod")),
             go_sum: include_str!(concat!("../../go/", $folder, "/go.sum")),
             main_go: None,
-            patch: None,
+            patches: &[],
         }
     };
 }
@@ -108,12 +108,24 @@ const KUBERNETES: [[Module; 3]; 4] = [
 
 /// Where `kubectl exec`, `attach` and `port-forward` go is told to the kubelet without a scheme, and kubelets from 1.36 on take that for https, which
 /// cri-dockerd does not speak (its issue 569, open at 0.4.4).
+const CRI_OVER_HTTP: Patch = Patch {
+    file: "cmd/server.go",
+    from: r#"&url.URL{Path: "/cri/"}"#,
+    to: r#"&url.URL{Scheme: "http", Path: "/cri/"}"#,
+};
+
+/// A kubelet whose disk is full deletes every image that no container has, and is told of the pause image alone that it must not. No registry brings
+/// back what came with the machine's image, and its layers are links into the root: deleting it frees nothing. All of it stands in `seed.json`.
+const PINNED_IMAGES: Patch = Patch {
+    file: "core/image.go",
+    from: "\tpinned := false\n\tfor _, tag := range tags {\n\t\tif tag == image {",
+    to: "\tpinned := false\n\tseed, _ := os.ReadFile(\"/usr/share/kscratch/images/seed.json\")\n\tfor _, tag := range tags {\n\t\tif tag == image || strings.Contains(string(seed), strconv.Quote(tag)) {",
+};
+const PINNED_IMAGES_IMPORT: Patch =
+    Patch { file: "core/image.go", from: "\"net/http\"\n\t\"strconv\"", to: "\"net/http\"\n\t\"os\"\n\t\"strconv\"" };
+
 const CRI_DOCKERD: Module = Module {
-    patch: Some(Patch {
-        file: "cmd/server.go",
-        from: r#"&url.URL{Path: "/cri/"}"#,
-        to: r#"&url.URL{Scheme: "http", Path: "/cri/"}"#,
-    }),
+    patches: &[CRI_OVER_HTTP, PINNED_IMAGES, PINNED_IMAGES_IMPORT],
     ..pinned!(
         "cri-dockerd-0.4",
         "cri-dockerd",
@@ -150,11 +162,11 @@ impl Module {
         self.go_mod.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or_default()
     }
 
-    /// Digest over go.mod, go.sum, main.go and the patch: it stands for every byte of source that is compiled.
+    /// Digest over go.mod, go.sum, main.go and the patches: it stands for every byte of source that is compiled.
     pub fn digest(&self) -> Digest {
         let files = [Some(self.go_mod), Some(self.go_sum), self.main_go].into_iter().flatten();
-        let patch = self.patch.iter().flat_map(|patch| [patch.file, patch.from, patch.to]);
-        crate::derived::key("go module", files.chain(patch).map(str::as_bytes))
+        let patches = self.patches.iter().flat_map(|patch| [patch.file, patch.from, patch.to]);
+        crate::derived::key("go module", files.chain(patches).map(str::as_bytes))
     }
 
     /// Flags of `go build`.
@@ -286,7 +298,7 @@ mod tests {
         let digest = find("kubernetes", "1.37.2").unwrap().digest().to_string();
         assert_eq!(digest, "aac7ec017f69edbc2faab619f5c48b16ddadaf285d4a65c91fa8d68daf6671ae");
         assert_ne!(find("coredns", "1.14.7").unwrap().digest(), Module { main_go: Some(""), ..COREDNS }.digest());
-        assert_ne!(CRI_DOCKERD.digest(), Module { patch: None, ..CRI_DOCKERD }.digest());
+        assert_ne!(CRI_DOCKERD.digest(), Module { patches: &[], ..CRI_DOCKERD }.digest());
     }
 
     #[test]

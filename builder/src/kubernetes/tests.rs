@@ -16,10 +16,12 @@ fn go(folder: &Path, version: &str) -> PathBuf {
         "while [ \"$1\" != -o ]; do shift; done; out=$2; shift 2; for p; do {name}; echo $p > $out/${{p##*/}}; done"
     );
     // What is patched is downloaded first.
-    let patched = super::pinned::find("cri-dockerd", "0.4.3").unwrap().patch.unwrap();
-    let upstream = folder.join("upstream").join(patched.file);
-    fs::create_dir_all(upstream.parent().unwrap()).unwrap();
-    fs::write(&upstream, patched.from).unwrap();
+    for patch in super::pinned::find("cri-dockerd", "0.4.3").unwrap().patches {
+        let upstream = folder.join("upstream").join(patch.file);
+        fs::create_dir_all(upstream.parent().unwrap()).unwrap();
+        let before = fs::read_to_string(&upstream).unwrap_or_default();
+        fs::write(&upstream, before + patch.from).unwrap();
+    }
     let download = format!("echo '{{\"Dir\": \"{}\"}}'", folder.join("upstream").display());
     let script = format!(
         "#!/bin/sh\ncase $1 in env) echo go{version};; list) echo x;; mod) {download};; build) {build};; esac\n"

@@ -110,13 +110,13 @@ impl Steward {
 
     /// Works until something is wrong, or until the certificate's files change.
     async fn serve(&mut self, client: Client, connection: &Connection) -> Result<()> {
-        // Before all else: its kubelet waits for it.
+        ask_ready(&client).await?;
+        self.pods.start_after_api_server()?;
+        // Before all objects: its kubelet waits for it.
         if let Some(node) = &self.wanted.register {
             registration::make(&client, node).await?;
             self.wanted.register = None;
         }
-        ask_ready(&client).await?;
-        self.pods.start_after_api_server()?;
         self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
         let mut applied = Instant::now();
         let mut all = self.apply(&client).await?;

@@ -1,4 +1,6 @@
-//! Reads from when until when a certificate is valid, and nothing else of it (RFC 5280, 4.1).
+//! Reads from when until when a certificate is valid, and whose key it is for, and nothing else of it (RFC 5280, 4.1).
+use std::collections::BTreeSet;
+
 use time::{Date, Month, OffsetDateTime, Time as Clock};
 
 const INTEGER: u8 = 0x02;
@@ -29,20 +31,38 @@ pub fn validity(pem: &str) -> Option<Validity> {
     })
 }
 
+/// The public keys of all certificates of a PEM text, as they stand there (`SubjectPublicKeyInfo`): a CA that was renewed has the same one. A
+/// certificate that cannot be read has none.
+#[must_use]
+pub fn public_keys(pem: &str) -> BTreeSet<Vec<u8>> {
+    let blocks = pem::parse_many(pem).unwrap_or_default();
+    blocks.iter().filter_map(|block| public_key(block.contents())).collect()
+}
+
 fn of_der(certificate: &[u8]) -> Option<Validity> {
+    let (validity, _) = element(from_validity_on(certificate)?, SEQUENCE)?;
+    let (from, rest) = moment(validity)?;
+    let (until, _) = moment(rest)?;
+    Some(Validity { from, until })
+}
+
+fn public_key(certificate: &[u8]) -> Option<Vec<u8>> {
+    let (_, subject) = element(from_validity_on(certificate)?, SEQUENCE)?;
+    let (_, key) = element(subject, SEQUENCE)?;
+    Some(element(key, SEQUENCE)?.0.to_vec())
+}
+
+/// A certificate's fields behind serial number, signature algorithm and issuer.
+fn from_validity_on(certificate: &[u8]) -> Option<&[u8]> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut tbs, _) = element(certificate, SEQUENCE)?;
     if let Some((_, rest)) = element(tbs, VERSION) {
         tbs = rest;
     }
-    // Serial number, signature algorithm, issuer.
     for tag in [INTEGER, SEQUENCE, SEQUENCE] {
         tbs = element(tbs, tag)?.1;
     }
-    let (validity, _) = element(tbs, SEQUENCE)?;
-    let (from, rest) = moment(validity)?;
-    let (until, _) = moment(rest)?;
-    Some(Validity { from, until })
+    Some(tbs)
 }
 
 /// The contents of an element with this tag (X.690, 8.1), and what follows it.
@@ -91,9 +111,26 @@ fn moment(bytes: &[u8]) -> Option<(i64, &[u8])> {
 mod tests {
     use proptest::prelude::{any, proptest};
 
-    use super::{moment, of_der, validity};
+    use super::{moment, of_der, public_key, public_keys, validity};
 
     const CA: &str = include_str!("../tests/ca.pem");
+    /// Two certificates of one key.
+    const OTHER: [&str; 2] = [include_str!("../tests/other-ca.pem"), include_str!("../tests/other-ca-renewed.pem")];
+
+    #[test]
+    fn a_ca_that_is_renewed_keeps_its_key() {
+        let [before, after] = OTHER.map(public_keys);
+        assert_eq!((before.len(), &before), (1, &after));
+        assert!(before.is_disjoint(&public_keys(CA)));
+        assert_eq!(public_keys(&format!("{CA}{}", OTHER[0])).len(), 2);
+        assert!(
+            public_keys("").is_empty()
+                && public_keys("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").is_empty()
+        );
+        // An algorithm and a point of P-256.
+        let key = before.first().unwrap();
+        assert_eq!((key.len(), key[0]), (89, 0x30));
+    }
 
     #[test]
     fn a_certificate_says_when_it_is_valid() {
@@ -128,14 +165,14 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_of_any_kind_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = of_der(&bytes);
+            let _ = (of_der(&bytes), public_key(&bytes));
         }
 
         #[test]
         fn a_damaged_certificate_is_read_or_refused(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
             let mut der = pem::parse(CA).unwrap().into_contents();
             *at.get_mut(&mut der) = byte;
-            let _ = of_der(&der);
+            let _ = (of_der(&der), public_key(&der));
         }
     }
 }

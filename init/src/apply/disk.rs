@@ -73,7 +73,7 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
             true
         }
         Use::Check => {
-            check(sys, &device, volume.kind)?;
+            check(sys, &device, volume.kind, "-p")?;
             false
         }
         Use::AsItIs => false,
@@ -83,7 +83,8 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
     let mounted = match mount() {
         Err(error) if matches!(wanted, Use::AsItIs) => {
             log::line(format_args!("mounting {source} on /var: {error}; it is checked first then"));
-            check(sys, &device, volume.kind)?;
+            // It says of itself that nothing is wrong with it.
+            check(sys, &device, volume.kind, "-pf")?;
             mount()
         }
         mounted => mounted,
@@ -143,15 +144,17 @@ fn make(sys: &dyn Sys, device: &Path) -> Result<()> {
 }
 
 /// `e2fsck -p` (e2fsck(8), "EXIT CODE"): 0 clean, 1 put right, 2 put right and wants a reboot (which an unmounted filesystem never
-/// needs), from 4 on not put right. With 8 it did not begin: the superblock is damaged, and it takes its word for none of the others
-/// by itself where nobody is to be asked.
-fn check(sys: &dyn Sys, device: &Path, kind: Kind) -> Result<()> {
+/// needs), from 4 on not put right. With 8 it did not begin; where that is because of the superblock, it takes the word of none of the copies
+/// by itself while nobody is to be asked.
+fn check(sys: &dyn Sys, device: &Path, kind: Kind, how: &str) -> Result<()> {
     let name = device.to_str().context("naming the state partition")?;
     let e2fsck = |args: &[&str]| sys.run(Path::new("/usr/sbin/e2fsck"), args, b"").context("starting e2fsck");
-    let mut ran = e2fsck(&["-p", name])?;
-    if let (Some(8), Kind::Ext4 { block_size, .. }) = (ran.status, kind) {
-        log::line(format_args!("the superblock of {name} is damaged: {}; its copy is taken", ran.text.trim()));
-        ran = e2fsck(&["-p", "-b", &first_copy(block_size).to_string(), "-B", &block_size.to_string(), name])?;
+    let mut ran = e2fsck(&[how, name])?;
+    if let (Some(8), Kind::Ext4 { block_size, .. }) = (ran.status, kind)
+        && ran.text.contains("uperblock")
+    {
+        log::line(format_args!("the superblock of {name} is damaged, and its copy is taken"));
+        ran = e2fsck(&[how, "-b", &first_copy(block_size).to_string(), "-B", &block_size.to_string(), name])?;
     }
     match ran.status {
         Some(0) => Ok(()),

@@ -115,7 +115,7 @@ impl<'a> Machine<'a> {
             }
             Step::Directory { path, mode, owner } => files::directory(&self.root, path, *mode, *owner),
             Step::File { path, contents, mode, owner } => files::file_of(&self.root, path, contents, *mode, *owner),
-            Step::ClusterCa { ca, leaves } => clusterca::remember(&self.root, ca, *leaves),
+            Step::ClusterCa { ca, change } => clusterca::remember(&self.root, ca, *change),
             Step::NodeName { name, left, returns } => nodename::take(&self.root, name, left.as_deref(), *returns),
             Step::Prune { path } => files::prune(&self.root, path, kept),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),

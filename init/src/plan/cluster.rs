@@ -17,6 +17,8 @@ pub(super) const ADDRESS_GROUP: &str = "kscratch:address";
 pub const POD_RANGE: &str = "/run/kscratch/routes/pod-range";
 /// User and group of the service `routes`. The control plane's are below (`Component::user`).
 pub(super) const ROUTES_USER: u32 = 905;
+/// The nodes of the cluster as `routes` knew them last. On state.
+pub const REMEMBERED_NODES: &str = "/var/lib/kscratch/routes/nodes.json";
 /// User and group of the service `address`.
 pub(super) const ADDRESS_USER: u32 = 906;
 
@@ -96,7 +98,7 @@ pub(super) fn files(
         // First of what the kubelet has: its kubeconfig names the certificate.
         steps.extend(identity::passed_over(metadata, facts).map(Step::Note));
         steps.extend(membership.steps(place.name));
-        steps.push(json_file(services::IDENTITIES, &identities(metadata, facts, &server, ca, place.name)));
+        steps.push(json_file(services::IDENTITIES, &identities(metadata, facts, &server, place.name)));
     }
     steps.extend(kubelet_files(metadata, cluster, membership.is_some_and(|node| node.joined), &server, ca));
     if let Some((link, address)) = place.uplink {
@@ -143,7 +145,7 @@ pub(super) fn kubeconfig(server: &str, ca: &str, user: &str, certificate: &str, 
     })
 }
 
-fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, ca: &str, name: &str) -> Value {
+fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, name: &str) -> Value {
     let wanted = IDENTITIES.map(|identity| {
         json!({
             "name": identity.name,
@@ -160,7 +162,7 @@ fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, ca: &str, na
         "kubelet": CLIENT,
         "bootstrap": metadata.join.token.as_ref().map(|_| kubelet::BOOTSTRAP),
         "node": name,
-        "earlier": membership::earlier(facts, ca, name),
+        "earlier": membership::earlier(metadata, facts, name),
         "remembered": membership::REMEMBERED_NAME,
         "register": kubelet::registration(metadata, name),
         "identities": wanted,
@@ -190,7 +192,7 @@ fn routes(
         "link": link,
         "address": address.to_string(),
         "pod_range_file": POD_RANGE,
-        "state": "/var/lib/kscratch/routes/nodes.json",
+        "state": REMEMBERED_NODES,
         "mtu": place.mtu,
     })
 }

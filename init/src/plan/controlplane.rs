@@ -29,6 +29,10 @@ const LEASE: (&str, &str) = ("kube-system", "kscratch-endpoint");
 pub(super) const LOCAL_SERVER: &str = "https://127.0.0.1:6443";
 /// What the agent makes true, at boot and then every hour.
 pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
+/// etcd's log of what it writes: it comes whole, for etcd makes it under another name.
+pub const ETCD_WAL: &str = "/var/lib/etcd/member/wal";
+/// The authority of etcd's members, which they and their clients are held against.
+pub const ETCD_CA: &str = "/var/lib/kubernetes/etcd/ca.crt";
 /// Static pods that the steward puts among the kubelet's when it is time.
 const PLANNED: &str = "/run/kscratch/controlplane";
 /// Objects that the steward keeps in the cluster.
@@ -153,7 +157,7 @@ pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
     let scheduler = Component::Scheduler;
     steps.push(kubeconfig(scheduler, "system:kube-scheduler"));
     steps.push(open(scheduler.file("ca.crt"), master.ca, scheduler.user()));
-    steps.push(open(Component::Etcd.file("ca.crt"), &master.secrets.etcd_ca, Component::Etcd.user()));
+    steps.push(open(ETCD_CA.into(), &master.secrets.etcd_ca, Component::Etcd.user()));
     steps.push(open(CERTIFICATES.into(), &format!("{:#}\n", certificates::wanted(master)), 0));
     steps.push(Step::Directory { path: ADDONS.into(), mode: 0o700, owner: 0 });
     for (name, objects) in addons::objects(master) {
@@ -281,8 +285,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "name": master.name,
             "peer_url": pods::peer_url(master.address),
             "join": etcd.join,
-            // It comes whole: etcd makes it under another name.
-            "data": format!("{}/member/wal", pods::ETCD_DATA),
+            "data": ETCD_WAL,
             "local": pods::client_url(Ipv4Addr::LOCALHOST),
             "others": others,
             "endpoint": endpoint,

@@ -1,7 +1,7 @@
 //! Turns a [`Plan`] into text for people: one line per step, files and rulesets indented below theirs.
 use std::fmt;
 
-use super::{Phase, Plan, Ready, Service, Step};
+use super::{Change, Phase, Plan, Ready, Service, Step};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,9 +47,13 @@ impl fmt::Display for Step {
                 }
                 block(f, &String::from_utf8_lossy(contents))
             }
-            Self::ClusterCa { ca: _, leaves } => {
+            Self::ClusterCa { ca: _, change } => {
                 f.write_str("cluster's CA remembered")?;
-                if *leaves { f.write_str(", certificates of another cluster put aside") } else { Ok(()) }
+                f.write_str(match change {
+                    Change::None => "",
+                    Change::Leave => ", certificates of another cluster put aside",
+                    Change::Return => ", certificates of this cluster taken back",
+                })
             }
             Self::NodeName { name, left, returns } => {
                 write!(f, "node name {name}")?;

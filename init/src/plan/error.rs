@@ -49,6 +49,11 @@ pub enum PlanError {
     /// A master whose `/var` is memory: etcd would begin another cluster there, or take the place of the member whose data are on the disk.
     #[error("the control plane is not started: the cluster's data are on the state partition, which cannot be used")]
     NoState,
+    /// A master of one cluster with the data of another: it would serve the one's objects under the other's keys.
+    #[error(
+        "the control plane is not started: etcd on this machine has the data of another cluster (its CA is not in etcd_ca of control_plane.secrets)"
+    )]
+    EtcdOfAnotherCluster,
     /// A master without the secrets of a cluster; the boot makes them before it plans.
     #[error("this master has no cluster: the metadata lacks cluster.ca or control_plane.secrets")]
     NoIdentity,
@@ -100,6 +105,9 @@ impl PlanError {
             Self::WrongRole { .. } => "correct `role` in the metadata, or build an image for that role",
             Self::NoImage { .. } => "build the image again: kscratch-image build --role master",
             Self::NoState => "the phase `state` says what is wrong with it",
+            Self::EtcdOfAnotherCluster => {
+                "give it the metadata of the cluster that it was a master of, or write its image anew to its disk: what that cluster's etcd has here is lost then"
+            }
             Self::NoIdentity => "let `kscratch-image cluster metadata` write the metadata of this machine",
             Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",
             Self::NoToken | Self::OfAnotherCluster => {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use kscratch_metadata::{Role, RoleMetadata, is_node_name};
 
+use super::clusterca::{self, Change};
 use super::links;
 use crate::facts::Facts;
 
@@ -23,7 +24,10 @@ pub(super) fn name(metadata: &RoleMetadata, facts: &Facts) -> String {
 
 /// The name of the certificate that a node's kubelet has.
 fn joined_as<'a>(metadata: &RoleMetadata, facts: &'a Facts) -> Option<&'a String> {
-    let member = metadata.role == Role::Node && metadata.cluster.is_some() && facts.joined;
+    let member = metadata.role == Role::Node
+        && metadata.cluster.is_some()
+        && facts.joined
+        && clusterca::change(metadata, facts) == Change::None;
     facts.node_name.as_ref().filter(|_| member)
 }
 

@@ -1,8 +1,9 @@
-//! Decides with which certificate a node's kubelet goes to its cluster: that of the name that it has now, wherever that lies, or one that it joins for. One of another cluster is none.
+//! Decides with which certificate a node's kubelet goes to its cluster: that of the name that it has now, wherever that lies, or one that it joins for.
 use std::collections::BTreeSet;
 
 use kscratch_metadata::{Role, RoleMetadata};
 
+use super::clusterca::{self, Change};
 use super::{PlanError, Step};
 use crate::facts::Facts;
 
@@ -10,10 +11,6 @@ use crate::facts::Facts;
 pub const CLIENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The name that the kubelet was started with last, and so that of its certificate. On state.
 pub const REMEMBERED_NAME: &str = "/var/lib/kscratch/node-name";
-/// The CA of the cluster that the machine was a node of last. On state.
-pub const REMEMBERED_CA: &str = "/var/lib/kscratch/cluster-ca.crt";
-/// All of the kubelet's certificates, and where they are put aside when they are another cluster's.
-pub const PKI: (&str, &str) = ("/var/lib/kubelet/pki", "/var/lib/kubelet/pki-of-another-cluster");
 /// What the certificates that are put aside are called, in the same folder: the kubelet's is a link, which is good there alone. The name stands
 /// between the two.
 pub const PUT_ASIDE: (&str, &str) = ("/var/lib/kubelet/pki/put-aside-", ".pem");
@@ -30,8 +27,8 @@ pub fn put_aside(name: &str) -> String {
 pub(super) struct Membership {
     /// The cluster's CA.
     ca: String,
-    /// What there is of certificates is another cluster's: all of it is put aside.
-    leaves: bool,
+    /// What becomes of the certificates of another cluster, before all else.
+    change: Change,
     /// The name that it joined under, where that is another one: its certificate is put aside.
     left: Option<String>,
     /// It had this name before, and gets that certificate back.
@@ -52,33 +49,42 @@ impl Membership {
         if metadata.role != Role::Node {
             return Ok(None);
         }
-        let leaves = is_anothers(facts, &ca);
-        let joined = facts.joined && !leaves;
-        let left = facts.node_name.as_ref().filter(|last| joined && *last != name).cloned();
-        let stays = joined && left.is_none();
-        let returns = !stays && !leaves && facts.put_aside.contains(name);
+        let change = clusterca::change(metadata, facts);
+        let facts = &clusterca::changed(facts, change);
+        let left = facts.node_name.as_ref().filter(|last| facts.joined && *last != name).cloned();
+        let stays = facts.joined && left.is_none();
+        let returns = !stays && facts.put_aside.contains(name);
         if !stays && !returns && metadata.join.token.is_none() {
             return Err(match left {
                 Some(joined) => PlanError::Renamed { joined, name: name.to_owned() },
-                None if leaves => PlanError::OfAnotherCluster,
+                None if change == Change::Leave => PlanError::OfAnotherCluster,
                 None => PlanError::NoToken,
             });
         }
-        Ok(Some(Self { ca, leaves, left, returns, joined: stays || returns }))
+        Ok(Some(Self { ca, change, left, returns, joined: stays || returns }))
     }
 
     /// Does it, and tells it where there is something to tell.
     pub fn steps(&self, name: &str) -> Vec<Step> {
         let mut steps: Vec<Step> = self.words(name).map(Step::Note).into_iter().collect();
-        steps.push(Step::ClusterCa { ca: self.ca.clone(), leaves: self.leaves });
+        steps.push(Step::ClusterCa { ca: self.ca.clone(), change: self.change });
         let (name, left) = (name.to_owned(), self.left.clone());
         steps.push(Step::NodeName { name, left, returns: self.returns });
         steps
     }
 
     fn words(&self, name: &str) -> Option<String> {
-        if self.leaves {
-            return Some("this machine joined another cluster (its CA is not in cluster.ca): its certificates of that are put aside, and it joins this cluster with its token".to_owned());
+        let another = match self.change {
+            Change::None => None,
+            Change::Leave => Some(
+                "this machine joined another cluster (its CA is not in cluster.ca): its certificates of that are put aside, and it joins this cluster with its token",
+            ),
+            Change::Return => {
+                Some("this machine is back from another cluster: it takes up the certificates that it had in this one")
+            }
+        };
+        if let Some(words) = another {
+            return Some(words.to_owned());
         }
         let left = match &self.left {
             Some(left) => format!("this machine joined its cluster as {left} and is called {name} now: "),
@@ -97,27 +103,11 @@ impl Membership {
     }
 }
 
-/// Whether the certificates on this machine are of a cluster that has no CA of `ca`: a CA that was renewed stands beside the old one in it
-/// for as long as there are certificates of that. An earlier version remembered no CA.
-fn is_anothers(facts: &Facts, ca: &str) -> bool {
-    let last = blocks(facts.cluster_ca.as_deref().unwrap_or_default());
-    (facts.joined || !facts.put_aside.is_empty()) && !last.is_empty() && last.is_disjoint(&blocks(ca))
-}
-
-/// The certificates in a PEM text (RFC 7468), however their lines are broken.
-fn blocks(text: &str) -> BTreeSet<String> {
-    let bodies = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let whole = bodies.filter_map(|rest| rest.split_once("-----END CERTIFICATE-----"));
-    whole.map(|(body, _)| body.split_whitespace().collect()).collect()
-}
-
 /// Names that the machine has joined this cluster under and does not have now.
-pub(super) fn earlier<'a>(facts: &'a Facts, ca: &str, name: &str) -> BTreeSet<&'a str> {
-    if is_anothers(facts, ca) {
-        return BTreeSet::new();
-    }
-    let last = facts.node_name.iter().filter(|_| facts.joined);
-    facts.put_aside.iter().chain(last).map(String::as_str).filter(|earlier| *earlier != name).collect()
+pub(super) fn earlier(metadata: &RoleMetadata, facts: &Facts, name: &str) -> BTreeSet<String> {
+    let facts = clusterca::changed(facts, clusterca::change(metadata, facts));
+    let last = facts.node_name.filter(|_| facts.joined);
+    facts.put_aside.into_iter().chain(last).filter(|earlier| earlier != name).collect()
 }
 
 #[cfg(test)]
@@ -125,10 +115,12 @@ mod tests {
     use kscratch_metadata::RoleMetadata;
 
     use super::{Membership, earlier};
-    use crate::facts::Facts;
-    use crate::plan::tests::{CA, cluster, facts};
+    use crate::facts::{Aside, Facts};
+    use crate::plan::tests::{CA, OTHER, cluster, facts};
 
     type Words<'a> = &'a [&'a str];
+    /// Whether it joined, names that are put aside, the CA beside the certificates and beside those put aside; then what it comes to with a token and without.
+    type Row<'a> = (bool, Words<'a>, [Option<&'a str>; 2], Words<'a>, Words<'a>);
 
     /// A machine that joined as `joined` (or did not), ran last as `last`, and put certificates of other names aside.
     fn machine(joined: bool, last: Option<&str>, put_aside: &[&str]) -> Facts {
@@ -186,36 +178,28 @@ mod tests {
         Facts { cluster_ca: Some(OTHER.to_owned()), ..facts }
     }
 
-    const OTHER: &str = "-----BEGIN CERTIFICATE-----\nb3RoZXI=\n-----END CERTIFICATE-----\n";
-
     #[test]
     fn certificates_of_another_cluster_are_none() {
         let note = "note this machine joined another cluster (its CA is not in cluster.ca): its certificates of that are put aside, and it joins this cluster with its token";
         let puts_aside = "cluster's CA remembered, certificates of another cluster put aside";
+        let returns =
+            "note this machine is back from another cluster: it takes up the certificates that it had in this one";
+        let takes_back = "cluster's CA remembered, certificates of this cluster taken back";
         let (remembers, named) = ("cluster's CA remembered", "node name n2");
+        let none = "there is no join.token, and this machine has not joined the cluster before";
         let stranded = "this machine joined another cluster (its CA is not in cluster.ca), and there is no join.token to join this one with";
-        let same = CA.replace("-----BEGIN", "a comment\n-----BEGIN").replace('\n', "\r\n");
-        let both = format!("{OTHER}{CA}");
-        // (joined, put aside, remembered CA), then what it comes to with a token and without.
-        let rows: [(bool, Words<'_>, Option<&str>, Words<'_>, Words<'_>); 8] = [
-            (true, &[], None, &[remembers, named], &[remembers, named]),
-            (true, &[], Some("damaged"), &[remembers, named], &[remembers, named]),
-            (true, &[], Some(CA), &[remembers, named], &[remembers, named]),
-            (true, &[], Some(&same), &[remembers, named], &[remembers, named]),
-            (true, &[], Some(&both), &[remembers, named], &[remembers, named]),
-            (true, &[], Some(OTHER), &[note, puts_aside, named], &[stranded]),
-            (false, &["n2"], Some(OTHER), &[note, puts_aside, named], &[stranded]),
-            // It only ever tried to join that one.
-            (
-                false,
-                &[],
-                Some(OTHER),
-                &[remembers, named],
-                &["there is no join.token, and this machine has not joined the cluster before"],
-            ),
+        let rows: [Row<'_>; 6] = [
+            (true, &[], [Some(CA), None], &[remembers, named], &[remembers, named]),
+            (true, &[], [Some(OTHER), None], &[note, puts_aside, named], &[stranded]),
+            (false, &["n2"], [Some(OTHER), None], &[note, puts_aside, named], &[stranded]),
+            (false, &[], [Some(OTHER), None], &[remembers, named], &[none]),
+            (true, &[], [Some(OTHER), Some(CA)], &[returns, takes_back, named], &[returns, takes_back, named]),
+            (false, &[], [Some(OTHER), Some(CA)], &[returns, takes_back, named], &[returns, takes_back, named]),
         ];
-        for (joined, put_aside, ca, with_token, without) in rows {
-            let facts = Facts { cluster_ca: ca.map(str::to_owned), ..machine(joined, Some("n2"), put_aside) };
+        for (joined, put_aside, [ca, aside], with_token, without) in rows {
+            let of = |ca: Option<&str>| ca.map(str::to_owned);
+            let aside = Aside { cluster_ca: of(aside), joined: true, ..Aside::default() };
+            let facts = Facts { cluster_ca: of(ca), aside, ..machine(joined, Some("n2"), put_aside) };
             for (metadata, want) in [(cluster(""), with_token), (tokenless(), without)] {
                 assert_eq!(outcome(&metadata, &facts), want, "{joined} {put_aside:?} {ca:?}");
             }
@@ -257,7 +241,7 @@ mod tests {
 
     #[test]
     fn earlier_names() {
-        let all = |facts: &Facts| earlier(facts, CA, "n2").into_iter().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        let all = |facts: &Facts| earlier(&cluster(""), facts, "n2").into_iter().collect::<Vec<_>>().join(" ");
         assert_eq!(all(&machine(true, Some("n1"), &["n0", "n2"])), "n0 n1");
         assert_eq!(all(&machine(false, Some("n1"), &["n0", "n2"])), "n0", "it has never joined as n1");
         assert_eq!(all(&machine(true, Some("n2"), &[])), "");

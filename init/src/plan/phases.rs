@@ -3,10 +3,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use kscratch_metadata::{Mode, Role, RoleMetadata};
+use kscratch_metadata::{Mode, Role, RoleMetadata, public_keys};
 use serde_json::Value;
 
 use super::cluster::{self, Place};
+use super::clusterca::{self, Change};
 use super::controlplane::{self, Master};
 use super::membership::Membership;
 use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, services};
@@ -110,12 +111,14 @@ pub fn pod_network(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Pl
     Plan { phases: vec![phase("pod-network", steps)] }
 }
 
-/// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot under the same name.
+/// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot under the same name
+/// in the same cluster.
 #[must_use]
 pub fn known_range(metadata: &RoleMetadata, facts: &Facts) -> Option<Ipv4Net> {
     let name = identity::name(metadata, facts);
     let own = |given: &&GivenRange| given.node.as_ref().is_none_or(|node| *node == name);
     let remembered = facts.pod_range.as_ref().filter(own).map(|given| given.range);
+    let remembered = remembered.filter(|_| clusterca::change(metadata, facts) == Change::None);
     metadata.node_pod_range().or(remembered.filter(|range| metadata.pod_range().contains(range)))
 }
 
@@ -145,6 +148,10 @@ fn master<'a>(
     let upstream = identity::name_servers(metadata, facts).next().is_some();
     let own = uplink.unwrap_or(("lo", Ipv4Addr::LOCALHOST));
     let master = Master::of(metadata, images, name, own, upstream).ok_or(PlanError::NoIdentity)?;
+    let wanted = public_keys(&master.secrets.etcd_ca);
+    if facts.etcd_ca.as_ref().is_some_and(|ca| public_keys(ca).is_disjoint(&wanted)) {
+        return Err(PlanError::EtcdOfAnotherCluster);
+    }
     match (master.control_plane.etcd.members.get(name), uplink) {
         (Some(listed), Some((_, own))) if *listed != own => {
             Err(PlanError::OtherMember { name: name.to_owned(), listed: *listed, own })

@@ -15,6 +15,7 @@ use super::{Step, cni, firewall, network, node, pod_network, runtime};
 use crate::facts::{Facts, Link, Release};
 
 pub const CA: &str = include_str!("../../metadata/tests/ca.pem");
+pub const OTHER: &str = include_str!("../../metadata/tests/other-ca.pem");
 
 pub(crate) fn facts() -> Facts {
     let link = Link {
@@ -43,9 +44,11 @@ pub(crate) fn facts() -> Facts {
         memory: 1 << 30,
         lasting: true,
         joined: false,
+        etcd_ca: None,
         cluster_ca: None,
         node_name: None,
         put_aside: BTreeSet::new(),
+        aside: Default::default(),
         pod_range: None,
     }
 }

@@ -11,7 +11,7 @@ use kscratch_netlink::Netlink;
 use crate::apply::dhcp::Keeper;
 use crate::apply::files;
 use crate::apply::network;
-use crate::facts::{Facts, GivenRange, Link, Release};
+use crate::facts::{Aside, Facts, GivenRange, Link, Release};
 use crate::log;
 use crate::plan;
 
@@ -47,12 +47,15 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         memory: memory(root)?,
         lasting: true,
         joined: files::below(root, plan::CLIENT).exists(),
-        cluster_ca: fs::read_to_string(files::below(root, plan::REMEMBERED_CA)).ok(),
+        etcd_ca: etcd_ca(root),
+        cluster_ca: cluster_ca(root, plan::PKI.0),
         node_name: remembered_name(root),
-        put_aside: put_aside(root).unwrap_or_else(|error| {
-            log::line(format_args!("{error:#}: no name's earlier certificate is taken again"));
-            BTreeSet::new()
-        }),
+        put_aside: names_aside(root, plan::PKI.0),
+        aside: Aside {
+            cluster_ca: cluster_ca(root, plan::PKI.1),
+            joined: files::below(root, &plan::CLIENT.replacen(plan::PKI.0, plan::PKI.1, 1)).exists(),
+            put_aside: names_aside(root, plan::PKI.1),
+        },
         pod_range: remembered_pod_range(root),
     })
 }
@@ -71,10 +74,27 @@ fn remembered_name(root: &Path) -> Option<String> {
     Some(text.trim()).filter(|name| is_node_name(name)).map(str::to_owned)
 }
 
-/// Names whose certificates are put aside.
-fn put_aside(root: &Path) -> Result<BTreeSet<String>> {
+/// What the boot before this one wrote for etcd, and this one will write over.
+fn etcd_ca(root: &Path) -> Option<String> {
+    files::below(root, plan::ETCD_WAL).exists().then(|| fs::read_to_string(files::below(root, plan::ETCD_CA)).ok())?
+}
+
+/// The CA of the cluster whose certificates are in a folder.
+fn cluster_ca(root: &Path, folder: &str) -> Option<String> {
+    fs::read_to_string(files::below(root, folder).join(plan::CLUSTER_CA)).ok()
+}
+
+/// Names whose certificates are put aside in a folder.
+fn names_aside(root: &Path, folder: &str) -> BTreeSet<String> {
+    put_aside(root, folder).unwrap_or_else(|error| {
+        log::line(format_args!("{error:#}: no name's earlier certificate is taken again"));
+        BTreeSet::new()
+    })
+}
+
+fn put_aside(root: &Path, folder: &str) -> Result<BTreeSet<String>> {
     let (before, after) = plan::PUT_ASIDE;
-    let (folder, before) = before.rsplit_once('/').unwrap_or(("", before));
+    let before = before.rsplit_once('/').map_or(before, |(_, name)| name);
     let entries = match fs::read_dir(files::below(root, folder)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         entries => entries.with_context(|| format!("reading {folder}"))?,
@@ -161,7 +181,7 @@ mod tests {
     use std::path::Path;
 
     use super::{machine_id, with_links};
-    use crate::facts::GivenRange;
+    use crate::facts::{Aside, GivenRange};
 
     fn write(root: &Path, path: &str, contents: &str) {
         let path = root.join(path);
@@ -201,6 +221,11 @@ mod tests {
         write(root.path(), "var/lib/kubelet/pki/kubelet-client-current.pem", "");
         write(root.path(), "var/lib/kubelet/pki/put-aside-n1.pem", "");
         write(root.path(), "var/lib/kubelet/pki/put-aside-N1.pem", "no node's name");
+        write(root.path(), "var/lib/kubelet/pki/kscratch-cluster-ca.crt", "own");
+        write(root.path(), "var/lib/kubelet/pki-of-another-cluster/kubelet-client-current.pem", "");
+        write(root.path(), "var/lib/kubelet/pki-of-another-cluster/put-aside-n4.pem", "");
+        write(root.path(), "var/lib/kubelet/pki-of-another-cluster/kscratch-cluster-ca.crt", "other");
+        write(root.path(), "var/lib/kubernetes/etcd/ca.crt", "etcd's");
         write(root.path(), "var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem", "");
         std::os::unix::fs::symlink("nowhere", root.path().join("var/lib/kubelet/pki/put-aside-n3.pem")).unwrap();
         write(root.path(), "var/lib/kscratch/node-name", "n2\n");
@@ -211,14 +236,19 @@ mod tests {
         assert_eq!(facts.pod_range, Some(given(Some("n1"))));
         assert_eq!(facts.node_name.as_deref(), Some("n2"));
         assert_eq!(facts.put_aside.iter().collect::<Vec<_>>(), ["n1"]);
+        let aside = Aside { cluster_ca: Some("other".into()), joined: true, put_aside: ["n4".to_owned()].into() };
+        assert_eq!((facts.cluster_ca.as_deref(), facts.aside), (Some("own"), aside));
+        assert_eq!(facts.etcd_ca, None, "without data it is nobody's");
         assert_eq!((facts.memory, facts.joined, facts.release.role.as_str()), (1_024_000, true, "node"));
         assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["web.yaml"]);
+        write(root.path(), "var/lib/etcd/member/wal/0.wal", "");
         // As an earlier version left it, and as a power cut might.
         write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24\n");
         write(root.path(), "var/lib/kscratch/node-name", "../n2\n");
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
         assert_eq!(facts.pod_range, Some(given(None)));
         assert_eq!(facts.node_name, None);
+        assert_eq!(facts.etcd_ca.as_deref(), Some("etcd's"));
         // What is damaged there is no reason to configure nothing.
         fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
         write(root.path(), "var/lib/kubelet/pki", "a file");

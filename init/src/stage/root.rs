@@ -95,11 +95,11 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
         Some(metadata) => beside::start("phases", move || {
-            let (root, lasting) = (rest.root, rest.state.is_some());
+            let (root, lasting, stop) = (rest.root, rest.state.is_some(), Arc::clone(&rest.stop));
             rest.run(metadata);
             drop(done);
             if lasting {
-                keep_reserve(root);
+                keep_reserve(root, &stop);
             }
         })?,
         None => {
@@ -121,9 +121,10 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
 }
 
 /// Sees to it, for as long as the machine runs, that there is something to give away at the next boot.
-fn keep_reserve(root: &Path) {
+fn keep_reserve(root: &Path, stop: &AtomicBool) {
     let mut told = false;
-    loop {
+    // A file that is open would keep state from being unmounted.
+    while !stop.load(Ordering::Relaxed) {
         if let Err(error) = reserve::keep(root)
             && !std::mem::replace(&mut told, true)
         {

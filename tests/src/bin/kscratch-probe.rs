@@ -17,7 +17,7 @@
 //!   GET /name?of=NAME              addresses of a name, as the pod's /etc/resolv.conf leads to them, one a line
 //!   GET /peer                      the address that asks
 //!   GET /own?path=PATH             a file of the pod; /write?path=PATH&text=TEXT makes one
-//!   GET /fill?path=PATH            writes a file until nothing can be written any more, and says why
+//!   GET /fill?path=PATH            writes a file until nothing can be written any more, and says why; with `sync`, once it is on the disk
 //!   GET /variable?name=NAME        a variable of the pod's environment
 //!   GET /exit?code=N               ends the program
 //! kscratch-probe say WORDS       prints them
@@ -107,7 +107,7 @@ fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
         "/peer" => Ok(format!("{peer}\n").into_bytes()),
         "/own" => fs::read(value("path")?),
         "/write" => fs::write(value("path")?, value("text")?).map(|()| Vec::new()),
-        "/fill" => Ok(fill(value("path")?)),
+        "/fill" => Ok(fill(value("path")?, value("sync").is_ok())),
         "/variable" => std::env::var(value("name")?).map(String::into_bytes).map_err(io::Error::other),
         "/exit" => std::process::exit(number("code")?.into()),
         "/name" => names(value("of")?),
@@ -149,13 +149,19 @@ fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Zeros until the disk is full.
-fn fill(path: &str) -> Vec<u8> {
+fn fill(path: &str, sync: bool) -> Vec<u8> {
     let write = || -> io::Result<()> {
         // Asked again by whoever lost patience: it goes on.
         let mut file = fs::File::options().append(true).create(true).open(path)?;
-        loop {
-            file.write_all(&[0; 1 << 20])?;
+        let full = loop {
+            if let Err(full) = file.write_all(&[0; 1 << 20]) {
+                break full;
+            }
+        };
+        if sync {
+            file.sync_all()?;
         }
+        Err(full)
     };
     write().err().map(|error| error.to_string()).unwrap_or_default().into_bytes()
 }

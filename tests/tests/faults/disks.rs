@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kscratch_tests::api::Answer;
 use kscratch_tests::cluster::{BOOT, Cluster, MAPS, pod};
 use kscratch_tests::disk::partitions;
+use kscratch_tests::dump::is_ready;
 use kscratch_tests::node_image;
 use kscratch_tests::program::tool;
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use serde_json::{Value, json};
 use crate::heard::Heard;
 use crate::is_healthy;
 
+/// What a machine says that booted with a full disk.
+const GIVEN_AWAY: &str =
+    r"state is full \([0-9]+ MiB left\): the [0-9]+ MiB that were kept back for this are given away";
 /// The kubelet waits five minutes before it believes that a pressure is over.
 const PRESSURE: Duration = Duration::from_secs(12 * 60);
 
@@ -48,13 +52,19 @@ pub fn a_masters_disk_that_is_full(cluster: &Cluster) {
 pub fn a_power_cut_of_a_master_whose_disk_is_full(cluster: &Cluster) {
     assert_eq!(cluster.make_map("before-the-cut"), 201);
     let mut hog = pod("hog", "m1");
-    hog["spec"]["priorityClassName"] = json!("system-node-critical");
+    // A second one keeps their image from being thrown out in the moment between the hog's end and that of its files.
+    let mut other = pod("other", "m1");
+    for pod in [&mut hog, &mut other] {
+        pod["spec"]["priorityClassName"] = json!("system-node-critical");
+    }
+    cluster.apply(&[other]);
     fill_with(cluster, hog);
-    cluster.api().wait_for(FILL, PRESSURE, is_full);
+    // Down to the disk: a power cut leaves it as full as it is.
+    cluster.api().wait_for(&format!("{FILL}&sync=yes"), PRESSURE, is_full);
     cluster.power("cut", &["m1"]);
     let master = Heard::of(cluster, "m1");
     cluster.power("on", &["m1"]);
-    master.wait(r"state is full \([0-9]+ MiB left\): the [0-9]+ MiB that were kept back for this are given away");
+    master.wait(GIVEN_AWAY);
     let end = Instant::now() + BOOT;
     while cluster.kubectl(&["delete", "pod", "hog", "--timeout=60s"]).code != 0 && cluster.api().get(HOG).0 != 404 {
         assert!(Instant::now() < end, "the pod that fills m1's disk cannot be deleted");
@@ -63,26 +73,31 @@ pub fn a_power_cut_of_a_master_whose_disk_is_full(cluster: &Cluster) {
     takes_more(cluster, "after-the-cut");
     keeps(cluster, "before-the-cut");
     wait_for_room(cluster);
-    cluster.kubectl(&["delete", "pod", "eye-m1", "--ignore-not-found"]).succeeded();
+    // Nothing of what came with the image was thrown out with the rest.
+    for component in ["kube-controller-manager", "kube-scheduler"] {
+        let pod = format!("/api/v1/namespaces/kube-system/pods/{component}-m1");
+        cluster.api().wait_for(&pod, PRESSURE, |(_, text)| is_ready(&serde_json::from_str(text).unwrap_or_default()));
+    }
+    cluster.kubectl(&["delete", "pod", "eye-m1", "other", "--ignore-not-found"]).succeeded();
     crate::begin(cluster);
 }
 
-/// A power cut in the middle of the superblock's write, and then worse: the one is put right, and the other is told, and nothing is done to it.
+/// Its superblock, and then worse: the one is put right, and the other is told, and nothing is done to it.
 pub fn a_masters_state_that_is_damaged(cluster: &Cluster) {
     assert_eq!(cluster.make_map("before-the-damage"), 201);
     let disk = cluster.file("machines/m1/disk.qcow2");
     let state = &partitions(node_image::master_with_probe())[3];
     assert_eq!(state.name, "state");
     let damage = |from: u64, length: u64| {
-        cluster.power("off", &["m1"]);
         let write = format!("write -P 0x55 {} {length}", state.start + from);
         tool("qemu-io", "qemu-utils", ["-c".as_ref(), write.as_ref(), disk.as_os_str()]).succeeded();
         Heard::of(cluster, "m1")
     };
+    cluster.power("off", &["m1"]);
     // `s_blocks_count_lo` and `s_r_blocks_count_lo`, so that the checksum is wrong too.
     let master = damage(1024 + 4, 8);
     cluster.power("on", &["m1"]);
-    master.wait("the superblock of /dev/vd[a-z]4 is damaged: .*; its copy is taken");
+    master.wait("the superblock of /dev/vd[a-z]4 is damaged, and its copy is taken");
     is_healthy(cluster);
     keeps(cluster, "before-the-damage");
 

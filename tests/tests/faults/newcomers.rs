@@ -58,11 +58,14 @@ fn says(cluster: &Cluster, words: &str) {
     cluster.power("off", &["n2"]);
 }
 
+/// The role of a machine, with a token of the right form.
+pub fn with_a_token_that_nobody_knows(role: &str) -> String {
+    let (head, rest) = role.split_once("token = \"").expect("there is a token");
+    format!("{head}token = \"abcdef.0123456789abcdef{}", &rest[23..])
+}
+
 pub fn a_token_that_nobody_knows(cluster: &Cluster) {
-    place(cluster, |role| {
-        let (head, rest) = role.split_once("token = \"").expect("there is a token");
-        format!("{head}token = \"abcdef.0123456789abcdef{}", &rest[23..])
-    });
+    place(cluster, |role| with_a_token_that_nobody_knows(&role));
     says(cluster, "the cluster does not know this machine's join token");
 }
 

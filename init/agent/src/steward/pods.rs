@@ -2,7 +2,7 @@
 //! and longer pauses, and takes the processors from what it waits for.
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::ask_ready;
 use crate::connection;
@@ -39,6 +39,9 @@ impl Pods {
         let begun = Instant::now();
         while let Err(error) = ask_ready(&client).await {
             if begun.elapsed() >= PATIENCE {
+                // The words for it are those of an API server.
+                let nobody = error.downcast_ref().is_some_and(|error| !matches!(error, kube::Error::Api(_)));
+                let error = if nobody { anyhow!("nothing answers at {}", self.etcd) } else { error };
                 return Err(error).context("etcd does not serve yet");
             }
             tokio::time::sleep(PAUSE).await;

@@ -1,6 +1,6 @@
 //! The control plane's pods are placed one after the other, as what they need begins to serve.
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,9 +12,8 @@ use crate::cluster::Cluster;
 use crate::{Steward, with_data};
 
 /// An etcd that tells of its health: it has no leader until it is told.
-fn etcd() -> (String, Arc<AtomicBool>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+fn etcd(address: SocketAddr) -> Arc<AtomicBool> {
+    let listener = TcpListener::bind(address).unwrap();
     let healthy = Arc::new(AtomicBool::new(false));
     let is = Arc::clone(&healthy);
     thread::spawn(move || {
@@ -35,7 +34,7 @@ fn etcd() -> (String, Arc<AtomicBool>) {
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}").unwrap();
         }
     });
-    (url, healthy)
+    healthy
 }
 
 #[test]
@@ -44,7 +43,8 @@ fn each_is_placed_when_what_it_needs_serves() {
     let folder = folder.path();
     cluster.state().serving = false;
     let at = |name: &str| folder.join(name).display().to_string();
-    let (url, healthy) = etcd();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
     let pod = |name: &str, after: &str| {
         std::fs::write(folder.join(format!("{name}.json")), format!("the pod {name}")).unwrap();
         json!({ "name": name, "after": after, "manifest": at(&format!("{name}.json")), "place": at(&format!("manifests/{name}.json")) })
@@ -58,7 +58,9 @@ fn each_is_placed_when_what_it_needs_serves() {
     let steward = Steward::of(folder, &cluster, "m1", |contract| {
         (contract["etcd"], contract["pods"]) = (json!(url), json!(pods));
     });
-    steward.says("failed: etcd does not serve yet: it is not ready: linearizable_read");
+    steward.says(&format!("failed: etcd does not serve yet: nothing answers at {url}"));
+    let healthy = etcd(address);
+    steward.says("etcd does not serve yet: it is not ready: linearizable_read");
     assert_eq!(placed("api"), None);
     healthy.store(true, Ordering::Relaxed);
     steward.says("api is started: etcd serves");

@@ -17,35 +17,29 @@ const MOST: u64 = 256 << 20;
 const PART: u64 = 32;
 /// With less than this to write to, state counts as full.
 const FULL: u64 = 64 << 20;
-/// What must be free besides it before a reserve is made: the kubelet throws pods out below a tenth of the disk.
-const BESIDES: u64 = 5;
+/// What part of state stays free besides it: the kubelet throws pods and images out where less than 15 % are free.
+const FREE_PART: u64 = 5;
 
 /// State as it is.
 #[derive(Debug, Clone, Copy)]
 struct Space {
     total: u64,
     available: u64,
-    kept: bool,
+    /// Length of the reserve that there is; a power cut may have left a part of one, or nothing of it.
+    kept: u64,
 }
 
-/// What is to be done about it.
-#[derive(Debug, PartialEq, Eq)]
-enum Act {
-    Nothing,
-    GiveAway,
-    Make(u64),
+/// Whether the reserve is to be given away, at the boot, before anything writes.
+fn is_needed(space: Space) -> bool {
+    space.kept > 0 && space.available < FULL
 }
 
-/// At the boot, before anything writes.
-fn at_boot(space: Space) -> Act {
-    if space.kept && space.available < FULL { Act::GiveAway } else { Act::Nothing }
-}
-
-/// While the machine runs.
-fn later(space: Space) -> Act {
+/// How large a reserve is to be made, or made of the one that there is, while the machine runs.
+fn wanted(space: Space) -> Option<u64> {
     let size = (space.total / PART).min(MOST);
+    let free = space.available.saturating_add(space.kept).saturating_sub(size);
     // Less would help nobody.
-    if space.kept || size < FULL / 2 || space.available < size * BESIDES { Act::Nothing } else { Act::Make(size) }
+    (size >= FULL / 2 && space.kept < size && free >= space.total / FREE_PART).then_some(size)
 }
 
 /// Gives the reserve away if state is full. To be called before anything else is written to it.
@@ -54,11 +48,9 @@ fn later(space: Space) -> Act {
 /// What the kernel says.
 pub fn give_away_if_full(root: &Path) -> Result<()> {
     let space = space(root)?;
-    if at_boot(space) == Act::GiveAway {
-        let reserve = files::below(root, RESERVE);
-        let size = fs::metadata(&reserve).map_or(0, |file| file.len());
-        fs::remove_file(&reserve).with_context(|| format!("removing {RESERVE}"))?;
-        let (left, size) = (space.available >> 20, size >> 20);
+    if is_needed(space) {
+        fs::remove_file(files::below(root, RESERVE)).with_context(|| format!("removing {RESERVE}"))?;
+        let (left, size) = (space.available >> 20, space.kept >> 20);
         log::line(format_args!(
             "state is full ({left} MiB left): the {size} MiB that were kept back for this are given away; make room, or give the machine a larger disk"
         ));
@@ -66,15 +58,15 @@ pub fn give_away_if_full(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the reserve if there is none and there is room for it.
+/// Makes the reserve if there is none of its size and there is room for it.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn keep(root: &Path) -> Result<()> {
-    let Act::Make(size) = later(space(root)?) else { return Ok(()) };
+    let Some(size) = wanted(space(root)?) else { return Ok(()) };
     let path = files::below(root, RESERVE);
     let make = || {
-        let file = File::create(&path)?;
+        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
         fallocate(&file, FallocateFlags::empty(), 0, size).map_err(std::io::Error::from)
     };
     make().with_context(|| format!("making {RESERVE}")).inspect_err(|_| {
@@ -85,34 +77,40 @@ pub fn keep(root: &Path) -> Result<()> {
 fn space(root: &Path) -> Result<Space> {
     let state = statvfs(root.join("var")).context("reading how full state is")?;
     let bytes = |blocks: u64| blocks.saturating_mul(state.f_frsize);
-    let kept = files::below(root, RESERVE).exists();
+    let kept = fs::metadata(files::below(root, RESERVE)).map_or(0, |file| file.len());
     Ok(Space { total: bytes(state.f_blocks), available: bytes(state.f_bavail), kept })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Act, Space, at_boot, later};
+    use super::{Space, is_needed, wanted};
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
     #[test]
     fn what_is_kept_of_which_state() {
-        // (total, available, kept), then what is done at boot and later.
-        for (total, available, kept, boot, run) in [
-            (10 * GIB, 8 * GIB, false, Act::Nothing, Act::Make(256 * MIB)),
-            (10 * GIB, 8 * GIB, true, Act::Nothing, Act::Nothing),
-            (4 * GIB, 3 * GIB, false, Act::Nothing, Act::Make(128 * MIB)),
-            // Nothing is kept of what the kubelet is about to make room on.
-            (10 * GIB, GIB, false, Act::Nothing, Act::Nothing),
-            (512 * MIB, 500 * MIB, false, Act::Nothing, Act::Nothing),
-            (10 * GIB, 0, true, Act::GiveAway, Act::Nothing),
-            (10 * GIB, 63 * MIB, true, Act::GiveAway, Act::Nothing),
-            (10 * GIB, 64 * MIB, true, Act::Nothing, Act::Nothing),
-            (10 * GIB, 0, false, Act::Nothing, Act::Nothing),
+        // (total, available, kept), then whether a boot gives it away, and what is made while the machine runs; all in MiB.
+        for (total, available, kept, given_away, made) in [
+            (10 * GIB, 8 * GIB, 0, false, Some(256)),
+            (10 * GIB, 8 * GIB, 256 * MIB, false, None),
+            (4 * GIB, 3 * GIB, 0, false, Some(128)),
+            // State has grown, or the power went before all of it was made.
+            (10 * GIB, 8 * GIB, 128 * MIB, false, Some(256)),
+            // Nothing is kept of what the kubelet is about to make room on, or would be then.
+            (10 * GIB, 2 * GIB, 0, false, None),
+            (10 * GIB, 2 * GIB, 200 * MIB, false, None),
+            (10 * GIB, 2 * GIB + 256 * MIB, 0, false, Some(256)),
+            (100 * GIB, 19 * GIB, 0, false, None),
+            (100 * GIB, 21 * GIB, 0, false, Some(256)),
+            (512 * MIB, 500 * MIB, 0, false, None),
+            (10 * GIB, 0, 256 * MIB, true, None),
+            (10 * GIB, 63 * MIB, 256 * MIB, true, None),
+            (10 * GIB, 64 * MIB, 256 * MIB, false, None),
+            (10 * GIB, 0, 0, false, None),
         ] {
             let space = Space { total, available, kept };
-            assert_eq!((at_boot(space), later(space)), (boot, run), "{space:?}");
+            assert_eq!((is_needed(space), wanted(space)), (given_away, made.map(|size| size * MIB)), "{space:?}");
         }
     }
 }

@@ -137,21 +137,21 @@ fn what_cannot_be_mounted_is_checked() {
     let devices = with_state(folder.path(), 40, ours);
     let device = devices.dev.join("vda4").display().to_string();
     let sys = Recording::new().failing(&format!("mount {device}"), std::io::ErrorKind::InvalidData);
-    let sys = sys.answering(&format!("run /usr/sbin/e2fsck -p {device}"), 8, "checksum does not match\n");
+    let sys = sys.answering(&format!("run /usr/sbin/e2fsck -pf {device}"), 8, "Superblock checksum does not match\n");
     let (state, calls) = run(&sys, folder.path(), &devices);
     let State::Memory { reason } = state else { panic!("{state:?}") };
     assert!(reason.starts_with("mounting "), "{reason}");
     let want = [
         "mount R/dev/vda4 R/var ext4 noatime",
-        "run /usr/sbin/e2fsck -p R/dev/vda4",
-        "run /usr/sbin/e2fsck -p -b 32768 -B 4096 R/dev/vda4",
+        "run /usr/sbin/e2fsck -pf R/dev/vda4",
+        "run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4",
         "mount R/dev/vda4 R/var ext4 noatime",
         "mount tmpfs R/var tmpfs nosuid,nodev mode=0755",
     ];
     assert_eq!(calls, want);
 }
 
-/// As after a power cut in the middle of the superblock's sectors: the real e2fsck puts it right from the copy that it is told of.
+/// Of a filesystem that was unmounted in order: the real e2fsck puts it right from the copy that it is told of.
 #[test]
 fn the_copy_of_a_superblock_is_where_it_is_looked_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -161,8 +161,11 @@ fn the_copy_of_a_superblock_is_where_it_is_looked_for() {
         tool("mke2fs", &["-q", "-t", "ext4", "-b", &block_size.to_string(), "-L", "kscratch-state"], &path);
         let disk = File::options().write(true).open(&path).unwrap();
         disk.write_all_at(&[0x55; 8], 1024 + 4).unwrap();
-        let e2fsck = |args: &[&str]| Command::new("e2fsck").args(args).arg(&path).output().unwrap().status.code();
-        assert_eq!(e2fsck(&["-p"]), Some(8));
+        let run = |args: &[&str]| Command::new("e2fsck").args(args).arg(&path).output().unwrap();
+        let said = run(&["-p"]);
+        assert!(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).contains("uperblock"));
+        assert_eq!(said.status.code(), Some(8));
+        let e2fsck = |args: &[&str]| run(args).status.code();
         let copy = first_copy(block_size).to_string();
         assert_eq!(e2fsck(&["-p", "-b", &copy, "-B", &block_size.to_string()]), Some(1));
         assert_eq!(e2fsck(&["-p"]), Some(0));

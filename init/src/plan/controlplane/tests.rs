@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{ADDONS, Component, Master, addons, certificates, pods};
 use crate::facts::{Facts, Link, Release};
+use crate::plan::tests::OTHER;
 use crate::plan::{PlanError, Step, node};
 
 mod members;
@@ -71,9 +72,11 @@ fn facts(kubernetes: &str) -> Facts {
         memory: 2 << 30,
         lasting: true,
         joined: false,
+        etcd_ca: None,
         cluster_ca: None,
         node_name: None,
         put_aside: BTreeSet::new(),
+        aside: Default::default(),
         pod_range: None,
     }
 }
@@ -238,6 +241,16 @@ fn a_token_is_the_secret_that_the_builder_prints() {
     assert_eq!(join["subjects"][0]["name"], token["stringData"]["auth-extra-groups"]);
     let steward: Value = serde_json::from_str(&files(&metadata, &facts)["/run/kscratch/steward.json"]).unwrap();
     assert_eq!(steward["joiners"], token["stringData"]["auth-extra-groups"]);
+}
+
+#[test]
+fn etcds_data_stay_in_their_cluster() {
+    let (metadata, facts) = (metadata(""), facts("1.37.2"));
+    let of = |ca: &str| node(&metadata, &Facts { etcd_ca: Some(ca.to_owned()), ..facts.clone() });
+    let own = metadata.control_plane.as_ref().unwrap().secrets.as_ref().unwrap().etcd_ca.clone();
+    assert_eq!(of(&own), node(&metadata, &facts));
+    assert_eq!(of(OTHER), Err(PlanError::EtcdOfAnotherCluster));
+    assert_eq!(of(&format!("{OTHER}{own}")), node(&metadata, &facts), "one that is about to change its CA has both");
 }
 
 #[test]
