@@ -20,6 +20,9 @@ pub struct RunFiles {
 /// with fast strings the kernel copies byte by byte, which no emulation does at once. A node's boot takes a tenth less of the host's processors.
 const EMULATED: &str = "max,la57=off,erms=off,fsrm=off";
 
+/// Each instruction takes two nanoseconds (docs/devel/tcg-icount.rst), which is about what they take where the host has a processor to spare.
+const OWN_TIME: &str = "shift=1,sleep=on";
+
 /// The balloon's name, by which QMP finds it.
 pub(crate) const BALLOON: &str = "balloon0";
 
@@ -38,7 +41,13 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
         Accelerator::Kvm => true,
         Accelerator::Emulation => false,
     };
-    args.option("-accel", if kvm { "kvm" } else { "tcg,thread=multi" });
+    let own_time = machine.own_time && !kvm;
+    // Instructions are counted by one thread alone.
+    let emulation = if own_time { "tcg,thread=single" } else { "tcg,thread=multi" };
+    args.option("-accel", if kvm { "kvm" } else { emulation });
+    if own_time {
+        args.option("-icount", OWN_TIME);
+    }
     args.option("-cpu", if kvm { "host" } else { EMULATED });
     args.option("-m", machine.memory.to_string());
     args.option("-smp", machine.cpus.to_string());
@@ -244,6 +253,10 @@ mod tests {
             &["-kernel", "hostfwd", "-smbios"],
         );
         check(&direct(), true, &["-kernel /k", "-append panic=-1", "-accel kvm", "-cpu host"], &["-initrd", "pflash"]);
+        let mut own_time = Machine::new(Firmware::Uefi);
+        own_time.own_time = true;
+        check(&own_time, false, &["-accel tcg,thread=single -icount shift=1,sleep=on"], &[]);
+        check(&own_time, true, &["-accel kvm"], &["-icount"]);
         check(&direct(), true, &["unix:/run/a,,b/qmp,server=on,wait=off"], &[]);
         check(
             &direct().disk(Disk::new("/a,b.qcow2", DiskFormat::Qcow2)).disk(Disk::read_only("/v.img")),

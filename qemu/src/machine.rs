@@ -14,6 +14,10 @@ pub struct Machine {
     pub cpus: u32,
     /// Who executes the guest's instructions.
     pub accelerator: Accelerator,
+    /// Whether time in an emulated guest goes by the instructions that it has executed, and by the host's clock only while it has nothing to do. Guests
+    /// that share too few processors are slow then, but none of them sees that, and nothing in them times out. All virtual processors of a guest share
+    /// one of the host's. Nothing under KVM.
+    pub own_time: bool,
     /// What runs first.
     pub firmware: Firmware,
     /// Disks in the order in which the firmware tries them, all virtio-blk.
@@ -190,6 +194,7 @@ impl Machine {
             memory: 1024,
             cpus: 2,
             accelerator: Accelerator::Auto,
+            own_time: false,
             firmware,
             disks: Vec::new(),
             user_network: true,

@@ -65,6 +65,9 @@ pub struct UpArgs {
     /// Processors of a new machine
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub cpus: u32,
+    /// Time in a new machine that is emulated goes by its work: slower where processors are few, and nothing times out for that
+    #[arg(long)]
+    pub own_time: bool,
     /// Size of a new machine's disk, e.g. 8GiB
     #[arg(long, default_value = "8GiB", value_name = "SIZE")]
     pub disk_size: String,

@@ -72,6 +72,7 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
             disk_size: disk_size.0,
             memory: args.memory,
             cpus: args.cpus,
+            own_time: args.own_time,
         },
         parent: args.folder.clone(),
         name: args.name.clone(),

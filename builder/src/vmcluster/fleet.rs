@@ -217,6 +217,7 @@ fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
         .fw_cfg(FW_CFG_ROLE, folder.join(ROLE));
     machine.memory = planned.memory;
     machine.cpus = planned.cpus;
+    machine.own_time = planned.own_time;
     machine.serial_number = Some(planned.serial(cluster));
     machine.uuid = planned.uuid_bytes();
     machine.clock = clock.map(str::to_owned);

@@ -67,6 +67,9 @@ pub struct PlannedMachine {
     pub memory: u32,
     /// Processors.
     pub cpus: u32,
+    /// Whether time in it goes by its work, where it is emulated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_time: bool,
 }
 
 /// The image below a disk, which holds only what differs from it.
@@ -106,6 +109,8 @@ pub struct Make {
     pub memory: u32,
     /// Processors.
     pub cpus: u32,
+    /// Whether time in them goes by their work, where they are emulated.
+    pub own_time: bool,
 }
 
 impl Plan {
@@ -165,6 +170,7 @@ impl Plan {
             disk_size: make.disk_size,
             memory: make.memory,
             cpus: make.cpus,
+            own_time: make.own_time,
         });
     }
 

@@ -14,6 +14,7 @@ fn make() -> Make {
         disk_size: 8 << 30,
         memory: 2048,
         cpus: 2,
+        own_time: false,
     }
 }
 
