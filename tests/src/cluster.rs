@@ -188,6 +188,18 @@ impl Cluster {
         self.api().post(MAPS, &map.to_string()).0
     }
 
+    /// Makes one, however often it takes; what was acknowledged to nobody may have been written all the same.
+    #[track_caller]
+    pub fn makes_map(&self, name: &str, bound: Duration) {
+        let end = Instant::now() + bound;
+        let mut last = self.make_map(name);
+        while !matches!(last, 201 | 409) {
+            assert!(Instant::now() < end, "{name} cannot be written in {} s: {last}", bound.as_secs());
+            thread::sleep(Duration::from_secs(2));
+            last = self.make_map(name);
+        }
+    }
+
     /// What the probe in a pod of the default namespace answers; asked again while nothing does.
     #[track_caller]
     pub fn ask(&self, pod: &str, target: &str) -> String {

@@ -41,7 +41,7 @@ pub fn a_masters_disk_that_is_full(cluster: &Cluster) {
     // It may be thrown out before it is asked again, and the API server may be away meanwhile.
     cluster.api().wait_for(FILL, PRESSURE, |answer| is_full(answer) || phase(cluster) == EVICTED);
     is_thrown_out(cluster);
-    takes_more(cluster, "after-it-was-full");
+    cluster.makes_map("after-it-was-full", PRESSURE);
     keeps(cluster, "before-it-was-full");
     cluster.kubectl(&["delete", "pod", "eye-m1", "--ignore-not-found"]).succeeded();
     crate::begin(cluster);
@@ -70,7 +70,7 @@ pub fn a_power_cut_of_a_master_whose_disk_is_full(cluster: &Cluster) {
         assert!(Instant::now() < end, "the pod that fills m1's disk cannot be deleted");
         thread::sleep(Duration::from_secs(5));
     }
-    takes_more(cluster, "after-the-cut");
+    cluster.makes_map("after-the-cut", PRESSURE);
     keeps(cluster, "before-the-cut");
     wait_for_room(cluster);
     // Nothing of what came with the image was thrown out with the rest.
@@ -125,16 +125,6 @@ pub fn a_masters_state_that_is_damaged(cluster: &Cluster) {
 fn keeps(cluster: &Cluster, map: &str) {
     let (code, text) = cluster.api().get(&format!("{MAPS}/{map}"));
     assert_eq!(code, 200, "what etcd had acknowledged is lost: {text}");
-}
-
-#[track_caller]
-fn takes_more(cluster: &Cluster, map: &str) {
-    let end = Instant::now() + PRESSURE;
-    // What was acknowledged to nobody may have been written.
-    while !matches!(cluster.make_map(map), 201 | 409) {
-        assert!(Instant::now() < end, "there is space again, and nothing can be written");
-        thread::sleep(Duration::from_secs(2));
-    }
 }
 
 const HOG: &str = "/api/v1/namespaces/default/pods/hog";
