@@ -2,7 +2,7 @@
 pub mod reserve;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::log;
 use crate::partition::{Growth, Guid, Write};
 use crate::stage::block::{Devices, Found};
-use crate::superblock::{Kind, Volume, look};
+use crate::superblock::{Kind, Volume, look, recognise};
 use crate::sys::{Flag, Mount, Sys};
 
 /// GPT name of the partition.
@@ -153,8 +153,14 @@ fn check(sys: &dyn Sys, device: &Path, kind: Kind, how: &str) -> Result<()> {
     if let (Some(8), Kind::Ext4 { block_size, .. }) = (ran.status, kind)
         && ran.text.contains("uperblock")
     {
+        let copy = first_copy(block_size);
+        fits(device, copy, block_size).with_context(|| format!("the superblock of {name} is damaged"))?;
         log::line(format_args!("the superblock of {name} is damaged, and its copy is taken"));
-        ran = e2fsck(&[how, "-b", &first_copy(block_size).to_string(), "-B", &block_size.to_string(), name])?;
+        ran = e2fsck(&[how, "-b", &copy.to_string(), "-B", &block_size.to_string(), name])?;
+        // A copy that was written while the filesystem was mounted says so, which stops e2fsck when it has brought the other one up to date by the journal.
+        if !matches!(ran.status, Some(0..=3)) {
+            ran = e2fsck(&[how, name])?;
+        }
     }
     match ran.status {
         Some(0) => Ok(()),
@@ -170,6 +176,27 @@ fn check(sys: &dyn Sys, device: &Path, kind: Kind, how: &str) -> Result<()> {
 /// `sparse_super`). Blocks of 1 KiB begin to count behind the boot block.
 fn first_copy(block_size: u64) -> u64 {
     block_size * 8 + u64::from(block_size == 1024)
+}
+
+/// A copy from before the filesystem grew would take from it all that was written since.
+fn fits(device: &Path, copy: u64, block_size: u64) -> Result<()> {
+    let mut start = vec![0; 2048];
+    let mut read = || {
+        let file = File::open(device)?;
+        file.read_exact_at(&mut start[1024..], copy * block_size)?;
+        (&file).seek(SeekFrom::End(0))
+    };
+    let length = read().with_context(|| format!("reading the copy of it in block {copy}"))?;
+    let volume = recognise(&start);
+    match volume.kind {
+        Kind::Ext4 { blocks, block_size: size, .. } if volume.label == LABEL && size == block_size => {
+            if blocks != length / block_size {
+                bail!("its copy is of {blocks} blocks, and the partition has {}", length / block_size);
+            }
+            Ok(())
+        }
+        _ => bail!("there is no copy of it in block {copy}"),
+    }
 }
 
 fn grow_partition(sys: &dyn Sys, found: &Found) -> Result<()> {
@@ -215,7 +242,6 @@ impl Growing {
 }
 
 fn grow_filesystem(sys: &dyn Sys, device: &Path, mountpoint: &Path) -> Result<()> {
-    use std::io::{Seek, SeekFrom};
     let mut file = File::open(device).with_context(|| format!("opening {}", device.display()))?;
     let Kind::Ext4 { blocks, block_size, .. } = look(&mut file).context("reading the state filesystem's size")?.kind
     else {

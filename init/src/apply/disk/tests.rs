@@ -36,6 +36,10 @@ fn ours(path: &Path) {
 /// As after a power cut: the state was not unmounted.
 fn ours_unclean(path: &Path) {
     ours(path);
+    ours_is_unclean(path);
+}
+
+fn ours_is_unclean(path: &Path) {
     tool("debugfs", &["-w", "-R", "set_super_value state 0"], path);
 }
 
@@ -130,25 +134,63 @@ fn damage_that_e2fsck_cannot_put_right_is_told() {
     refused(sys, ours_unclean, "is damaged and e2fsck -p cannot put it right: UNEXPECTED INCONSISTENCY");
 }
 
-/// The kernel holds the superblock against its checksum, which a look at a clean one does not.
-#[test]
-fn what_cannot_be_mounted_is_checked() {
+/// A partition that is large enough for a copy of the superblock.
+fn ours_large(path: &Path) {
+    File::options().write(true).open(path).unwrap().set_len(256 << 20).unwrap();
+    ours(path);
+}
+
+/// What is done where the kernel refuses to mount a state that says of itself that it is clean, and e2fsck its superblock.
+#[track_caller]
+fn refused_by_the_kernel(make: impl FnOnce(&Path), reason: &str, copy_is_taken: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let devices = with_state(folder.path(), 40, ours);
+    let devices = with_state(folder.path(), 40, make);
     let device = devices.dev.join("vda4").display().to_string();
     let sys = Recording::new().failing(&format!("mount {device}"), std::io::ErrorKind::InvalidData);
     let sys = sys.answering(&format!("run /usr/sbin/e2fsck -pf {device}"), 8, "Superblock checksum does not match\n");
     let (state, calls) = run(&sys, folder.path(), &devices);
-    let State::Memory { reason } = state else { panic!("{state:?}") };
-    assert!(reason.starts_with("mounting "), "{reason}");
-    let want = [
-        "mount R/dev/vda4 R/var ext4 noatime",
-        "run /usr/sbin/e2fsck -pf R/dev/vda4",
-        "run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4",
-        "mount R/dev/vda4 R/var ext4 noatime",
-        "mount tmpfs R/var tmpfs nosuid,nodev mode=0755",
-    ];
+    let State::Memory { reason: told } = state else { panic!("{state:?}") };
+    assert!(told.contains(reason), "{told}");
+    let again = "run /usr/sbin/e2fsck -pf R/dev/vda4";
+    let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime", again];
+    if copy_is_taken {
+        want.extend(["run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
+    }
+    want.push("mount tmpfs R/var tmpfs nosuid,nodev mode=0755");
     assert_eq!(calls, want);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_checked() {
+    refused_by_the_kernel(ours_large, "mounting ", true);
+    refused_by_the_kernel(ours, "reading the copy of it in block 32768", false);
+    let foreign = |path: &Path| {
+        ours_large(path);
+        File::options().write(true).open(path).unwrap().write_all_at(&[0x55; 1024], 32768 * 4096).unwrap();
+    };
+    refused_by_the_kernel(foreign, "there is no copy of it in block 32768", false);
+    let grown = |path: &Path| {
+        ours_large(path);
+        File::options().write(true).open(path).unwrap().set_len(300 << 20).unwrap();
+    };
+    refused_by_the_kernel(grown, "its copy is of 65536 blocks, and the partition has 76800", false);
+}
+
+/// The copies of a filesystem that has grown were written while it was mounted: e2fsck plays the journal, and wants to be started anew.
+#[test]
+fn a_copy_of_a_mounted_filesystem_is_taken_in_two_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = with_state(folder.path(), 40, |path| {
+        ours_large(path);
+        ours_is_unclean(path);
+    });
+    let device = devices.dev.join("vda4").display().to_string();
+    let sys = Recording::new()
+        .answering(&format!("run /usr/sbin/e2fsck -p {device}"), 8, "Superblock checksum does not match\n")
+        .answering("run /usr/sbin/e2fsck -p -b", 12, "unable to set superblock flags\n");
+    let (_, calls) = run(&sys, folder.path(), &devices);
+    let (plain, copy) = ("run /usr/sbin/e2fsck -p R/dev/vda4", "run /usr/sbin/e2fsck -p -b 32768 -B 4096 R/dev/vda4");
+    assert_eq!(calls[..3], [plain, copy, plain]);
 }
 
 /// Of a filesystem that was unmounted in order: the real e2fsck puts it right from the copy that it is told of.
