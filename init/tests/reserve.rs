@@ -1,39 +1,27 @@
 //! Fills a filesystem, and looks what becomes of the piece of state that is kept back for that.
 //!
-//! The test runs itself again below `unshare --mount`, which needs root. Needs util-linux.
+//! The test runs itself again below `unshare`, which needs root. Needs iproute2 and util-linux.
+#[path = "../agent/tests/namespace/mod.rs"]
+mod namespace;
+
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 
 use kscratch_init::apply::disk::reserve;
+use namespace::run;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 #[test]
 fn it_is_given_away_when_state_is_full_and_made_again_when_it_is_not() {
-    let name = "it_is_given_away_when_state_is_full_and_made_again_when_it_is_not";
-    if std::env::var("KSCRATCH_TEST_NAMESPACE").is_ok_and(|value| value == name) {
-        return body();
-    }
-    assert!(rustix::process::geteuid().is_root(), "mounts need root: run the tests as root");
-    let output = Command::new("unshare")
-        .args(["--mount", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env("KSCRATCH_TEST_NAMESPACE", name)
-        .output()
-        .expect("running unshare (apt-get install util-linux)");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "in the namespace:\n{text}");
-    assert!(text.contains("1 passed"), "the test did not run in the namespace:\n{text}");
+    namespace::of_its_own("it_is_given_away_when_state_is_full_and_made_again_when_it_is_not", fills_and_empties);
 }
 
-fn body() {
+fn fills_and_empties() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let var = root.join("var");
     fs::create_dir(&var).unwrap();
-    let mount = ["-t", "tmpfs", "-o", "size=1g", "tmpfs"];
-    assert!(Command::new("mount").args(mount).arg(&var).status().unwrap().success());
+    run(&format!("mount -t tmpfs -o size=1g tmpfs {}", var.display()));
     fs::create_dir_all(var.join("lib/kscratch")).unwrap();
     let kept = || fs::metadata(var.join("lib/kscratch/reserve")).ok().map(|file| file.len() >> 20);
 

@@ -32,7 +32,7 @@ pub use role::{
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
 pub use selector::Selector;
-pub use validity::{Validity, public_keys, validity};
+pub use validity::{Validity, share_a_key, validity};
 
 /// Whether a text can be the name of a node: an RFC 1123 subdomain of at most 63 characters.
 pub fn is_node_name(text: &str) -> bool {

@@ -33,10 +33,16 @@ pub fn validity(pem: &str) -> Option<Validity> {
 
 /// The public keys of all certificates of a PEM text, as they stand there (`SubjectPublicKeyInfo`): a CA that was renewed has the same one. A
 /// certificate that cannot be read has none.
-#[must_use]
-pub fn public_keys(pem: &str) -> BTreeSet<Vec<u8>> {
+fn public_keys(pem: &str) -> BTreeSet<Vec<u8>> {
     let blocks = pem::parse_many(pem).unwrap_or_default();
     blocks.iter().filter_map(|block| public_key(block.contents())).collect()
+}
+
+/// Whether two PEM texts have the key of a certificate in common. Nothing where one of them has none that can be read.
+#[must_use]
+pub fn share_a_key(one: &str, other: &str) -> Option<bool> {
+    let (one, other) = (public_keys(one), public_keys(other));
+    (!one.is_empty() && !other.is_empty()).then(|| !one.is_disjoint(&other))
 }
 
 fn of_der(certificate: &[u8]) -> Option<Validity> {
@@ -111,7 +117,7 @@ fn moment(bytes: &[u8]) -> Option<(i64, &[u8])> {
 mod tests {
     use proptest::prelude::{any, proptest};
 
-    use super::{moment, of_der, public_key, public_keys, validity};
+    use super::{moment, of_der, public_key, public_keys, share_a_key, validity};
 
     const CA: &str = include_str!("../tests/ca.pem");
     /// Two certificates of one key.
@@ -127,6 +133,10 @@ mod tests {
             public_keys("").is_empty()
                 && public_keys("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").is_empty()
         );
+        assert_eq!(share_a_key(OTHER[0], OTHER[1]), Some(true));
+        assert_eq!(share_a_key(&format!("{CA}{}", OTHER[0]), OTHER[1]), Some(true));
+        assert_eq!(share_a_key(CA, OTHER[0]), Some(false));
+        assert_eq!((share_a_key("", CA), share_a_key(CA, "damaged")), (None, None));
         // An algorithm and a point of P-256.
         let key = before.first().unwrap();
         assert_eq!((key.len(), key[0]), (89, 0x30));

@@ -158,7 +158,7 @@ fn check(sys: &dyn Sys, device: &Path, kind: Kind, how: &str) -> Result<()> {
         log::line(format_args!("the superblock of {name} is damaged, and its copy is taken"));
         ran = e2fsck(&[how, "-b", &copy.to_string(), "-B", &block_size.to_string(), name])?;
         // A copy that was written while the filesystem was mounted says so, which stops e2fsck when it has brought the other one up to date by the journal.
-        if !matches!(ran.status, Some(0..=3)) {
+        if ran.status.is_some_and(|status| status & 8 != 0) {
             ran = e2fsck(&[how, name])?;
         }
     }

@@ -54,6 +54,14 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Performs the phases of a plan, up to the first that fails.
+    ///
+    /// # Errors
+    /// That phase's.
+    pub fn plan(&mut self, plan: &Plan) -> Result<()> {
+        plan.phases.iter().try_for_each(|phase| self.phase(phase))
+    }
+
     /// Performs all steps of a phase, also those behind one that failed: most do not need each other, and one message that names
     /// three faults saves two boots.
     ///

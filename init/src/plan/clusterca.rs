@@ -1,5 +1,5 @@
 //! Decides whether the kubelet's certificates are this cluster's, by the CA that lies beside them: those of another cluster are put aside, and taken back with its CA.
-use kscratch_metadata::{Role, RoleMetadata, public_keys};
+use kscratch_metadata::{Role, RoleMetadata, share_a_key};
 
 use crate::facts::Facts;
 
@@ -29,10 +29,9 @@ pub(super) fn change(metadata: &RoleMetadata, facts: &Facts) -> Change {
 }
 
 /// By their keys: a CA that was renewed may have another certificate. One with another key stands beside the old one in the metadata for as long as
-/// there are certificates of that.
+/// there are certificates of that. A CA that cannot be read says nothing.
 fn by_ca(facts: &Facts, ca: &str) -> Change {
-    let wanted = public_keys(ca);
-    let is_of = |other: &Option<String>| other.as_ref().map(|other| !public_keys(other).is_disjoint(&wanted));
+    let is_of = |other: &Option<String>| share_a_key(other.as_ref()?, ca);
     if is_of(&facts.cluster_ca).unwrap_or(true) {
         Change::None
     } else if is_of(&facts.aside.cluster_ca) == Some(true) {
@@ -88,7 +87,7 @@ mod tests {
             (true, Some(CA), Some(OTHER), Change::None),
             (true, Some(OTHER), None, Change::Leave),
             (true, Some(OTHER), Some(OTHER), Change::Leave),
-            (true, Some("damaged"), None, Change::Leave),
+            (true, Some("damaged"), Some(CA), Change::None),
             // It only ever tried to join that one.
             (false, Some(OTHER), None, Change::None),
             (false, Some(OTHER), Some(CA), Change::Return),

@@ -119,6 +119,12 @@ impl PlanError {
             Self::TwoManifests { .. } => "give the manifest in the metadata another name",
         }
     }
+
+    /// The error with what helps against it, in one text.
+    #[must_use]
+    pub fn with_hint(self) -> anyhow::Error {
+        anyhow::anyhow!("{self}; {}", self.hint())
+    }
 }
 
 fn list(names: &[String]) -> String {

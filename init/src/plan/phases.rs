@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use kscratch_metadata::{Mode, Role, RoleMetadata, public_keys};
+use kscratch_metadata::{Mode, Role, RoleMetadata, share_a_key};
 use serde_json::Value;
 
 use super::cluster::{self, Place};
@@ -148,8 +148,7 @@ fn master<'a>(
     let upstream = identity::name_servers(metadata, facts).next().is_some();
     let own = uplink.unwrap_or(("lo", Ipv4Addr::LOCALHOST));
     let master = Master::of(metadata, images, name, own, upstream).ok_or(PlanError::NoIdentity)?;
-    let wanted = public_keys(&master.secrets.etcd_ca);
-    if facts.etcd_ca.as_ref().is_some_and(|ca| public_keys(ca).is_disjoint(&wanted)) {
+    if facts.etcd_ca.as_ref().and_then(|ca| share_a_key(ca, &master.secrets.etcd_ca)) == Some(false) {
         return Err(PlanError::EtcdOfAnotherCluster);
     }
     match (master.control_plane.etcd.members.get(name), uplink) {

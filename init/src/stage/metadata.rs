@@ -10,7 +10,7 @@ use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::facts::Facts;
 use crate::log;
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, PlanError};
 use crate::source::{self, Kind, Surroundings, Text};
 
 /// What helps against metadata that are wrong.
@@ -34,7 +34,7 @@ pub fn find(
                 "the metadata URL needs a DHCP server; or stamp the metadata on the ESP",
                 || {
                     let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
-                    apply(machine, &plan::network(&RoleMetadata::standalone(), &facts)?)?;
+                    machine.plan(&plan::network(&RoleMetadata::standalone(), &facts)?)?;
                     // The URL may have a name in it.
                     let servers = gather::facts(around.root, id, &machine.leases, lasting)?.dns_servers;
                     let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
@@ -80,7 +80,7 @@ fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result
         // Nothing is wrong with the metadata: the machine keeps its place in the network, and says then what it cannot do. Where they came by
         // network, there is an address already, and the next lease may be of the right one.
         Ok(_) | Err(PlanError::NoState | PlanError::OtherMember { .. }) => Ok(metadata),
-        Err(error) => Err(with_hint(error)),
+        Err(error) => Err(error.with_hint()),
     }
 }
 
@@ -107,17 +107,4 @@ fn without_metadata(facts: &Facts) -> RoleMetadata {
         "to give it a cluster: kscratch-image stamp FILE --metadata role.toml, or /kscratch/role.toml on its ESP, or a volume labelled KSCRATCH with role.toml",
     );
     metadata
-}
-
-/// A plan's error with what helps against it, in one text.
-pub fn with_hint(error: PlanError) -> anyhow::Error {
-    anyhow::anyhow!("{error}; {}", error.hint())
-}
-
-/// Performs all of a plan, up to what fails.
-///
-/// # Errors
-/// Of the first step that fails.
-pub fn apply(machine: &mut Machine<'_>, plan: &Plan) -> Result<()> {
-    plan.phases.iter().try_for_each(|phase| machine.phase(phase))
 }

@@ -27,7 +27,7 @@ use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
 use crate::log;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, PlanError};
 use crate::run::eventloop::{self, Options};
 use crate::run::inbox::{self, Message, Sender};
 use crate::run::power;
@@ -243,14 +243,14 @@ impl Rest {
         }
         self.phases.run("network", hint("network"), || {
             let facts = gather::facts(root, &id, &machine.leases, lasting)?;
-            let plan = plan::network(&metadata, &facts).map_err(metadata::with_hint)?;
+            let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
             machine.keep_leases_of(&plan)?;
-            metadata::apply(machine, &plan)
+            machine.plan(&plan)
         });
         let mut gathered = None;
         let plan = self.phases.run("plan", plan_hint, || {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
-            plan::node(&metadata, facts).map_err(metadata::with_hint)
+            plan::node(&metadata, facts).map_err(PlanError::with_hint)
         });
         let leases = std::mem::take(&mut machine.leases);
         let Some(facts) = gathered else {

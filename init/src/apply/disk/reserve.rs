@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_which_state() {
-        // (total, available, kept), then whether a boot gives it away, and what is made while the machine runs; all in MiB.
+        // (total, available, kept), then whether a boot gives it away, and how many MiB are made while the machine runs.
         for (total, available, kept, given_away, made) in [
             (10 * GIB, 8 * GIB, 0, false, Some(256)),
             (10 * GIB, 8 * GIB, 256 * MIB, false, None),

@@ -251,6 +251,7 @@ fn etcds_data_stay_in_their_cluster() {
     assert_eq!(of(&own), node(&metadata, &facts));
     assert_eq!(of(OTHER), Err(PlanError::EtcdOfAnotherCluster));
     assert_eq!(of(&format!("{OTHER}{own}")), node(&metadata, &facts), "one that is about to change its CA has both");
+    assert_eq!(of("damaged"), node(&metadata, &facts), "what cannot be read says nothing");
 }
 
 #[test]
