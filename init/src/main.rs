@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use kscratch_init::run::spawn;
 use kscratch_init::source::{Text, entry};
-use kscratch_init::stage::{gather, hardware, initramfs, root};
+use kscratch_init::stage::{gather, initramfs, modprobe, root};
 use kscratch_init::sys::{Linux, Power, Sys};
 use kscratch_init::{facts, log, plan};
 
@@ -64,7 +64,7 @@ fn fail(text: impl Display) -> ExitCode {
 }
 
 fn modprobe(words: &[String]) -> ExitCode {
-    match hardware::modprobe(&LINUX, Path::new("/"), words) {
+    match modprobe::modprobe(&LINUX, Path::new("/"), words) {
         Ok(()) => ExitCode::SUCCESS,
         // The kernel asks with -q for things that need not be there, e.g. `net-pf-10`.
         Err(_) if words.iter().any(|word| word == "-q" || word == "--quiet") => ExitCode::FAILURE,

@@ -147,9 +147,15 @@ fn network(args: &mut Arguments, machine: &Machine) {
         user_network(args, machine);
     }
     for (index, link) in machine.cards.iter().enumerate() {
-        args.option("-netdev", stream(&format!("link{index}"), &link.plug));
-        card(args, &format!("link{index}"), link.mac);
+        let id = card_on_link(index);
+        args.option("-netdev", stream(&id, &link.plug));
+        card(args, &id, link.mac);
     }
+}
+
+/// QEMU's name for a card on a virtual link, counted from 0.
+pub fn card_on_link(index: usize) -> String {
+    format!("link{index}")
 }
 
 /// The host's end of a card on a virtual link.

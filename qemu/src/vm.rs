@@ -161,6 +161,14 @@ impl Vm {
         self.execute("system_reset", json!({})).map(drop)
     }
 
+    /// Gives the card on one of the machine's virtual links ([`Machine::cards`], counted from 0) a carrier, or takes it away.
+    ///
+    /// # Errors
+    /// There is no such card, or the machine has ended.
+    pub fn set_carrier(&mut self, card: usize, up: bool) -> Result<(), Error> {
+        self.execute("set_link", json!({ "name": arguments::card_on_link(card), "up": up })).map(drop)
+    }
+
     /// Stops the processors.
     ///
     /// # Errors

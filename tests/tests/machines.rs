@@ -115,6 +115,15 @@ fn two_machines_come_up_reach_each_other_and_survive_what_is_done_to_them() {
     cluster.cluster(&["cable", "pair", "n2", "--delay", "20"]).succeeded();
     http::wait_for(watcher, "/", BOOT, |page| up_for(page).is_some_and(|seconds| seconds > 25));
 
+    // Another gateway takes the old one's place, with the same ports of this host.
+    let said = cluster.cluster(&["dhcp", "pair", "--first", "192.168.76.20"]);
+    assert_eq!(said.code, 1);
+    let range =
+        "DHCP gives 16 addresses, of which the first may be from 192.168.76.100 to 192.168.76.239, not 192.168.76.20";
+    assert!(said.stderr.contains(range), "{}", said.stderr);
+    cluster.cluster(&["dhcp", "pair", "--first", "192.168.76.239"]).succeeded();
+    http::wait_for(watcher, "/", BOOT, |page| up_for(page).is_some_and(|seconds| seconds > 25));
+
     cluster.cluster(&["power", "cut", "pair", "n2"]).succeeded();
     let cut = cluster.status("n2");
     assert_eq!((&cut["on"], &cut["phase"]), (&Value::from(false), &Value::from("off: its power was cut")));
@@ -203,7 +212,7 @@ fn machines_do_not_outlive_their_keeper_or_whom_they_belong_to() {
 
 #[test]
 fn help_reads_well() {
-    for command in ["up", "status", "logs", "power", "cable", "down"] {
+    for command in ["up", "status", "logs", "power", "cable", "dhcp", "down"] {
         let folder = tempfile::tempdir().unwrap();
         let said = kscratch(folder.path(), ["cluster", command, "--help"], SHORT).succeeded();
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/help/cluster-{command}.txt"));

@@ -1,4 +1,5 @@
 //! The arguments of the commands of `kscratch-image cluster` that deal with machines in QEMU.
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -19,6 +20,8 @@ pub enum MachinesCommand {
     Power(PowerArgs),
     /// Pull a machine's network cable, or make it a bad one; without options, a good one
     Cable(CableArgs),
+    /// Have DHCP give other addresses from now on
+    Dhcp(DhcpArgs),
     /// End all machines
     Down(DownArgs),
     /// Keep machines: what `up` starts in the background
@@ -186,6 +189,20 @@ pub struct CableArgs {
     pub delay: u64,
 }
 
+/// `cluster dhcp`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A machine whose address is of DHCP asks for it again when it boots, when its cable is put back, and after half a day. Connections through this machine's ports break."
+)]
+pub struct DhcpArgs {
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: HereArgs,
+    /// The first of the sixteen addresses that are given away from now on, until the machines are down [at first: 192.168.76.100]
+    #[arg(long, value_name = "ADDRESS")]
+    pub first: Ipv4Addr,
+}
+
 /// `cluster down`.
 #[derive(Debug, Args)]
 pub struct DownArgs {
@@ -235,6 +252,7 @@ mod tests {
         let (name, given) = match parse(line).unwrap() {
             MachinesCommand::Up(args) => (Some(args.name), Vec::new()),
             MachinesCommand::Status(args) => (args.cluster.name, Vec::new()),
+            MachinesCommand::Dhcp(args) => (args.cluster.name, Vec::new()),
             MachinesCommand::Down(args) => (args.cluster.name, Vec::new()),
             MachinesCommand::Logs(args) => (args.cluster.name, vec![args.machine]),
             MachinesCommand::Cable(args) => (args.cluster.name, vec![args.machine]),
@@ -267,11 +285,12 @@ mod tests {
         check("kscratch-image cluster cable n1 --down", None, &["n1"]);
         check("kscratch-image cluster cable --loss 100 blue n1", Some("blue"), &["n1"]);
         check("kscratch-image cluster power cut blue n1 n2", Some("blue"), &["n1", "n2"]);
+        check("kscratch-image cluster dhcp --first 192.168.76.120", None, &[]);
     }
 
     #[test]
     fn what_could_be_either_is_refused() {
-        for line in ["power cut n1", "logs", "cable", "logs blue n1 n2"] {
+        for line in ["power cut n1", "logs", "cable", "logs blue n1 n2", "dhcp", "dhcp --first n1"] {
             let said = parse(&format!("kscratch-image cluster {line}")).unwrap_err();
             assert_eq!(said.exit_code(), 2, "{line}: {said}");
         }

@@ -9,7 +9,8 @@ use kscratch_pki::OffsetDateTime;
 use super::{build, default_output, print, store};
 use crate::cli::cluster::{Mode, ProxyMode};
 use crate::cli::machines::{
-    CableArgs, DownArgs, HereArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs, UpArgs,
+    CableArgs, DhcpArgs, DownArgs, HereArgs, KeepArgs, LogsArgs, MachinesCommand, PowerAction, PowerArgs, StatusArgs,
+    UpArgs,
 };
 use crate::cli::{BuildArgs, Format, Role};
 use crate::cluster::kubectl;
@@ -31,6 +32,7 @@ pub(super) fn execute(command: &MachinesCommand, now: OffsetDateTime, console: &
         MachinesCommand::Logs(args) => tell(args)?,
         MachinesCommand::Power(args) => switch(args, console)?,
         MachinesCommand::Cable(args) => cable(args)?,
+        MachinesCommand::Dhcp(args) => dhcp(args)?,
         MachinesCommand::Down(args) => down(args, console)?,
         MachinesCommand::Keep(args) => keep(args, console)?,
     }
@@ -183,6 +185,11 @@ fn cable(args: &CableArgs) -> Result<()> {
     let cable = Cable { up: !args.down, loss: args.loss, delay: args.delay };
     let place = here(&args.cluster, &format!("cable NAME {}", args.machine))?;
     client::ask(&place, &Request::Cable { machine: args.machine.clone(), cable }).map(drop)
+}
+
+fn dhcp(args: &DhcpArgs) -> Result<()> {
+    let place = here(&args.cluster, &format!("dhcp NAME --first {}", args.first))?;
+    client::ask(&place, &Request::Leases { first: args.first }).map(drop)
 }
 
 fn down(args: &DownArgs, console: &Console) -> Result<()> {

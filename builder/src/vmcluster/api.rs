@@ -22,6 +22,9 @@ pub struct Api {
     agent: Agent,
 }
 
+/// How a kubelet puts it that there is no CNI network yet, which is so for a while at every first boot.
+const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:docker: network plugin is not ready: cni config uninitialized";
+
 /// A node as the API server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
@@ -186,7 +189,9 @@ fn nodes(bytes: &[u8]) -> Result<Vec<NodeState>> {
         let conditions = node.status.conditions;
         let condition = conditions.into_iter().find(|condition| condition.kind == "Ready");
         let (ready, why) = match condition {
-            Some(condition) => (condition.status == "True", condition.message),
+            Some(condition) => {
+                (condition.status == "True", condition.message.replace(NO_NETWORK, "its pods have no network yet"))
+            }
             None => (false, "it has not said anything yet".to_owned()),
         };
         NodeState { name: node.metadata.name, ready, why: if ready { String::new() } else { why } }

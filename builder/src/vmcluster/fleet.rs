@@ -1,12 +1,15 @@
 //! A [`Fleet`] is a plan's switch, gateway and machines while they run; all of it ends when it is dropped.
 //!
 //! It works in the current folder, the machines': paths of unix sockets are bounded, and a folder's may be long.
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kscratch_qemu::console::Line;
-use kscratch_qemu::{Condition, Disk, Firmware, Link, Machine, Overlay, RunningGateway, Toolset, Vm, accelerator};
+use kscratch_qemu::{
+    Condition, Disk, Firmware, Gateway, Link, Machine, Overlay, RunningGateway, Toolset, Vm, accelerator,
+};
 
 use super::phase;
 use super::place::{CONSOLE, DISK, PLAN, ROLE};
@@ -17,6 +20,8 @@ use crate::run::FW_CFG_ROLE;
 
 /// The gateway's port on the link.
 const GATEWAY: &str = "gateway";
+/// How many addresses its DHCP gives away (`NB_BOOTP_CLIENTS` in libslirp's bootp.h).
+const LEASES: u32 = 16;
 
 /// Switch, gateway and machines.
 #[derive(Debug)]
@@ -26,7 +31,9 @@ pub struct Fleet {
     accelerated: bool,
     // Machines and gateway end before the link that they are plugged into.
     slots: Vec<Slot>,
-    gateway: RunningGateway,
+    /// `None` where it could not be started anew.
+    gateway: Option<RunningGateway>,
+    outside: PathBuf,
     link: Link,
 }
 
@@ -48,9 +55,9 @@ impl Fleet {
     /// A port of this host is taken, or QEMU cannot be started.
     pub fn start(plan: Plan, tools: Toolset) -> Result<Fleet> {
         let mut link = Link::new(Path::new(""));
-        let plug = link.plug(GATEWAY)?;
-        let gateway = plan.gateway().start(&tools, &plug, Path::new("")).context("starting the cluster's gateway")?;
-        let mut fleet = Fleet { tools, plan, accelerated: false, slots: Vec::new(), gateway, link };
+        let outside = link.plug(GATEWAY)?;
+        let mut fleet = Fleet { tools, plan, accelerated: false, slots: Vec::new(), gateway: None, outside, link };
+        fleet.start_gateway(&fleet.plan.gateway())?;
         for planned in fleet.plan.machines.clone() {
             fleet.plug(planned)?;
         }
@@ -59,6 +66,14 @@ impl Fleet {
             fleet.accelerated = accelerator::kvm_works(&fleet.tools, &machine(slot, &fleet.plan.name, None));
         }
         Ok(fleet)
+    }
+
+    fn start_gateway(&mut self, gateway: &Gateway) -> Result<()> {
+        // The ports of this host that the new one takes are the old one's.
+        self.gateway = None;
+        let running = gateway.start(&self.tools, &self.outside, Path::new(""));
+        self.gateway = Some(running.context("starting the cluster's gateway")?);
+        Ok(())
     }
 
     fn plug(&mut self, planned: PlannedMachine) -> Result<()> {
@@ -85,6 +100,7 @@ impl Fleet {
             Request::Reset { machine } => self.running(machine)?.reset()?,
             Request::Cut { machine } => self.cut(machine)?,
             Request::Cable { machine, cable } => self.cable(machine, *cable)?,
+            Request::Leases { first } => self.leases(*first)?,
             Request::Reload => self.reload()?,
             Request::Detach | Request::Abandoned | Request::End => {}
         }
@@ -117,7 +133,8 @@ impl Fleet {
         let vm = Vm::start(&tools, &machine(slot, &cluster, clock)).with_context(|| format!("starting {name}"))?;
         slot.vm = Some(vm);
         slot.since = Instant::now();
-        Ok(())
+        let up = self.link.condition(name).unwrap_or_default().up;
+        self.carrier(name, up)
     }
 
     fn cut(&mut self, name: &str) -> Result<()> {
@@ -134,7 +151,23 @@ impl Fleet {
         }
         let condition = Condition { up: cable.up, loss: cable.loss, delay: Duration::from_millis(cable.delay) };
         self.link.set_condition(&name, condition);
-        Ok(())
+        self.carrier(&name, cable.up)
+    }
+
+    /// A pulled cable is seen by the machine, too.
+    fn carrier(&mut self, name: &str, up: bool) -> Result<()> {
+        match self.slot(name)?.vm.as_mut() {
+            Some(vm) if vm.status().is_none() => vm.set_carrier(0, up).with_context(|| format!("the card of {name}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts the gateway anew, with other addresses to give away.
+    fn leases(&mut self, first: Ipv4Addr) -> Result<()> {
+        let mut gateway = self.plan.gateway();
+        refuse_leases(&gateway, first)?;
+        gateway.first_lease = first;
+        self.start_gateway(&gateway)
     }
 
     /// Takes in the machines that were added to the plan.
@@ -153,7 +186,7 @@ impl Fleet {
         self.slots.iter_mut().for_each(Slot::settle);
         Status {
             keeper: std::process::id(),
-            gateway: self.gateway.status().is_none().then(|| self.gateway.pid()),
+            gateway: self.gateway.as_ref().filter(|gateway| gateway.status().is_none()).map(RunningGateway::pid),
             accelerated: self.accelerated,
             machines: self.slots.iter().map(|slot| slot.status(&self.link)).collect(),
         }
@@ -197,6 +230,18 @@ impl Slot {
             frames: (traffic.sent, traffic.received, traffic.lost),
         }
     }
+}
+
+/// Addresses that are not the network's, or that its machines have or may have one day.
+fn refuse_leases(gateway: &Gateway, first: Ipv4Addr) -> Result<()> {
+    let lowest = gateway.first_lease;
+    // The last address is the broadcast's.
+    let highest = Ipv4Addr::from(u32::from(gateway.network) | (u32::MAX >> gateway.prefix));
+    let highest = Ipv4Addr::from(u32::from(highest) - LEASES);
+    if first < lowest || first > highest {
+        bail!("DHCP gives {LEASES} addresses, of which the first may be from {lowest} to {highest}, not {first}");
+    }
+    Ok(())
 }
 
 /// What a line tells of the kubelet: a new boot or a new start takes back what an earlier one said.

@@ -43,6 +43,11 @@ pub enum Request {
         /// How well.
         cable: Cable,
     },
+    /// Let DHCP give other addresses from now on.
+    Leases {
+        /// The first of them; the fifteen behind it too.
+        first: Ipv4Addr,
+    },
     /// Take in the machines that were added to the plan.
     Reload,
     /// Go on when the one that started the keeper has ended.
@@ -173,6 +178,7 @@ mod tests {
         for request in [
             Request::Cable { machine: "m1".into(), cable },
             Request::On { machine: "m1".into(), clock: Some("2030-01-01T00:00:00".into()) },
+            Request::Leases { first: Ipv4Addr::new(192, 168, 76, 120) },
             Request::End,
         ] {
             let mut line = Vec::new();

@@ -55,8 +55,8 @@ pub fn rows(status: &Status, nodes: Option<&Result<Vec<NodeState>, String>>) -> 
             on,
             seconds: machine.seconds,
             phase: machine.phase.clone(),
-            // A machine that was switched off stays Ready in the cluster's eyes for a while.
-            ready: ready && on,
+            // A machine that was switched off, and perhaps on again, stays Ready in the cluster's eyes for a while.
+            ready: ready && on && machine.kubelet,
             why: if ready { String::new() } else { why },
             cable: cable(machine),
             pid: machine.pid,
@@ -144,22 +144,25 @@ mod tests {
                 machine("m1", 10, Some(3), "kubelet ready", good),
                 machine("n1", 20, Some(4), "phase 07 network", bad),
                 machine("n2", 21, None, "off: its power was cut", good),
+                machine("n3", 22, Some(5), "dockerd starting", good),
             ],
         };
         let node = |name: &str, ready, why: &str| NodeState { name: name.to_owned(), ready, why: why.to_owned() };
-        let nodes = Ok(vec![node("m1", true, ""), node("n2", true, "")]);
+        let nodes = Ok(["m1", "n2", "n3"].map(|name| node(name, true, "")).to_vec());
         expect![[r#"
             MACHINE   ROLE     ADDRESS          POWER  SECONDS  STATE
             m1        master   192.168.76.10    on          42  kubelet ready, Ready
             n1        node     192.168.76.20    on          42  phase 07 network, not Ready: not joined yet, cable down, 5 of 1000 frames lost, 20 ms later
             n2        node     192.168.76.21    off         42  off: its power was cut
+            n3        node     192.168.76.22    on          42  dockerd starting
         "#]]
         .assert_eq(&table(&rows(&status, Some(&nodes))));
         let ready = |nodes: Option<&Result<Vec<NodeState>, String>>| -> Vec<bool> {
             rows(&status, nodes).iter().map(|row| row.ready).collect()
         };
-        assert_eq!(ready(Some(&nodes)), [true, false, false]);
-        assert_eq!(ready(None), [true, false, false]);
-        assert_eq!(ready(Some(&Err("refused".to_owned()))), [false, false, false]);
+        // What the cluster says of the last one is from before this boot.
+        assert_eq!(ready(Some(&nodes)), [true, false, false, false]);
+        assert_eq!(ready(None), [true, false, false, false]);
+        assert_eq!(ready(Some(&Err("refused".to_owned()))), [false, false, false, false]);
     }
 }

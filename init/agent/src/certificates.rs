@@ -38,7 +38,8 @@ pub fn keep(wanted: &Certificates, now: OffsetDateTime, kept: Kept) -> Result<()
         }
     }
     for unwanted in &wanted.discard {
-        if let Err(error) = discard(unwanted, now) {
+        let signer = wanted.authorities.get(&unwanted.authority).map(|files| &*files.certificate);
+        if let Err(error) = discard(unwanted, signer, now) {
             faults.push(format!("{error:#}"));
         }
     }
@@ -132,8 +133,9 @@ fn own(path: &Path, mode: u32, owner: u32) -> Result<()> {
     fix().with_context(|| format!("setting mode and owner of {}", path.display()))
 }
 
-/// Removes a file whose certificate is not valid now, cannot be read, or is for another name: its reader would not get up from it.
-fn discard(unwanted: &Discard, now: OffsetDateTime) -> Result<()> {
+/// Removes a file whose certificate is not valid now, cannot be read, is for another name, or is signed by none of the authorities in `signer`'s file: its
+/// reader would not get up from it.
+fn discard(unwanted: &Discard, signer: Option<&Path>, now: OffsetDateTime) -> Result<()> {
     let path = &unwanted.file;
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -142,13 +144,21 @@ fn discard(unwanted: &Discard, now: OffsetDateTime) -> Result<()> {
     let why = match Certificate::parse(&String::from_utf8_lossy(&text)) {
         Ok(certificate) => match useless(certificate.facts(), &unwanted.common_name, now) {
             Some(why) => why,
-            None => return Ok(()),
+            None if signed_by_any(&certificate, signer)? => return Ok(()),
+            None => format!("its certificate is not signed by the authority {} of now", unwanted.authority),
         },
         Err(error) => error.to_string(),
     };
     std::fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
     say::line(format_args!("removed {}: {why}", path.display()));
     Ok(())
+}
+
+/// While an authority is replaced its file has both, and both are good.
+fn signed_by_any(certificate: &Certificate, signer: Option<&Path>) -> Result<bool> {
+    let Some(signer) = signer else { return Ok(true) };
+    let all = Certificate::parse_all(&text(signer)?).with_context(|| format!("in {}", signer.display()))?;
+    Ok(all.iter().any(|authority| certificate.signed_by(authority)))
 }
 
 /// Why a certificate is of no use to who is to be `common_name` now. One that was signed while a clock was ahead is used by a kubelet all the same, and

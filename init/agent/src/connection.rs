@@ -52,6 +52,12 @@ pub fn is_refusal(error: &anyhow::Error) -> bool {
     }
 }
 
+/// Whether the API server answered that something went wrong inside: an admission webhook that does not answer, for one, which is asked for this object and
+/// not for others.
+pub fn is_internal(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 500)
+}
+
 /// How to get at the API server.
 #[derive(Debug)]
 pub struct Connection {

@@ -105,6 +105,8 @@ pub struct Discard {
     pub file: PathBuf,
     /// The common name that its certificate has to have.
     pub common_name: String,
+    /// Which authority has to have signed it.
+    pub authority: String,
 }
 
 /// Where an authority is.
@@ -166,13 +168,15 @@ pub struct Steward {
     pub approve: Vec<Client>,
     /// The group of those that join with a token.
     pub joiners: String,
+    /// The ranges of services and pods: no node has an address of these.
+    pub ranges: Vec<Ipv4Net>,
     /// The cluster's masters, as far as this one knows them, and where they are. None of them joins with a token.
     pub masters: BTreeMap<String, IpAddr>,
     /// Where this machine's etcd tells of its health, in clear.
     pub etcd: String,
     /// Static pods that wait for others.
     pub pods: Vec<StaticPod>,
-    /// An empty file, written once the objects are in the cluster.
+    /// An empty file, written once the objects are in the cluster, or the cluster has not taken some of them for a while.
     pub ready: PathBuf,
     /// This machine's Node, where the kubelet does not make it.
     #[serde(default)]
@@ -353,12 +357,12 @@ mod tests {
             r#"{"authorities": {"cluster": {"certificate": "/a.crt", "key": "/a.key"}},
             "certificates": [{"certificate": "/b.crt", "key": "/b.key", "authority": "cluster", "common_name": "kube-apiserver", "organizations": [],
             "dns_names": ["kubernetes"], "addresses": ["10.96.0.1"], "usages": ["server","client"], "days": 365, "owner": 901}],
-            "discard": [{"file": "/var/lib/kubelet/pki/kubelet-client-current.pem", "common_name": "system:node:m1"}]}"#,
+            "discard": [{"file": "/var/lib/kubelet/pki/kubelet-client-current.pem", "common_name": "system:node:m1", "authority": "cluster"}]}"#,
         );
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
+            "ranges": [], "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
             {"name": "kube-scheduler", "after": "api-server", "manifest": "/o.json", "place": "/r.json"}], "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
             "others": [{"client": "https://i:2379", "peer": "https://i:2380"}], "endpoint": {"server": "https://e:6443", "authority": "/e.crt"},
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,

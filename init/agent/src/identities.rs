@@ -109,19 +109,20 @@ async fn round(
     connection: &mut Connection,
     client: &mut Option<Client>,
 ) -> Result<()> {
-    let authority = std::fs::read_to_string(&wanted.authority)
+    let authorities = std::fs::read_to_string(&wanted.authority)
         .with_context(|| format!("reading {}", wanted.authority.display()))?;
-    let authority = Certificate::parse(&authority).with_context(|| format!("in {}", wanted.authority.display()))?;
+    let authorities =
+        Certificate::parse_all(&authorities).with_context(|| format!("in {}", wanted.authority.display()))?;
     for member in members {
         match &member.stage {
             Stage::Asked(asked) => {
                 let client = current(wanted, connection, client).await?;
                 let answer = asked.answer(&client).await?;
-                member.take(answer, &authority)?;
+                member.take(answer, &authorities)?;
             }
             Stage::Rest(until) if Instant::now() < *until => {}
             Stage::Look | Stage::Rest(_) | Stage::Sound => {
-                if let Some(why) = member.look(&authority) {
+                if let Some(why) = member.look(&authorities) {
                     let client = current(wanted, connection, client).await?;
                     let asked = Asked::ask(&client, &member.wanted).await?;
                     say::line(format_args!(
@@ -174,10 +175,13 @@ impl Member {
         Wanted { organizations, ..Wanted::client(self.wanted.common_name.clone(), None) }
     }
 
-    /// Looks at the files: sound, or why not.
-    fn look(&mut self, authority: &Certificate) -> Option<String> {
+    /// Looks at the files: sound, or why not. While a CA is replaced there are two, and both are good.
+    fn look(&mut self, authorities: &[Certificate]) -> Option<String> {
         let (certificate, key) = (&self.wanted.certificate, &self.wanted.key);
-        match judge_files(certificate, key, &self.wants(), authority, now(certificate)) {
+        let judged = |authority| judge_files(certificate, key, &self.wants(), authority, now(certificate));
+        let verdicts: Vec<Verdict> = authorities.iter().map(judged).collect();
+        let kept = verdicts.iter().position(|verdict| matches!(verdict, Verdict::Keep { .. })).unwrap_or(0);
+        match verdicts.into_iter().nth(kept)? {
             Verdict::Keep { until } => {
                 if let Err(error) = own_pair(certificate, key, self.wanted.owner) {
                     return Some(format!("{error:#}"));
@@ -194,7 +198,7 @@ impl Member {
     }
 
     /// Takes what the cluster says.
-    fn take(&mut self, answer: Answer, authority: &Certificate) -> Result<()> {
+    fn take(&mut self, answer: Answer, authorities: &[Certificate]) -> Result<()> {
         let Stage::Asked(asked) = &self.stage else { return Ok(()) };
         let why = match answer {
             Answer::Waits => return Ok(()),
@@ -202,7 +206,7 @@ impl Member {
                 place::file(&self.wanted.key, asked.key_pem().as_bytes(), 0o600, self.wanted.owner)?;
                 place::file(&self.wanted.certificate, certificate.as_bytes(), 0o644, self.wanted.owner)?;
                 self.told = false;
-                match self.look(authority) {
+                match self.look(authorities) {
                     None => return Ok(()),
                     Some(why) => format!("what the cluster signed is of no use: {why}"),
                 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kscratch_pki::{Authority, Duration, Key, OffsetDateTime, Token, encryption_key};
+use kscratch_pki::{Authority, Duration, Key, OffsetDateTime, encryption_key};
 
 use crate::{place, say};
 
@@ -63,8 +63,6 @@ fn identity(now: OffsetDateTime) -> Result<(String, String)> {
         writeln!(text, "{field} = '''\n{value}'''")?;
     }
     writeln!(text, "encryption_key = \"{}\"", encryption_key()?)?;
-    // For further machines: `kscratch-image` reads it from the state partition.
-    writeln!(text, "[[control_plane.secrets.tokens]]\ntoken = \"{}\"", Token::generate()?.expose())?;
     Ok((cluster.certificate_pem, text))
 }
 
@@ -80,7 +78,8 @@ mod tests {
             let (ca, secrets) = identity(now).unwrap();
             let role = format!("version = 1\nrole = \"master\"\n[cluster]\nca = '''\n{ca}'''\n");
             let metadata = kscratch_metadata::parse_with_secrets(&role, &secrets).unwrap();
-            assert_eq!(metadata.control_plane.unwrap().secrets.unwrap().tokens.len(), 1);
+            // Nobody has one until somebody makes one.
+            assert!(metadata.control_plane.unwrap().secrets.unwrap().tokens.is_empty());
             let ca = Certificate::parse(&ca).unwrap();
             assert!(ca.facts().valid_at(EPOCH) && ca.facts().valid_at(now.max(EPOCH) + Duration::days(3650)));
         }

@@ -42,6 +42,10 @@ const MISSING: Duration = Duration::from_secs(10);
 /// How often all objects are applied, once the cluster took them all.
 const APPLY: Duration = Duration::from_secs(60);
 
+/// How long objects that the cluster does not take keep others on this machine waiting: what does not take them may be a webhook that is reached through
+/// kube-proxy, which is one of those.
+const TRIED: Duration = Duration::from_secs(60);
+
 /// How often this machine's certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(60 * 60);
 
@@ -58,7 +62,10 @@ struct Steward {
     removal: Option<Removal>,
     watch: Option<Watch>,
     renewing: Outage,
-    renewed: Option<Instant>,
+    /// When they were looked at last, by a clock that nobody sets and by one that can be set.
+    renewed: Option<(Instant, OffsetDateTime)>,
+    /// Since when the cluster is asked to take the objects.
+    tried: Option<Instant>,
     ready: bool,
 }
 
@@ -81,6 +88,7 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         watch: wanted.member.as_ref().map(Watch::new),
         renewing: Outage::new("renewing this machine's certificates", 0),
         renewed: None,
+        tried: None,
         ready: false,
         wanted,
     };
@@ -117,9 +125,9 @@ impl Steward {
             registration::make(&client, node).await?;
             self.wanted.register = None;
         }
-        self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
         let mut applied = Instant::now();
         let mut all = self.apply(&client).await?;
+        self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
         let mut looked = Instant::now();
         self.requests.begin(self.policy()?);
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -164,10 +172,15 @@ impl Steward {
     /// Says whether all objects are in the cluster.
     async fn apply(&mut self, client: &Client) -> Result<bool> {
         let all = self.objects.apply(client, self.start.elapsed()).await?;
-        if all && !self.ready {
+        let since = *self.tried.get_or_insert_with(Instant::now);
+        if !self.ready && (all || since.elapsed() >= TRIED) {
             mark(&self.wanted.ready)?;
             self.ready = true;
-            say::line("the cluster's own objects are in place");
+            say::line(if all {
+                "the cluster's own objects are in place"
+            } else {
+                "the cluster does not take all of its own objects: they are tried again, and what waited for them goes on"
+            });
         }
         Ok(all)
     }
@@ -175,12 +188,13 @@ impl Steward {
     /// Looks at this machine's certificates when it is time to.
     fn renew(&mut self) {
         let pause = if self.renewing.lasts() { CERTIFICATES / 60 } else { CERTIFICATES };
-        if self.renewed.is_some_and(|at| at.elapsed() < pause) {
+        let clock = OffsetDateTime::now_utc();
+        if self.renewed.is_some_and(|(at, then)| at.elapsed() < pause && !was_set(clock - then, at.elapsed())) {
             return;
         }
-        self.renewed = Some(Instant::now());
+        self.renewed = Some((Instant::now(), clock));
         let done = contract::read(&self.wanted.certificates)
-            .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Untold));
+            .and_then(|wanted| certificates::keep(&wanted, clock, Kept::Untold));
         let now = self.start.elapsed();
         let line = match done {
             Ok(()) => self.renewing.well(now),
@@ -196,6 +210,11 @@ impl Steward {
     }
 }
 
+/// Whether the clock went another way than time did: certificates may have ended by that, or not have begun yet.
+fn was_set(clock: kscratch_pki::Duration, passed: Duration) -> bool {
+    (clock - passed).abs() > kscratch_pki::Duration::MINUTE
+}
+
 /// What the servers of this master are called, and what all masters are, is nothing that a node may be called.
 fn policy(wanted: &contract::Steward, servers: &[contract::Leaf]) -> Policy {
     let masters = &wanted.masters;
@@ -207,6 +226,7 @@ fn policy(wanted: &contract::Steward, servers: &[contract::Leaf]) -> Policy {
         masters: masters.keys().cloned().collect(),
         names: names.chain(masters.keys().cloned()).collect(),
         addresses: addresses.chain(masters.values().copied()).collect(),
+        ranges: wanted.ranges.clone(),
     }
 }
 
@@ -242,7 +262,7 @@ pub fn mark(path: &Path) -> Result<()> {
 mod tests {
     use serde_json::json;
 
-    use super::{lacking, policy};
+    use super::{lacking, policy, was_set};
     use crate::contract;
 
     #[test]
@@ -250,7 +270,7 @@ mod tests {
         let wanted: contract::Steward = serde_json::from_value(json!({
             "server": "https://127.0.0.1:6443", "authority": "/a", "certificate": "/c", "key": "/k", "objects": "/o", "certificates": "/w",
             "approve": [{ "common_name": "system:kube-proxy" }], "joiners": "j", "masters": { "m1": "10.0.0.1", "m2": "10.0.0.2" },
-            "etcd": "http://127.0.0.1:2381", "pods": [], "ready": "/r",
+            "etcd": "http://127.0.0.1:2381", "pods": [], "ready": "/r", "ranges": ["10.96.0.0/16"],
         }))
         .unwrap();
         let server: contract::Leaf = serde_json::from_value(json!({
@@ -263,7 +283,17 @@ mod tests {
         assert_eq!((names.as_str(), masters.as_str()), ("kubernetes m1 m2", "m1 m2"));
         let addresses: Vec<_> = policy.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.2", "10.96.0.1"]);
-        assert_eq!((policy.joiners.as_str(), policy.clients.len()), ("j", 1));
+        assert_eq!((policy.joiners.as_str(), policy.clients.len(), policy.ranges.len()), ("j", 1, 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_goes() {
+        for (clock, passed, want) in
+            [(0, 0, false), (100, 100, false), (100, 50, false), (300, 100, true), (-300, 5, true), (86_400, 5, true)]
+        {
+            let (clock, passed) = (kscratch_pki::Duration::seconds(clock), std::time::Duration::from_secs(passed));
+            assert_eq!(was_set(clock, passed), want, "{clock} in {passed:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub struct Cluster {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Endpoint>,
-    /// Certificate of the cluster's CA, PEM. A node needs it: it is how the cluster proves itself.
+    /// Certificate of the cluster's CA, PEM. A node needs it: it is how the cluster proves itself. While a CA is replaced, several: the one that signs comes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Addresses of all pods, cut into one /24 per node. Default 10.244.0.0/16.

@@ -248,10 +248,17 @@ fn controller_manager_files(master: &Master<'_>) -> Vec<Step> {
     vec![
         kubeconfig(component, "system:kube-controller-manager"),
         open(file("ca.crt"), master.ca, user),
+        open(file("signing.crt"), first_certificate(master.ca), user),
         private(file("ca.key"), secrets.ca_key.expose(), user),
         open(file("front-proxy-ca.crt"), &secrets.front_proxy_ca, user),
         private(file("service-account.key"), secrets.service_account_key.expose(), user),
     ]
+}
+
+/// The one that signs, where others are believed besides while a CA is replaced: kube-controller-manager refuses a file with two.
+fn first_certificate(ca: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    ca.find(END).map_or(ca, |at| &ca[..at + END.len()])
 }
 
 /// A kubeconfig that names files: programs read those again when they change, so that a renewed certificate needs no restart
@@ -308,6 +315,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "organizations": identity.organizations,
         })),
         "joiners": JOINERS,
+        "ranges": [master.cluster.service_range, master.cluster.pod_range],
         "masters": masters(master),
         "etcd": pods::ETCD_HEALTH,
         "pods": waiting(manifests),

@@ -88,6 +88,10 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
         config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
     config.extend(cluster::files(metadata, facts, &place, membership.as_ref()));
     config.extend(master.iter().flat_map(|master| controlplane::files(master, MANIFESTS)));
+    if master.as_ref().is_some_and(|master| !master.upstream) {
+        let text = "this master has no DNS server: pods find names of the cluster alone, and none outside (network.dns_servers)";
+        config.push(Step::Note(text.to_owned()));
+    }
     config.extend(manifests(metadata, facts, master.as_ref())?);
     phases.push(phase("config", config));
     if master.is_some() {

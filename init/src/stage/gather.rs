@@ -130,7 +130,8 @@ fn manifests(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("reading {PATH}"))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".yaml") {
+        // As kubelet reads them, and as the builder takes them.
+        if [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending)) {
             let bytes = fs::read(entry.path()).with_context(|| format!("reading {PATH}/{name}"))?;
             manifests.insert(name, bytes);
         }

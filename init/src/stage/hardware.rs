@@ -1,21 +1,14 @@
-//! Turns what hardware is there, and what the image lists, into loaded modules, and hears of hardware that comes ([`Listener`]).
+//! Turns what hardware is there, and what the image lists, into loaded modules.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use crate::kmod::{Found, Modules};
 use crate::log;
 use crate::sys::Sys;
-use crate::uevent::Uevent;
+use anyhow::{Context, Result};
 
 /// Loads modules of one kernel, each at most once, from as many threads as like.
 pub struct Loader<'a> {
@@ -49,7 +42,8 @@ impl<'a> Loader<'a> {
         Self::with(sys, root, folder, Modules::read(folder))
     }
 
-    fn with(sys: &'a dyn Sys, root: &Path, folder: &Path, modules: io::Result<Modules>) -> Result<Self> {
+    /// With modules that were read.
+    pub(super) fn with(sys: &'a dyn Sys, root: &Path, folder: &Path, modules: io::Result<Modules>) -> Result<Self> {
         let modules = modules.with_context(|| format!("reading {}", folder.join("modules.dep").display()))?;
         let (root, folder) = (root.to_owned(), folder.to_owned());
         Ok(Self { sys, root, folder, modules, files: Mutex::default(), done: Condvar::new() })
@@ -171,139 +165,20 @@ fn is_controller(alias: &str) -> bool {
     alias.starts_with("pci:") && alias.contains("bc01sc")
 }
 
-/// `modprobe` as the kernel (`/sbin/modprobe -q -- ALIAS`), kubelet and dockerd call it: flags and one or more names.
-///
-/// # Errors
-/// A module is unknown or refused.
-pub fn modprobe(sys: &dyn Sys, root: &Path, args: &[String]) -> Result<()> {
-    let (mut all, mut names, mut flags_end) = (false, Vec::new(), false);
-    for arg in args.iter().flat_map(|arg| single_flags(arg)) {
-        match arg.as_str() {
-            "--" if !flags_end => flags_end = true,
-            "-a" | "--all" if !flags_end => all = true,
-            "-q" | "--quiet" | "-v" | "--verbose" | "-b" | "--use-blacklist" | "-s" | "--syslog" if !flags_end => {}
-            flag if flag.starts_with('-') && !flags_end => {
-                bail!("the flag {flag} is not supported by kscratch-init")
-            }
-            _ => names.push(arg),
-        }
-    }
-    // Without --all, what stands behind the first name are parameters of the module (modprobe(8)).
-    let (names, parameters) = if all { (names.as_slice(), None) } else { (&names[..names.len().min(1)], names.get(1)) };
-    if let Some(parameter) = parameters {
-        bail!("module parameters ({parameter}) are not supported by kscratch-init");
-    }
-    let folder = Modules::folder(root);
-    let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
-    let loader = Loader::with(sys, root, &folder, Modules::read_for(&folder, &wanted))?;
-    for name in names {
-        let known = loader.load(name)?;
-        if !known {
-            bail!("module {name} not found in {}", loader.folder.display());
-        }
-    }
-    Ok(())
-}
-
-/// `-va` as `-v -a`: dockerd calls it so.
-fn single_flags(arg: &str) -> Vec<String> {
-    match arg.strip_prefix('-') {
-        Some(letters) if letters.len() > 1 && !letters.starts_with('-') => {
-            letters.chars().map(|letter| format!("-{letter}")).collect()
-        }
-        _ => vec![arg.to_owned()],
-    }
-}
-
 fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// The kernel's uevents from the moment it is opened.
-#[derive(Debug)]
-pub struct Listener {
-    socket: OwnedFd,
-}
-
-/// What a wait brought.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// One event.
-    Event(Uevent),
-    /// Some events were lost (`ENOBUFS`): look at everything again.
-    Lost,
-    /// Nothing until the deadline.
-    Nothing,
-}
-
-impl Listener {
-    /// Opens the socket (`NETLINK_KOBJECT_UEVENT`, group 1: the kernel's own messages).
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn open() -> io::Result<Self> {
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(KOBJECT_UEVENT),
-        )?;
-        bind(&socket, &SocketAddrNetlink::new(0, 1))?;
-        Ok(Self { socket })
-    }
-
-    /// Waits for the next event until `deadline`.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn next(&self, deadline: Instant) -> io::Result<Heard> {
-        // Larger than any uevent (UEVENT_BUFFER_SIZE is 2048).
-        let mut buffer = [0_u8; 8192];
-        loop {
-            match recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((_, length)) => {
-                    if let Some(event) = Uevent::parse(&buffer[..length.min(buffer.len())]) {
-                        return Ok(Heard::Event(event));
-                    }
-                }
-                Err(rustix::io::Errno::NOBUFS) => return Ok(Heard::Lost),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Ok(Heard::Nothing);
-                    }
-                    self.wait(left)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn wait(&self, left: Duration) -> io::Result<()> {
-        let time = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
-        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::path::Path;
-    use std::time::{Duration, Instant};
 
-    use super::{Heard, Listener, Loader, modprobe};
-    use crate::kmod::Modules;
+    use super::Loader;
     use crate::sys::Recording;
 
     /// A root with three modules, a list, one live module and a device.
-    fn root() -> tempfile::TempDir {
+    pub fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -393,50 +268,10 @@ mod tests {
         assert_eq!(calls(&sys, root.path())[2..], ["load R/m/kernel/overlay.ko"]);
     }
 
-    #[track_caller]
-    fn probe(args: &[&str]) -> Result<Vec<String>, String> {
-        let root = root();
-        let folder = Modules::folder(root.path());
-        fs::create_dir_all(folder.parent().unwrap()).unwrap();
-        fs::rename(root.path().join("m"), &folder).unwrap();
-        let sys = Recording::new();
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let prefix = format!("load {}/", folder.display());
-        let loaded = |sys: &Recording| sys.calls().iter().map(|line| line.replace(&prefix, "")).collect();
-        modprobe(&sys, root.path(), &args).map(|()| loaded(&sys)).map_err(|error| format!("{error:#}"))
-    }
-
-    #[test]
-    fn modprobe_as_its_callers_call_it() {
-        assert_eq!(
-            probe(&["-q", "--", "virtio:d00000002v00001AF4"]).unwrap(),
-            ["kernel/virtio_ring.ko", "kernel/virtio_blk.ko"]
-        );
-        assert_eq!(probe(&["br_netfilter"]).unwrap(), ["kernel/br-netfilter.ko"]);
-        assert_eq!(probe(&["-r", "overlay"]).unwrap_err(), "the flag -r is not supported by kscratch-init");
-        assert_eq!(
-            probe(&["-va", "br_netfilter", "overlay"]).unwrap(),
-            ["kernel/br-netfilter.ko", "kernel/overlay.ko"]
-        );
-        assert!(probe(&["--", "ip_vs"]).unwrap_err().starts_with("module ip_vs not found in "));
-        assert_eq!(
-            probe(&["overlay", "index=on"]).unwrap_err(),
-            "module parameters (index=on) are not supported by kscratch-init"
-        );
-    }
-
     #[test]
     fn no_modules_for_the_kernel_is_told() {
         let root = tempfile::tempdir().unwrap();
         let error = Loader::open(&Recording::new(), root.path()).err().unwrap();
         assert!(format!("{error:#}").contains("modules.dep: No such file"), "{error:#}");
-    }
-
-    #[test]
-    fn the_kernels_socket_opens_and_a_wait_ends() {
-        let listener = Listener::open().unwrap();
-        let deadline = Instant::now() + Duration::from_millis(20);
-        while listener.next(deadline).unwrap() != Heard::Nothing {}
-        assert!(Instant::now() >= deadline);
     }
 }

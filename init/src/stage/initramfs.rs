@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::beside;
 use super::block::{Devices, Found};
-use super::hardware::{Heard, Listener, Loader};
+use super::hardware::Loader;
+use super::listener::{Heard, Listener};
 use super::mounts;
 use crate::cmdline::CommandLine;
 use crate::log;

@@ -28,6 +28,9 @@ const HOSTS: &str = "/run/kscratch/hosts";
 /// How many starts in a row were for an address. On state.
 const RESTARTS: &str = "/var/lib/kscratch/address-restarts";
 
+/// Between two tries to write down that the machine starts anew: a disk that is full may have room again.
+const AGAIN: Duration = Duration::from_secs(600);
+
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
 /// What the machine was planned from, and what has become of its address.
@@ -98,7 +101,10 @@ impl Leases {
                 match state.due() {
                     Due::Start(other) => {
                         drop(state);
-                        return starter.start(restarts, other);
+                        if starter.start(restarts, other) {
+                            return;
+                        }
+                        next = clock() + AGAIN;
                     }
                     Due::Look => next += period,
                     // Before another address can come, whose start is written down again.
@@ -163,8 +169,16 @@ impl Leases {
         if wait.is_zero() {
             log::line(format_args!("{what}: it starts anew with that"));
             // Writing takes as long as the disk does, and the event loop waits for nobody.
-            let starter = self.starter.clone();
-            if let Err(error) = beside::start("start-anew", move || starter.start(restarts, address)) {
+            let (starter, state) = (self.starter.clone(), Arc::clone(&self.state));
+            let work = move || {
+                while !starter.start(restarts, address) {
+                    std::thread::sleep(AGAIN);
+                    if state.lock().unwrap_or_else(PoisonError::into_inner).other != Some(address) {
+                        return;
+                    }
+                }
+            };
+            if let Err(error) = beside::start("start-anew", work) {
                 log::line(format_args!("this machine does not start anew with {address}: {error:#}"));
             }
             return;
@@ -198,15 +212,18 @@ impl Leases {
 }
 
 impl Starter {
-    /// Nothing is started that is not written down before: a loop could come of it.
-    fn start(&self, restarts: u32, address: Ipv4Addr) {
+    /// Nothing is started that is not written down before: a loop could come of it. Says whether it could be.
+    fn start(&self, restarts: u32, address: Ipv4Addr) -> bool {
         let text = format!("{}\n", restarts.saturating_add(1));
-        match files::file(self.root, RESTARTS, text.as_bytes(), 0o644) {
+        let written = files::file(self.root, RESTARTS, text.as_bytes(), 0o644);
+        match &written {
             Ok(()) => self.sender.send(Message::Stop(Reason::Address)),
-            Err(error) => {
-                log::line(format_args!("this machine does not start anew with {address}: {error:#}"));
-            }
+            Err(error) => log::line(format_args!(
+                "this machine does not start anew with {address}: {error:#}; again in {} min",
+                AGAIN.as_secs() / 60
+            )),
         }
+        written.is_ok()
     }
 
     fn forget(&self) {

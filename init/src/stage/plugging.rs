@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::beside;
-use super::hardware::{Heard, Listener, Loader};
+use super::hardware::Loader;
 use super::initramfs::Early;
+use super::listener::{Heard, Listener};
 use crate::log;
 use crate::sys::Sys;
 

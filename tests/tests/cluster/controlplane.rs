@@ -37,6 +37,25 @@ pub fn is_well(cluster: &Cluster) {
     }
 }
 
+/// The pods of the cluster's DNS, once they are lost, come back on the master though nodes are free: no node's image has theirs, and there is no registry.
+pub fn dns_stays_where_its_image_is(cluster: &Cluster) {
+    let selector = format!("{PODS}?labelSelector=k8s-app=kube-dns");
+    let names =
+        || -> Vec<Value> { cluster.api().items(&selector).iter().map(|pod| pod["metadata"]["name"].clone()).collect() };
+    let before = names();
+    cluster
+        .kubectl(&["delete", "pod", "--namespace", "kube-system", "--selector", "k8s-app=kube-dns", "--wait=false"])
+        .succeeded();
+    wait_until("two other pods of the cluster's DNS are Ready", || {
+        let pods = cluster.api().items(&selector);
+        let others = pods.iter().filter(|pod| !before.contains(&pod["metadata"]["name"]));
+        others.filter(|pod| is_ready(pod)).count() == 2
+    });
+    for pod in cluster.api().items(&selector) {
+        assert_eq!(pod["spec"]["nodeName"], "m1", "{}", pod["metadata"]["name"]);
+    }
+}
+
 /// The version is that of the release which the image says it has.
 pub fn says_its_version(cluster: &Cluster) {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();

@@ -26,8 +26,10 @@ fn a_routed_cluster() {
 
 #[test]
 fn an_overlay_cluster() {
-    let cluster = Cluster::up("overlay", 1, 1, &["--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
+    let cluster = Cluster::up("overlay", 1, 1, &["--outside", "--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
     accept(&cluster, "overlay", "1450");
+    step("outside", || network::reaches_outside(&cluster));
+    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster));
     step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster));
 }
 
@@ -59,6 +61,7 @@ fn accept(cluster: &Cluster, mode: &str, mtu: &str) {
         cluster.apply(&[eye("n2"), access::with_the_secret(pod("b1", "n2"))]);
         membership::every_node_has_a_range_and_routes_to_the_others(cluster);
     });
+    step("dns", || controlplane::dns_stays_where_its_image_is(&cluster));
     step("network", || {
         let proxy = cluster.ask("eye-n1", "/http?port=10249&path=/proxyMode");
         assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");

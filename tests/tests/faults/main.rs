@@ -5,6 +5,7 @@
 mod ageing;
 mod alone;
 mod disks;
+mod growth;
 mod heard;
 mod masters;
 mod moves;
@@ -46,6 +47,7 @@ fn surroundings_may_change() {
     step("a master's clock ahead", || surroundings::a_masters_clock_that_is_years_ahead(&cluster));
     // And n1 has another address, and a certificate that says so.
     step("another address", || surroundings::an_address_that_changes(&cluster));
+    step("another address while it runs", || surroundings::an_address_that_changes_while_it_runs(&cluster));
 }
 
 /// Machines that should not join, and then should, one of them twice; and what they are when a year is nearly over.
@@ -73,6 +75,12 @@ fn a_master_may_be_lost() {
     step("one is lost", || masters::one_of_three_is_lost_and_replaced(&cluster));
     // From here on there are two.
     step("one is removed", || masters::one_is_removed_for_good(&cluster));
+}
+
+/// One master becomes three.
+#[test]
+fn a_master_may_get_company() {
+    growth::one_master_becomes_three();
 }
 
 /// A master without metadata.

@@ -15,7 +15,7 @@ const WRITES: usize = 40;
 /// A master and a node that are cut in the first phase of their first boot, in the second at the next try, and so on, and then around
 /// each service; what they become in the end is a cluster like any other.
 pub fn cut_in_every_phase_of_the_first_boot() -> Cluster {
-    let cluster = Cluster::made("routed", 1, 1);
+    let cluster = Cluster::made("routed", 1, 1, &[]);
     let master =
         ["service containerd: started", "service dockerd: ready", "service kubelet: started", "service kubelet: ready"];
     let later = ["service steward: ready", "service routes: ready"];

@@ -7,7 +7,7 @@ use kscratch_tests::cluster::{BOOT, Cluster, SOON};
 use kscratch_tests::program::tool;
 use serde_json::Value;
 
-use crate::heard::Heard;
+use crate::heard::{BOOTS, Heard};
 use crate::is_healthy;
 
 /// What a clock says so many days from now, as `power on --clock` takes it.
@@ -87,11 +87,31 @@ pub fn an_address_that_changes(cluster: &Cluster) {
     cluster.power("off", &["n1"]);
     fs::write(&file, format!("{head}{rest}")).unwrap();
     cluster.power("on", &["n1"]);
+    is_reached_at(cluster, "192.168.76.10");
+}
+
+/// The cable is out for a moment, and DHCP has another address for the node when it asks whether it may keep its own: it starts anew with that.
+pub fn an_address_that_changes_while_it_runs(cluster: &Cluster) {
+    let node = Heard::of(cluster, "n1");
+    cluster.command(&["dhcp", "lab", "--first", "192.168.76.130"]).succeeded();
+    cluster.command(&["cable", "lab", "n1", "--down"]).succeeded();
+    // Shorter than anything that a cluster would notice.
+    thread::sleep(Duration::from_secs(5));
+    cluster.command(&["cable", "lab", "n1"]).succeeded();
+    node.wait("this machine booted with 192.168.76.10[0-9] and has 192.168.76.13[0-9] now: it starts anew with that");
+    node.wait(&format!("(?s){BOOTS}.*service kubelet: ready"));
     is_healthy(cluster);
+    is_reached_at(cluster, "192.168.76.13");
+    assert_eq!(node.times(BOOTS), 1, "n1 starts anew once");
+}
+
+/// The cluster knows n1 by an address that begins so.
+#[track_caller]
+fn is_reached_at(cluster: &Cluster, begins: &str) {
     let nodes = cluster.api().items("/api/v1/nodes");
     let n1 = nodes.iter().find(|node| node["metadata"]["name"] == "n1").expect("there is a node n1");
     let address = n1["status"]["addresses"][0]["address"].as_str().unwrap_or_default();
-    assert!(address.starts_with("192.168.76.1") && address.len() == "192.168.76.100".len(), "{address}");
+    assert!(address.starts_with(begins), "{address}");
     // Through the kubelet at its new address, whose certificate must name it.
     cluster.kubectl(&["logs", "--namespace", "kube-system", "hello-n1"]).succeeded();
 }

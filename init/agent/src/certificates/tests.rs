@@ -25,7 +25,7 @@ fn machine() -> (tempfile::TempDir, Certificates) {
         {{"certificate": "{}", "key": "{}", "authority": "cluster", "common_name": "kube-apiserver", "dns_names": ["kubernetes", "m1"],
           "addresses": ["10.96.0.1"], "usages": ["server"], "days": 365, "owner": {owner}}},
         {{"certificate": "{}", "key": "{}", "authority": "cluster", "common_name": "system:kube-scheduler", "usages": ["client"], "days": 365,
-          "owner": {owner}}}], "discard": [{{"file": "{}", "common_name": "system:kube-scheduler"}}]}}"#,
+          "owner": {owner}}}], "discard": [{{"file": "{}", "common_name": "system:kube-scheduler", "authority": "cluster"}}]}}"#,
         at("ca.crt"),
         at("ca.key"),
         at("apiserver.crt"),

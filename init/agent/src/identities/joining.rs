@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
-use kscratch_pki::Request;
+use kscratch_pki::{Certificate, OffsetDateTime, Request, moment};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
@@ -32,21 +32,39 @@ enum State {
     Fine,
 }
 
+/// Whether the kubelet has a certificate to be a node with.
+#[derive(Debug, PartialEq, Eq)]
+enum Own {
+    Good,
+    /// It ended at this time. The kubelet asks for another one then, with the token.
+    Ended(String),
+    None,
+}
+
+fn own(kubelet: &Path, now: OffsetDateTime) -> Own {
+    let Ok(text) = std::fs::read_to_string(kubelet) else { return Own::None };
+    // What cannot be read is for the kubelet to say.
+    match Certificate::parse(&text) {
+        Ok(certificate) if certificate.facts().not_after < now => Own::Ended(moment(certificate.facts().not_after)),
+        _ => Own::Good,
+    }
+}
+
 /// Waits until the kubelet has its certificate, and tells meanwhile why it has none.
 pub async fn wait(wanted: &Identities) {
-    if wanted.kubelet.exists() {
-        return;
-    }
-    let before = match &wanted.earlier[..] {
-        [] => String::new(),
-        names => format!(" (it has joined as {} before)", names.join(" and as ")),
+    let joined = || own(&wanted.kubelet, OffsetDateTime::now_utc());
+    let before = match (joined(), &wanted.earlier[..]) {
+        (Own::Good, _) => return,
+        (Own::Ended(when), _) => format!(" (the certificate that it joined with has ended on {when})"),
+        (Own::None, []) => String::new(),
+        (Own::None, names) => format!(" (it has joined as {} before)", names.join(" and as ")),
     };
     say::line(format_args!("waiting for {} to join {}{before}", wanted.node, wanted.server));
     let start = Instant::now();
     let mut outage = Outage::new(format!("joining {} as {}", wanted.server, wanted.node), 0);
     let mut waits = None;
     let mut next = GRACE;
-    while !wanted.kubelet.exists() {
+    while joined() != Own::Good {
         if start.elapsed() >= next {
             let pause = match state(wanted).await {
                 State::Stuck(why) => {
@@ -155,10 +173,10 @@ fn of_error(error: &anyhow::Error, earlier: &[String]) -> String {
 mod tests {
     use k8s_openapi::ByteString;
     use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
-    use kscratch_pki::Pending;
+    use kscratch_pki::{Authority, Duration, OffsetDateTime, Pending, Wanted};
     use serde_json::json;
 
-    use super::{State, of_error, of_requests, token};
+    use super::{Own, State, of_error, of_requests, own, token};
 
     fn request(name: &str, node: &str, created: &str, status: serde_json::Value) -> Csr {
         let pending = Pending::new(&format!("system:node:{node}"), &["system:nodes".to_owned()]).unwrap();
@@ -205,6 +223,21 @@ mod tests {
         assert!(of_error(&stranger, &[]).starts_with("whoever answers there cannot prove"), "{stranger:#}");
         let silent = anyhow::anyhow!("connection refused").context("the API server cannot be reached");
         assert_eq!(of_error(&silent, &[]), "the API server cannot be reached: connection refused");
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_none_to_be_a_node_with() {
+        let (begin, day) = (OffsetDateTime::now_utc(), Duration::DAY);
+        let (authority, _) = Authority::new_with_pair("kubernetes", begin, 10).unwrap();
+        let pair = authority.issue(&Wanted { days: 365, ..Wanted::client("system:node:n1", None) }, begin).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pair.certificate_pem + &pair.key_pem).unwrap();
+        assert_eq!(own(file.path(), begin + day * 364), Own::Good);
+        assert!(matches!(own(file.path(), begin + day * 366), Own::Ended(_)));
+        // The kubelet says what it thinks of this.
+        std::fs::write(file.path(), "damaged").unwrap();
+        assert_eq!(own(file.path(), begin), Own::Good);
+        assert_eq!(own(&file.path().with_extension("missing"), begin), Own::None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net};
 use kscratch_pki::Names;
 
 use crate::contract::Client;
@@ -49,6 +50,8 @@ pub struct Policy {
     pub names: BTreeSet<String>,
     /// Addresses of the control plane's own servers.
     pub addresses: BTreeSet<IpAddr>,
+    /// Ranges of services and pods: a node with such an address could pass for one of them.
+    pub ranges: Vec<Ipv4Net>,
 }
 
 /// What becomes of a request.
@@ -157,10 +160,10 @@ fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Ve
         Some(node) if node.alive() => Err(Verdict::Wait(format!(
             "there is a node {name} that is alive; another machine has its name once it is off for a minute, or deleted"
         ))),
-        Some(_) => Ok(Verdict::Approve(format!("node {name}, which joins again"))),
-        None if asked.rival => Err(Verdict::Wait(format!(
+        _ if asked.rival => Err(Verdict::Wait(format!(
             "another machine has just been given the certificate of node {name}; this one has the name if the other does not use it"
         ))),
+        Some(_) => Ok(Verdict::Approve(format!("node {name}, which joins again"))),
         None => Ok(Verdict::Approve(format!("node {name}, which joins"))),
     }
 }
@@ -216,7 +219,8 @@ fn dns(asked: &str, own: &Node, others: &[&Node], policy: &Policy) -> Result<(),
             own.name()
         )));
     }
-    if known(own) { Ok(()) } else { Err(Verdict::Wait(format!("{asked} is no name of Node {}", own.name()))) }
+    // What else its Node says of names it has written itself, and pods find `NAME.NAMESPACE` to be a Service.
+    if plain(own.name()) == name { Ok(()) } else { deny(format!("{asked} is not the name of Node {}", own.name())) }
 }
 
 fn address_is_own(asked: IpAddr, own: &Node, others: &[&Node], policy: &Policy) -> Result<(), Verdict> {
@@ -226,6 +230,9 @@ fn address_is_own(asked: IpAddr, own: &Node, others: &[&Node], policy: &Policy) 
     };
     if asked.is_loopback() || asked.is_unspecified() || asked.is_multicast() {
         return deny(format!("{asked} can be no node's address"));
+    }
+    if let Some(range) = policy.ranges.iter().find(|range| IpNet::V4(**range).contains(&asked)) {
+        return deny(format!("{asked} is of {range}, which is for services or pods"));
     }
     if let Some(other) = others.iter().find(|other| has(other)) {
         return deny(format!("{asked} is an address of node {} too", other.name()));

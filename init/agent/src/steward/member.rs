@@ -35,31 +35,27 @@ const TURN: Duration = Duration::from_secs(10 * 60);
 /// How it begins.
 #[derive(Debug, PartialEq, Eq)]
 enum Beginning {
-    /// With the others, all of them for the first time.
-    New,
     /// The others do not know it: it is added to them.
     Add,
     /// The others know it, and it has lost its data: that member goes, and it is added again.
     Replace(String),
-    /// It was added, and has not been up since.
+    /// It is one of them, since it was added or since all of them began, and has not been up: it has the list that they have, whatever its metadata says.
     Existing,
 }
 
-/// A cluster exists where somebody lists its members. One that has been up has told the addresses of its clients; one that was added
-/// and was not up yet has no name. Who joins begins nothing, even where the others do so with its name on their list.
+/// A cluster exists where somebody lists its members. One that has been up has told the addresses of its clients. An etcd that began by itself with another
+/// list than the others have would be of another cluster for ever: etcd makes a cluster's number of that list, and compares it with nobody's.
 fn beginning(members: &[Listed], member: &Member) -> Beginning {
     match members.iter().find(|one| one.has(&member.peer_url)) {
         None => Beginning::Add,
         Some(own) if !own.client_urls.is_empty() => Beginning::Replace(own.id.clone()),
-        Some(own) if own.name.is_empty() || member.join => Beginning::Existing,
-        Some(_) => Beginning::New,
+        Some(_) => Beginning::Existing,
     }
 }
 
-/// Whether an etcd that was started, and has no data yet, can still begin: it does with all the others for the first time, or as the member that was added.
-/// Else it ends as soon as it has asked them, whenever it is started.
+/// Whether an etcd that was started, and has no data yet, can still begin: it does as one of them that has not been up. Else it ends as soon as it has asked them, whenever it is started.
 pub fn may_begin(members: &[Listed], member: &Member) -> bool {
-    matches!(beginning(members, member), Beginning::New | Beginning::Existing)
+    beginning(members, member) == Beginning::Existing
 }
 
 /// What it means that no majority of etcd's members answers.
@@ -109,14 +105,18 @@ pub async fn settle(member: &Member) -> Result<()> {
         // It was placed since the machine is up; another one would only start etcd anew.
         return Ok(());
     }
-    let text =
-        std::fs::read_to_string(&member.manifest).with_context(|| format!("reading {}", member.manifest.display()))?;
     // Where there is data, etcd looks at nothing else.
     if data::exist(&member.data)? {
         stay_out_if_removed(member).await;
-        return put(&member.place, &text);
+        return put(&member.place, &manifest(member)?);
     }
-    match find(member).await {
+    begin(member, Lived::Unknown).await
+}
+
+/// Places the pod of an etcd without data. `lived` is what is known of a cluster before anybody is asked.
+async fn begin(member: &Member, lived: Lived) -> Result<()> {
+    let text = manifest(member)?;
+    match find(member, lived).await {
         Some(members) => put(&member.place, &with_members(&text, &members, member)?),
         None => put(&member.place, &text),
     }
@@ -137,20 +137,25 @@ pub async fn leave(member: &Member) -> Result<()> {
     // The others have said so: that nobody answers when they are asked anew does not undo it.
     if data::exist(&member.data)? {
         stay_out(member).await;
+        return settle(member).await;
     }
-    settle(member).await
+    begin(member, Lived::Remembered).await
+}
+
+fn manifest(member: &Member) -> Result<String> {
+    std::fs::read_to_string(&member.manifest).with_context(|| format!("reading {}", member.manifest.display()))
 }
 
 /// Waits until it is known how an etcd without data begins; gives the members that it belongs to, or nothing where all of them begin.
-async fn find(member: &Member) -> Option<Vec<Listed>> {
+async fn find(member: &Member, mut lived: Lived) -> Option<Vec<Listed>> {
     let start = Instant::now();
     let mut outage = Outage::new("becoming a member of etcd", 0).at_most(LONGEST_PAUSE);
-    let (mut lived, mut turn) = (Lived::Unknown, Turn::default());
+    let mut turn = Turn::default();
     loop {
         let failed = if let Some((client, members)) = etcd::members_of_others(member, ANSWER).await {
             lived = Lived::Remembered;
             match join(&client, &members, member, &mut turn, start.elapsed()).await {
-                Ok(members) => return members,
+                Ok(members) => return Some(members),
                 Err(error) => Some(say::words(error.as_ref())),
             }
         } else {
@@ -187,14 +192,14 @@ async fn serves(endpoint: Option<&Endpoint>) -> bool {
     matches!(tokio::time::timeout(SERVES_WITHIN, ask_ready(&client)).await, Ok(Ok(())))
 }
 
-/// Makes this machine a member of those that are; gives all of them then, or nothing where all of them begin.
+/// Makes this machine a member of those that are; gives all of them then.
 async fn join(
     client: &Client,
     members: &[Listed],
     member: &Member,
     turn: &mut Turn,
     now: Duration,
-) -> Result<Option<Vec<Listed>>> {
+) -> Result<Vec<Listed>> {
     if let Some(other) = members.iter().find(|other| keeps_to_itself(other)) {
         bail!(
             "{} keeps its etcd to itself, on the loopback address: it has to boot with metadata that names it as a member",
@@ -202,8 +207,7 @@ async fn join(
         );
     }
     match beginning(members, member) {
-        Beginning::New => return Ok(None),
-        Beginning::Existing => return Ok(Some(members.to_vec())),
+        Beginning::Existing => return Ok(members.to_vec()),
         Beginning::Replace(id) => {
             say::line(format_args!("etcd's member {} has lost its data: it is replaced", member.name));
             etcd::remove(client, &id).await.context("removing the member that lost its data")?;
@@ -212,7 +216,11 @@ async fn join(
     }
     match turn.of(members, &member.peer_url, now) {
         Whose::Own => {}
-        Whose::Other(other) => bail!("{} comes first, and has not been up yet", called(other)),
+        Whose::Other(other) => bail!("{} comes first, and has no vote yet", called(other)),
+        Whose::Absent(other) => bail!(
+            "{} comes first: it was up, and has no vote yet; where it does not come back, delete its Node to make room",
+            called(other)
+        ),
         Whose::Nobodys(other) => {
             say::line(format_args!(
                 "{} was added to etcd, and has not come for {}: it goes",
@@ -228,7 +236,7 @@ async fn join(
         member.name,
         members.len()
     ));
-    Ok(Some(members))
+    Ok(members)
 }
 
 /// Whether nobody else reaches it. It lists its members where the others ask as soon as its metadata names it, and moves a little later.
@@ -249,6 +257,8 @@ struct Turn(Option<(String, Duration)>);
 enum Whose<'a> {
     Own,
     Other(&'a Listed),
+    /// It has data: who took its place would take those from it.
+    Absent(&'a Listed),
     Nobodys(&'a Listed),
 }
 
@@ -263,7 +273,11 @@ impl Turn {
             _ => now,
         };
         self.0 = Some((other.id.clone(), since));
-        if now.saturating_sub(since) < TURN { Whose::Other(other) } else { Whose::Nobodys(other) }
+        match now.saturating_sub(since) < TURN {
+            true => Whose::Other(other),
+            false if other.client_urls.is_empty() => Whose::Nobodys(other),
+            false => Whose::Absent(other),
+        }
     }
 }
 

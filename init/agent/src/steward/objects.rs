@@ -12,7 +12,7 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::connection::{bounded, is_refusal};
+use crate::connection::{bounded, is_internal, is_refusal};
 use crate::outage::Outage;
 use crate::say;
 use kinds::Kind;
@@ -70,7 +70,7 @@ impl Objects {
             };
             match applied {
                 Ok(()) => outage.well(now).into_iter().for_each(say::line),
-                Err(error) if is_refusal(&error) => {
+                Err(error) if is_refusal(&error) || is_internal(&error) => {
                     all = false;
                     outage.failed(now, &say::words(error.as_ref())).line.into_iter().for_each(say::line);
                 }

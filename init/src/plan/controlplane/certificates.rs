@@ -41,6 +41,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
             identity.owner,
         )
     }));
+    let discard = [CLIENT, SERVING].map(|file| json!({ "file": file, "common_name": node, "authority": "cluster" }));
     json!({
         "authorities": {
             "cluster": authority("cluster"),
@@ -49,7 +50,7 @@ pub(super) fn wanted(master: &Master<'_>) -> Value {
         },
         "certificates": certificates,
         // The kubelet would hold on to them. Without the first, it takes the one above; without the second, it asks for another.
-        "discard": [{ "file": CLIENT, "common_name": node }, { "file": SERVING, "common_name": node }],
+        "discard": discard,
     })
 }
 

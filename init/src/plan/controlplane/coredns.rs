@@ -121,6 +121,8 @@ fn deployment(master: &Master<'_>) -> Value {
             "template": {
                 "metadata": { "labels": { "k8s-app": "kube-dns" } },
                 "spec": {
+                    // Masters' images have it, nodes' do not.
+                    "nodeSelector": { "node-role.kubernetes.io/control-plane": "" },
                     "priorityClassName": "system-cluster-critical",
                     "serviceAccountName": NAME,
                     "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },

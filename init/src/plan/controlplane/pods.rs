@@ -245,7 +245,7 @@ fn controller_manager(master: &Master<'_>) -> Arguments {
         ("requestheader-client-ca-file", file("front-proxy-ca.crt")),
         ("root-ca-file", file("ca.crt")),
         ("service-account-private-key-file", file("service-account.key")),
-        ("cluster-signing-cert-file", file("ca.crt")),
+        ("cluster-signing-cert-file", file("signing.crt")),
         ("cluster-signing-key-file", file("ca.key")),
     ]);
     arguments

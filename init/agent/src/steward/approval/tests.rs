@@ -32,6 +32,8 @@ fn cluster() -> Vec<Node> {
                 ("Hostname", "kubernetes.default.svc.cluster.local"),
                 ("InternalDNS", "kubernetes"),
                 ("InternalDNS", "cluster.example"),
+                ("InternalDNS", "metrics.kube-system"),
+                ("InternalIP", "10.96.0.10"),
                 ("InternalDNS", "*.example"),
                 ("InternalDNS", "N2."),
                 ("InternalDNS", "localhost"),
@@ -63,7 +65,8 @@ fn policy() -> Policy {
         joiners: "system:bootstrappers:x".to_owned(),
         masters: ["m1", "m2"].map(str::to_owned).into(),
         names: ["kubernetes", "m1", "cluster.example"].map(str::to_owned).into(),
-        addresses: ["10.96.0.1", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
+        addresses: ["10.96.0.1", "192.168.7.9", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
+        ranges: ["10.96.0.0/16", "10.244.0.0/16"].map(|text| text.parse().unwrap()).to_vec(),
     }
 }
 
@@ -127,7 +130,7 @@ fn as_is(_: &mut Request) {}
 #[test]
 fn what_a_node_proves_is_approved() {
     check(kubelet("n1", &["n1"], &["192.168.7.11"]), as_is, "approve: serving certificate of node n1 (192.168.7.11)");
-    check(kubelet("n1", &["N1.example."], &[]), as_is, "approve: serving certificate of node n1 (N1.example.)");
+    check(kubelet("n1", &["N1."], &[]), as_is, "approve: serving certificate of node n1 (N1.)");
     check(kubelet("n2", &[], &["192.168.7.66"]), as_is, "deny: 192.168.7.66 is an address of node bad too");
     check(
         kubelet("n1", &["n1"], &["192.168.7.11"]),
@@ -142,12 +145,11 @@ fn what_a_node_proves_is_approved() {
 fn what_the_cluster_does_not_know_yet_waits() {
     check(kubelet("n9", &["n9"], &["192.168.7.19"]), as_is, "wait: there is no Node n9");
     check(kubelet("n1", &["n1"], &["192.168.7.99"]), as_is, "wait: 192.168.7.99 is no address of Node n1");
-    check(kubelet("n1", &["other"], &[]), as_is, "wait: other is no name of Node n1");
 }
 
 #[test]
 fn nobody_serves_under_another_ones_name() {
-    let rows: [(&[&str], &[&str], &str); 10] = [
+    let rows: [(&[&str], &[&str], &str); 14] = [
         (
             &["kubernetes.default.svc.cluster.local"],
             &[],
@@ -159,7 +161,12 @@ fn nobody_serves_under_another_ones_name() {
         (&["N2."], &[], "deny: N2. is a name of node n2 too"),
         (&["localhost"], &[], "deny: localhost can be no node's name"),
         (&[], &["192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
-        (&[], &["10.96.0.1"], "wait: 10.96.0.1 is an address of the control plane, and node bad is none of it"),
+        (&[], &["10.96.0.1"], "deny: 10.96.0.1 is of 10.96.0.0/16, which is for services or pods"),
+        (&[], &["10.96.0.10"], "deny: 10.96.0.10 is of 10.96.0.0/16, which is for services or pods"),
+        (&[], &["::ffff:10.244.3.4"], "deny: 10.244.3.4 is of 10.244.0.0/16, which is for services or pods"),
+        (&[], &["192.168.7.10"], "deny: 192.168.7.10 is an address of node m1 too"),
+        // A pod finds the Service of that name by it.
+        (&["metrics.kube-system"], &[], "deny: metrics.kube-system is not the name of Node bad"),
         (&[], &["127.0.0.1"], "deny: 127.0.0.1 can be no node's address"),
         (&[], &["::ffff:192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
     ];
@@ -256,7 +263,11 @@ fn a_token_takes_no_living_nodes_name() {
         |it| it.rival = true,
         "wait: another machine has just been given the certificate of node n9; this one has the name if the other does not use it",
     );
-    check(joining("gone"), |it| it.rival = true, "approve: node gone, which joins again");
+    check(
+        joining("gone"),
+        |it| it.rival = true,
+        "wait: another machine has just been given the certificate of node gone; this one has the name if the other does not use it",
+    );
     check(
         joining("n9"),
         |it| it.names.common_name = "system:kube-proxy".to_owned(),

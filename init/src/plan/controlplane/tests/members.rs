@@ -78,6 +78,29 @@ fn three_masters_know_each_other() {
 }
 
 #[test]
+fn five_masters_are_as_three_are() {
+    let (three, five) = (["m1", "m2", "m3"], ["m1", "m2", "m3", "m4", "m5"]);
+    let [three, five] = [&three[..], &five[..]].map(|names| Planned::with(&list(names, "")));
+    let cluster: Vec<String> = (0..5).map(|at| format!("m{}=https://192.168.7.{}:2380", at + 1, at + 10)).collect();
+    assert_eq!(five.flag("etcd", "initial-cluster"), Some(cluster.join(",")));
+    let steward = five.json("/run/kscratch/steward.json");
+    let others: Vec<&str> =
+        steward["member"]["others"].as_array().unwrap().iter().filter_map(|other| other["peer"].as_str()).collect();
+    assert_eq!(others, [11, 12, 13, 14].map(|last| format!("https://192.168.7.{last}:2380")));
+    assert_eq!(steward["masters"].as_object().unwrap().len(), 5);
+    for (component, flag) in [
+        ("etcd", "heartbeat-interval"),
+        ("etcd", "election-timeout"),
+        ("etcd", "listen-peer-urls"),
+        ("kube-apiserver", "etcd-servers"),
+        ("kube-scheduler", "leader-elect"),
+    ] {
+        assert!(five.flag(component, flag).is_some(), "{component} {flag}");
+        assert_eq!(five.flag(component, flag), three.flag(component, flag), "{component} {flag}");
+    }
+}
+
+#[test]
 fn one_that_is_listed_is_as_several_are() {
     let (alone, listed, three) =
         (Planned::with(""), Planned::with(&list(&["m1"], "")), Planned::with(&list(&["m1", "m2", "m3"], "")));
