@@ -168,6 +168,8 @@ pub struct Steward {
     pub approve: Vec<Client>,
     /// The group of those that join with a token.
     pub joiners: String,
+    /// Kubernetes' version in this machine's image, such as `1.37.2`.
+    pub release: String,
     /// The ranges of services and pods: no node has an address of these.
     pub ranges: Vec<Ipv4Net>,
     /// The cluster's masters, as far as this one knows them, and where they are. None of them joins with a token.
@@ -362,7 +364,7 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "ranges": [], "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
+            "release": "1.37.2", "ranges": [], "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
             {"name": "kube-scheduler", "after": "api-server", "manifest": "/o.json", "place": "/r.json"}], "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
             "others": [{"client": "https://i:2379", "peer": "https://i:2380"}], "endpoint": {"server": "https://e:6443", "authority": "/e.crt"},
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,

@@ -30,6 +30,14 @@ struct Status {
     addresses: Vec<Address>,
     #[serde(default)]
     conditions: Vec<Condition>,
+    #[serde(default, rename = "nodeInfo")]
+    info: Info,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Info {
+    #[serde(default, rename = "kubeletVersion")]
+    kubelet: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -75,6 +83,11 @@ impl Node {
     /// Whether its kubelet was heard of lately, whatever it said: the control plane writes `Unknown` where it was not.
     pub fn alive(&self) -> bool {
         self.status.conditions.iter().find(|one| one.kind == "Ready").is_none_or(|ready| ready.status != "Unknown")
+    }
+
+    /// Its kubelet's version, such as `v1.37.2`; nothing before it has said so.
+    pub fn version(&self) -> &str {
+        &self.status.info.kubelet
     }
 
     /// What its deletion waits for.

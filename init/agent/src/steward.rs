@@ -82,7 +82,7 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         start: Instant::now(),
         outage: Outage::new(format!("working with {}", wanted.server), 0).at_most(LONGEST_PAUSE),
         pods: Pods::new(&wanted.etcd, &wanted.pods),
-        objects: Objects::new(&wanted.objects),
+        objects: Objects::new(&wanted.objects, &wanted.release),
         requests: Requests::new(),
         removal: wanted.member.as_ref().map(Removal::new),
         watch: wanted.member.as_ref().map(Watch::new),
@@ -270,7 +270,7 @@ mod tests {
         let wanted: contract::Steward = serde_json::from_value(json!({
             "server": "https://127.0.0.1:6443", "authority": "/a", "certificate": "/c", "key": "/k", "objects": "/o", "certificates": "/w",
             "approve": [{ "common_name": "system:kube-proxy" }], "joiners": "j", "masters": { "m1": "10.0.0.1", "m2": "10.0.0.2" },
-            "etcd": "http://127.0.0.1:2381", "pods": [], "ready": "/r", "ranges": ["10.96.0.0/16"],
+            "etcd": "http://127.0.0.1:2381", "pods": [], "ready": "/r", "release": "1.37.2", "ranges": ["10.96.0.0/16"],
         }))
         .unwrap();
         let server: contract::Leaf = serde_json::from_value(json!({

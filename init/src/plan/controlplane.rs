@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::cluster::{ADDRESS, ADDRESS_USER};
 use super::{Step, services};
+use crate::facts::Release;
 
 mod addons;
 mod certificates;
@@ -91,8 +92,8 @@ pub(super) struct Master<'a> {
     pub control_plane: &'a ControlPlane,
     /// The cluster's secrets.
     pub secrets: &'a ControlPlaneSecrets,
-    /// References of the images, by component.
-    pub images: &'a BTreeMap<String, String>,
+    /// What is in this machine's image: Kubernetes' version, and references of the images by component.
+    pub release: &'a Release,
     /// Name of this node.
     pub name: &'a str,
     /// Its link to the other machines.
@@ -109,7 +110,7 @@ impl<'a> Master<'a> {
     /// The master that metadata makes of a machine; `None` where the metadata lacks its identity.
     pub fn of(
         metadata: &'a RoleMetadata,
-        images: &'a BTreeMap<String, String>,
+        release: &'a Release,
         name: &'a str,
         (link, address): (&'a str, Ipv4Addr),
         upstream: bool,
@@ -118,12 +119,12 @@ impl<'a> Master<'a> {
         let control_plane = metadata.control_plane.as_ref()?;
         let (ca, secrets) = (cluster.ca.as_deref()?, control_plane.secrets.as_ref()?);
         let registration = super::kubelet::registration(metadata, name);
-        Some(Self { cluster, ca, control_plane, secrets, images, name, link, address, upstream, registration })
+        Some(Self { cluster, ca, control_plane, secrets, release, name, link, address, upstream, registration })
     }
 
     /// The image of a component. The plan has looked for all of them before.
     fn image(&self, name: &str) -> &str {
-        self.images.get(name).map_or("", String::as_str)
+        self.release.images.get(name).map_or("", String::as_str)
     }
 
     /// Names of the images that a master's image must bring.
@@ -315,6 +316,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
             "organizations": identity.organizations,
         })),
         "joiners": JOINERS,
+        "release": master.release.kubernetes,
         "ranges": [master.cluster.service_range, master.cluster.pod_range],
         "masters": masters(master),
         "etcd": pods::ETCD_HEALTH,

@@ -151,7 +151,7 @@ fn master<'a>(
     }
     let upstream = identity::name_servers(metadata, facts).next().is_some();
     let own = uplink.unwrap_or(("lo", Ipv4Addr::LOCALHOST));
-    let master = Master::of(metadata, images, name, own, upstream).ok_or(PlanError::NoIdentity)?;
+    let master = Master::of(metadata, &facts.release, name, own, upstream).ok_or(PlanError::NoIdentity)?;
     if facts.etcd_ca.as_ref().and_then(|ca| share_a_key(ca, &master.secrets.etcd_ca)) == Some(false) {
         return Err(PlanError::EtcdOfAnotherCluster);
     }

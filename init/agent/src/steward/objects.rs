@@ -1,5 +1,6 @@
 //! Applies the objects of a folder to the cluster, and tells what is wrong with those that it does not take.
 mod kinds;
+mod newest;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -8,11 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kscratch_pki::OffsetDateTime;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
+use super::approval::CONTROL_PLANE;
 use crate::connection::{bounded, is_internal, is_refusal};
+use crate::node::Node;
 use crate::outage::Outage;
 use crate::say;
 use kinds::Kind;
@@ -23,6 +26,10 @@ const MANAGER: &str = "kscratch";
 /// The folder, and what went wrong with it.
 pub struct Objects {
     folder: PathBuf,
+    /// Kubernetes' version in this machine's image.
+    release: String,
+    /// The master of a newer release, to which this one leaves what all have in common.
+    newer: Option<String>,
     reading: Outage,
     refused: BTreeMap<String, Outage>,
 }
@@ -46,10 +53,11 @@ impl std::fmt::Display for Object {
 }
 
 impl Objects {
-    /// Nothing is applied yet.
-    pub fn new(folder: &Path) -> Self {
+    /// Nothing is applied yet. `release` is Kubernetes' version in this machine's image.
+    pub fn new(folder: &Path, release: &str) -> Self {
         let reading = Outage::new(format!("reading the objects in {}", folder.display()), 0);
-        Self { folder: folder.to_owned(), reading, refused: BTreeMap::new() }
+        let (folder, release) = (folder.to_owned(), release.to_owned());
+        Self { folder, release, newer: None, reading, refused: BTreeMap::new() }
     }
 
     /// Applies them all; says whether all are in the cluster. Nodes that are not there are left for another time: only a kubelet makes its Node. Join
@@ -58,7 +66,9 @@ impl Objects {
     /// # Errors
     /// The API server cannot be reached. What it refuses is told, and is no error.
     pub async fn apply(&mut self, client: &Client, now: Duration) -> Result<bool> {
-        let Some(objects) = self.read(now) else { return Ok(false) };
+        self.ask_for_newer(client).await?;
+        let Some(mut objects) = self.read(now) else { return Ok(false) };
+        objects.retain(|object| self.is_ours(object));
         let objects = tokens::due(client, objects, OffsetDateTime::now_utc()).await?;
         let mut all = true;
         for object in objects {
@@ -88,7 +98,9 @@ impl Objects {
         let Ok(objects) = read(&self.folder) else { return Ok(false) };
         let mut missing = false;
         // A token that is missing has ended, or somebody revoked it.
-        let kept = |object: &&Object| !object.kind.only_existing && tokens::id(&object.value).is_none();
+        let kept = |object: &&Object| {
+            !object.kind.only_existing && tokens::id(&object.value).is_none() && self.is_ours(object)
+        };
         for object in objects.iter().filter(kept) {
             let found = bounded(api(client, object).get_metadata_opt(&object.name)).await;
             match found {
@@ -105,6 +117,28 @@ impl Objects {
             }
         }
         Ok(missing)
+    }
+
+    /// Masters of two releases disagree for as long as an upgrade takes.
+    async fn ask_for_newer(&mut self, client: &Client) -> Result<()> {
+        let masters = ListParams::default().labels(CONTROL_PLANE);
+        let masters = bounded(Api::<Node>::all(client.clone()).list(&masters)).await.context("listing the masters")?;
+        let newer = newest::newer(&self.release, &masters.items);
+        if let Some(newer) = newer
+            && self.newer.is_none()
+        {
+            say::line(format_args!(
+                "{} is of a newer release ({}): what all masters have in common is left to it",
+                newer.name(),
+                newer.version()
+            ));
+        }
+        self.newer = newer.map(|node| node.name().to_owned());
+        Ok(())
+    }
+
+    fn is_ours(&self, object: &Object) -> bool {
+        self.newer.is_none() || !newest::is_shared(object.kind)
     }
 
     fn read(&mut self, now: Duration) -> Option<Vec<Object>> {

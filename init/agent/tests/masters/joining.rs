@@ -84,7 +84,7 @@ fn one_new_member_waits_for_the_other() {
     let other = json!({ "ID": "5", "peerURLs": ["https://10.0.0.3:2380"], "isLearner": true });
     cluster.state().members.push(other);
     let steward = Steward::with(folder.path(), &cluster, "m2", joins);
-    steward.says("becoming a member of etcd failed: https://10.0.0.3:2380 comes first, and has not been up yet");
+    steward.says("becoming a member of etcd failed: https://10.0.0.3:2380 comes first, and has no vote yet");
     assert!(!steward.pod_is_placed(), "{}", steward.log());
     let change = json!({ "ID": "5", "peerURLs": ["https://10.0.0.3:2380"], "name": "m3", "isLearner": false });
     cluster.state().members[1] = change;

@@ -55,7 +55,7 @@ impl Steward {
         std::fs::create_dir_all(folder.join("manifests")).unwrap();
         let mut contract = json!({
             "server": server, "authority": at("ca.crt"), "certificate": at("client.crt"), "key": at("client.key"), "objects": at("addons"),
-            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "ranges": [], "masters": { name: "10.0.0.1" }, "etcd": "http://127.0.0.1:2381", "pods": [],
+            "certificates": at("certificates.json"), "approve": [], "joiners": "j", "release": "1.37.2", "ranges": [], "masters": { name: "10.0.0.1" }, "etcd": "http://127.0.0.1:2381", "pods": [],
             "ready": at("ready"),
             "member": {
                 "name": name, "peer_url": format!("https://10.0.0.{}:2380", &name[1..]), "join": false, "data": at("data"), "local": server,

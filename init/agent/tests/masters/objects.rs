@@ -29,7 +29,7 @@ fn an_object_that_is_not_taken_keeps_nobody_waiting() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let log = steward.log();
-    assert_eq!(log.matches("failed calling webhook").count(), 1, "{log}");
+    assert_eq!(log.matches("applying ConfigMap default/first failed: ").count(), 1, "{log}");
     assert!(!log.contains("working with"), "{log}");
     cluster.state().unwell = None;
     steward.says("applying ConfigMap default/first goes on");

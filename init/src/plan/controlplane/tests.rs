@@ -122,7 +122,7 @@ fn is<T: DeserializeOwned + Serialize>(value: &Value) {
 #[test]
 fn every_object_is_what_kubernetes_calls_so() {
     let (metadata, facts) = (metadata("[control_plane]\nvirtual_address = \"192.168.7.5\"\n"), facts("1.37.2"));
-    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
     for component in Component::ALL {
         is::<Pod>(&pods::pod(component, &master));
     }
@@ -231,7 +231,7 @@ fn a_service_with_a_user_of_its_own_gets_to_what_its_file_names() {
 #[test]
 fn a_token_is_the_secret_that_the_builder_prints() {
     let (metadata, facts) = (metadata(""), facts("1.37.2"));
-    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
     let lists = addons::objects(&master);
     let [token] = lists[1].1["items"].as_array().unwrap().as_slice() else { panic!("{lists:?}") };
     assert_eq!(*token, master.secrets.tokens[0].object());
@@ -273,7 +273,7 @@ fn what_a_master_lacks() {
 fn names_and_addresses_of_the_api_server() {
     let metadata = metadata("[control_plane]\nnames = [\"10.9.9.9\", \"k.example.org\"]\n");
     let facts = facts("1.37.2");
-    let master = Master::of(&metadata, &facts.release.images, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
     let wanted = certificates::wanted(&master);
     let server = wanted["certificates"].as_array().unwrap().iter().find(|one| one["common_name"] == "kube-apiserver");
     let server = server.unwrap();
