@@ -61,7 +61,7 @@ fn accept(cluster: &Cluster, mode: &str, mtu: &str) {
         cluster.apply(&[eye("n2"), access::with_the_secret(pod("b1", "n2"))]);
         membership::every_node_has_a_range_and_routes_to_the_others(cluster);
     });
-    step("dns", || controlplane::dns_stays_where_its_image_is(&cluster));
+    step("dns", || controlplane::dns_stays_where_its_image_is(cluster));
     step("network", || {
         let proxy = cluster.ask("eye-n1", "/http?port=10249&path=/proxyMode");
         assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");
