@@ -15,6 +15,8 @@ use crate::facts::{Facts, GivenRange};
 
 /// Sysctls that the kubelet checks with `protectKernelDefaults` (R17), forwarding (R3), and what lets bridged pod traffic meet
 /// kube-proxy's rules.
+/// Where docker remembers its networks (libnetwork, datastore: local-kv.db).
+const DOCKER_NETWORKS: &str = "/var/lib/docker/network/files";
 const SYSCTLS: [(&str, &str); 9] = [
     ("kernel/keys/root_maxbytes", "25000000"),
     ("kernel/keys/root_maxkeys", "1000000"),
@@ -233,6 +235,9 @@ fn directory((path, mode): (&str, u32)) -> Step {
 fn bridge_steps(metadata: &RoleMetadata, range: Option<Ipv4Net>, mtu: u32) -> Vec<Step> {
     // R10: an earlier docker's bridge would take addresses of its own.
     let mut steps = vec![Step::RemoveLink { link: "docker0".to_owned() }];
+    // And its networks, which nobody needs who is not running: one of cbr0 that it finds no bridge for, in a boot that has no range yet, is given up by half
+    // of docker alone, and keeps docker from starting in every boot after that ("networks have same bridge name").
+    steps.push(Step::Prune { path: DOCKER_NETWORKS.to_owned() });
     match range {
         Some(range) => steps.extend(bridge_of(metadata, range, mtu)),
         None => {

@@ -175,6 +175,7 @@ fn a_node_whose_range_the_control_plane_gives() {
     expect![[r#"
         phase bridge
           remove link docker0
+          prune /var/lib/docker/network/files
           note no cbr0 yet: the control plane will give this node its pod range
           firewall
             | add table ip kscratch
