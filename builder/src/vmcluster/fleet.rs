@@ -133,8 +133,10 @@ impl Fleet {
         let vm = Vm::start(&tools, &machine(slot, &cluster, clock)).with_context(|| format!("starting {name}"))?;
         slot.vm = Some(vm);
         slot.since = Instant::now();
-        let up = self.link.condition(name).unwrap_or_default().up;
-        self.carrier(name, up)
+        match self.link.condition(name).unwrap_or_default().up {
+            true => Ok(()),
+            false => self.carrier(name, false),
+        }
     }
 
     fn cut(&mut self, name: &str) -> Result<()> {
