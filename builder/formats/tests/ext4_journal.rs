@@ -264,12 +264,22 @@ fn damage_is_told_from_an_end() {
         patch(&made.disk, at, &[!plain[at as usize]]);
         made.disk.as_path()
     };
-    // A commit block that was not written whole ends the log, if it is the last.
-    assert_eq!(tree(spoilt(commits[1], 50)).1.transactions, 1);
-    assert!(refusal(spoilt(commits[0], 50)).ends_with("the checksum of transaction 1 in its journal is wrong"));
+    // `h_chksum` and `h_commit_sec` of a commit block. Its time is the clock's: which way one bit of it goes would be up to the hour.
+    let (sum, time) = (16, 48);
+    let wrong = |number: u32| format!("the checksum of transaction {number} in its journal is wrong");
+    assert!(refusal(spoilt(commits[0], sum)).ends_with(&wrong(1)));
+    // Of the last one a power cut may have left a part, but not where the next transaction begins behind it.
+    assert!(refusal(spoilt(commits[1], sum)).ends_with(&wrong(2)));
+    spoilt(commits[1], sum);
+    patch(&made.disk, log[commits[1] + 1] * 4096, &[0; 4]);
+    assert_eq!(tree(&made.disk).1.transactions, 1);
+    // One that is older than the one before it is of an earlier filesystem.
+    save(&made.disk, &plain);
+    patch(&made.disk, log[commits[1]] * 4096 + time, &[0; 8]);
+    assert_eq!(tree(&made.disk).1.transactions, 1);
     // Of a commit block all but the first sector may be old.
     assert_eq!(tree(spoilt(commits[1], 3000)).1.transactions, 2);
-    assert!(refusal(spoilt(1, 100)).ends_with("the checksum of transaction 1 in its journal is wrong"));
+    assert!(refusal(spoilt(1, 100)).ends_with(&wrong(1)));
     assert!(refusal(spoilt(2, 100)).contains("the checksum of block "), "{}", refusal(&made.disk));
     assert!(refusal(spoilt(0, 0x1B)).ends_with("the checksum of its journal's superblock is wrong"));
     assert!(refusal(spoilt(0, 0)).ends_with("its journal has no superblock"));
