@@ -220,3 +220,36 @@ impl Member {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kscratch_pki::{Authority, Certificate, OffsetDateTime, Wanted};
+    use serde_json::json;
+
+    use super::{Identity, Member, Pauses, Stage};
+
+    #[test]
+    fn while_a_ca_is_replaced_a_certificate_of_either_is_sound() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let now = OffsetDateTime::now_utc();
+        let [(old, old_pair), (_, new_pair)] = [0, 1].map(|_| Authority::new_with_pair("kubernetes", now, 10).unwrap());
+        let pair =
+            old.issue(&Wanted { days: 365, ..Wanted::client("system:kube-proxy".to_owned(), None) }, now).unwrap();
+        fs::write(at("proxy.crt"), pair.certificate_pem).unwrap();
+        fs::write(at("proxy.key"), pair.key_pem).unwrap();
+        let wanted: Identity = serde_json::from_value(json!({
+            "name": "kube-proxy", "common_name": "system:kube-proxy", "certificate": at("proxy.crt"), "key": at("proxy.key"),
+            "owner": std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder.path()).unwrap()),
+        }))
+        .unwrap();
+        let mut member = Member { wanted, stage: Stage::Look, pauses: Pauses::default(), told: false };
+        let mut look = |authorities: &str| member.look(&Certificate::parse_all(authorities).unwrap());
+        let (old, new) = (old_pair.certificate_pem, new_pair.certificate_pem);
+        assert_eq!(look(&format!("{new}{old}")), None);
+        assert_eq!(look(&format!("{old}{new}")), None);
+        assert_eq!(look(&new).as_deref(), Some("it is not signed by kubernetes"), "the old one is gone");
+    }
+}

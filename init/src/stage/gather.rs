@@ -218,6 +218,8 @@ mod tests {
             r#"{"kubernetes":"1.37.2","cri_dockerd":"0.4.3","docker":"26","kernel":"6.12","kscratch":"0.1.0","role":"node","pause_image":"pause"}"#,
         );
         write(root.path(), "usr/share/kscratch/manifests/web.yaml", "kind: Pod");
+        write(root.path(), "usr/share/kscratch/manifests/db.yml", "kind: Pod");
+        write(root.path(), "usr/share/kscratch/manifests/cache.json", r#"{"kind": "Pod"}"#);
         write(root.path(), "usr/share/kscratch/manifests/README", "no manifest");
         write(root.path(), "var/lib/kubelet/pki/kubelet-client-current.pem", "");
         write(root.path(), "var/lib/kubelet/pki/put-aside-n1.pem", "");
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!((facts.cluster_ca.as_deref(), facts.aside), (Some("own"), aside));
         assert_eq!(facts.etcd_ca, None, "without data it is nobody's");
         assert_eq!((facts.memory, facts.joined, facts.release.role.as_str()), (1_024_000, true, "node"));
-        assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["web.yaml"]);
+        assert_eq!(facts.manifests.keys().collect::<Vec<_>>(), ["cache.json", "db.yml", "web.yaml"]);
         write(root.path(), "var/lib/etcd/member/wal/0.wal", "");
         // As an earlier version left it, and as a power cut might.
         write(root.path(), "var/lib/kscratch/pod-range", "10.244.3.0/24\n");

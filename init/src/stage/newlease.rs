@@ -28,7 +28,7 @@ const HOSTS: &str = "/run/kscratch/hosts";
 /// How many starts in a row were for an address. On state.
 const RESTARTS: &str = "/var/lib/kscratch/address-restarts";
 
-/// Between two tries to write down that the machine starts anew: a disk that is full may have room again.
+/// See [`Starter::again`].
 const AGAIN: Duration = Duration::from_secs(600);
 
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
@@ -52,6 +52,8 @@ struct Starter {
     sender: Sender,
     /// Whether it is known afterwards that it did: not where state is in memory.
     lasting: bool,
+    /// Between two tries to write down that it does: a disk that is full may have room again.
+    again: Duration,
 }
 
 /// How many starts in a row, this one the last of them, were for an address. A file that is damaged counts as one.
@@ -67,20 +69,14 @@ impl Leases {
     /// Of a machine that was planned from these. `lasting` says whether state outlives the machine's run.
     #[must_use]
     pub fn new(root: &'static Path, metadata: RoleMetadata, facts: Facts, lasting: bool, sender: Sender) -> Self {
-        Self::on(log::monotonic, root, metadata, facts, lasting, sender)
+        Self::on(log::monotonic, metadata, facts, Starter { root, sender, lasting, again: AGAIN })
     }
 
-    fn on(
-        clock: fn() -> Duration,
-        root: &'static Path,
-        metadata: RoleMetadata,
-        facts: Facts,
-        lasting: bool,
-        sender: Sender,
-    ) -> Self {
+    fn on(clock: fn() -> Duration, metadata: RoleMetadata, facts: Facts, starter: Starter) -> Self {
         let own = plan::uplink(&metadata, &facts).map(|(link, address)| (link, address.addr()));
-        let state = Arc::new(Mutex::new(State::after(if lasting { restarts(root) } else { 0 })));
-        let leases = Self { root, metadata, facts, own, clock, state, starter: Starter { root, sender, lasting } };
+        let root = starter.root;
+        let state = Arc::new(Mutex::new(State::after(if starter.lasting { restarts(root) } else { 0 })));
+        let leases = Self { root, metadata, facts, own, clock, state, starter };
         leases.watch_time();
         leases
     }
@@ -104,7 +100,7 @@ impl Leases {
                         if starter.start(restarts, other) {
                             return;
                         }
-                        next = clock() + AGAIN;
+                        next = clock() + starter.again;
                     }
                     Due::Look => next += period,
                     // Before another address can come, whose start is written down again.
@@ -172,7 +168,7 @@ impl Leases {
             let (starter, state) = (self.starter.clone(), Arc::clone(&self.state));
             let work = move || {
                 while !starter.start(restarts, address) {
-                    std::thread::sleep(AGAIN);
+                    std::thread::sleep(starter.again);
                     if state.lock().unwrap_or_else(PoisonError::into_inner).other != Some(address) {
                         return;
                     }
@@ -220,7 +216,7 @@ impl Starter {
             Ok(()) => self.sender.send(Message::Stop(Reason::Address)),
             Err(error) => log::line(format_args!(
                 "this machine does not start anew with {address}: {error:#}; again in {} min",
-                AGAIN.as_secs() / 60
+                self.again.as_secs() / 60
             )),
         }
         written.is_ok()

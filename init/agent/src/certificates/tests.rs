@@ -155,3 +155,20 @@ fn a_kubelets_certificate_is_discarded_only_where_it_is_not_valid_or_is_damaged(
     keep(&wanted, now(), Kept::Told).unwrap();
     assert!(!bundle.exists());
 }
+
+/// Of two authorities in one file either may have signed it, and it is kept only as long as its own is there.
+#[test]
+fn a_kubelets_certificate_of_an_authority_that_is_about_to_go_is_kept() {
+    let (folder, wanted) = machine();
+    keep(&wanted, now(), Kept::Told).unwrap();
+    let (bundle, authority) = (folder.path().join("kubelet.pem"), folder.path().join("ca.crt"));
+    let old = fs::read_to_string(&authority).unwrap();
+    let (_, new) = Authority::new_with_pair("kubernetes", now(), 10).unwrap();
+    fs::copy(folder.path().join("scheduler.crt"), &bundle).unwrap();
+    fs::write(folder.path().join("ca.key"), &new.key_pem).unwrap();
+    for (authorities, stays) in [(format!("{}{old}", new.certificate_pem), true), (new.certificate_pem, false)] {
+        fs::write(&authority, authorities).unwrap();
+        keep(&wanted, now(), Kept::Told).unwrap();
+        assert_eq!(bundle.exists(), stays);
+    }
+}

@@ -1,5 +1,5 @@
 //! Holds the certificate requests that nobody has decided yet, and decides those that can be decided.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -30,7 +30,8 @@ pub struct Requests {
     /// Stays when the list is made anew.
     seen: BTreeMap<String, Seen>,
     newcomers: Newcomers,
-    due: bool,
+    /// Names of those to be decided next: one that waits is not looked at for each other one that comes, of which there may be thousands.
+    due: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +50,7 @@ impl Requests {
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             newcomers: Newcomers::new(NEWCOMERS),
-            due: false,
+            due: BTreeSet::new(),
         }
     }
 
@@ -62,19 +63,15 @@ impl Requests {
     pub fn news(&mut self, event: Event<Csr>, now: Duration) {
         match event {
             Event::Init => self.pending.clear(),
-            Event::InitDone => self.seen.retain(|name, _| self.pending.contains_key(name)),
-            Event::InitApply(request) | Event::Apply(request) => {
-                let name = request.metadata.name.clone().unwrap_or_default();
-                if undecided(&request) {
-                    self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
-                    self.pending.insert(name, request);
-                    self.due = true;
-                } else {
-                    self.forget(&name);
-                    if is_approved(&request) {
-                        self.remember(&name, &request, now);
-                    }
-                }
+            // Decided when the list is whole.
+            Event::InitApply(request) => drop(self.take(request, now)),
+            Event::InitDone => {
+                self.seen.retain(|name, _| self.pending.contains_key(name));
+                self.look();
+            }
+            Event::Apply(request) => {
+                let undecided = self.take(request, now);
+                self.due.extend(undecided);
             }
             Event::Delete(request) => {
                 let name = request.metadata.name.unwrap_or_default();
@@ -84,9 +81,24 @@ impl Requests {
         }
     }
 
+    /// Takes a request as it is now. Gives its name if nobody has decided it.
+    fn take(&mut self, request: Csr, now: Duration) -> Option<String> {
+        let name = request.metadata.name.clone().unwrap_or_default();
+        if undecided(&request) {
+            self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
+            self.pending.insert(name.clone(), request);
+            return Some(name);
+        }
+        self.forget(&name);
+        if is_approved(&request) {
+            self.remember(&name, &request, now);
+        }
+        None
+    }
+
     /// It is time to look again at those that wait.
     pub fn look(&mut self) {
-        self.due = !self.pending.is_empty();
+        self.due = self.pending.keys().cloned().collect();
     }
 
     fn forget(&mut self, name: &str) {
@@ -105,17 +117,16 @@ impl Requests {
         }
     }
 
-    /// Decides what can be decided, if there is news.
+    /// Decides what can be decided of those that there is news of, or that it is time to look at.
     ///
     /// # Errors
     /// The API server does not answer.
     pub async fn decide(&mut self, client: &Client, now: Duration) -> Result<()> {
-        if !std::mem::take(&mut self.due) {
+        if self.due.is_empty() {
             return Ok(());
         }
         let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
-        let names: Vec<String> = self.pending.keys().cloned().collect();
-        for name in names {
+        for name in std::mem::take(&mut self.due) {
             let Some(request) = self.pending.get(&name).cloned() else { continue };
             let seen = self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });
             let waited = now.saturating_sub(seen.first);
@@ -212,4 +223,36 @@ async fn answer(client: &Client, request: &Csr, condition: &str, why: &str) -> R
     });
     let requests = Api::<Csr>::all(client.clone());
     bounded(requests.patch_approval(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Csr, Duration, Event, Requests};
+
+    fn request(name: &str) -> Csr {
+        serde_json::from_value(serde_json::json!({
+            "metadata": { "name": name },
+            "spec": { "signerName": "kubernetes.io/kubelet-serving", "usages": [], "request": "eA==" },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn those_that_wait_are_not_looked_at_for_each_that_comes() {
+        let mut requests = Requests::new();
+        let due = |requests: &mut Requests| std::mem::take(&mut requests.due).into_iter().collect::<Vec<_>>().join(" ");
+        requests.news(Event::Init, Duration::ZERO);
+        for name in ["a", "b", "c"] {
+            requests.news(Event::InitApply(request(name)), Duration::ZERO);
+        }
+        assert_eq!(due(&mut requests), "", "the list is not whole");
+        requests.news(Event::InitDone, Duration::ZERO);
+        assert_eq!(due(&mut requests), "a b c");
+        requests.news(Event::Apply(request("d")), Duration::ZERO);
+        assert_eq!(due(&mut requests), "d");
+        requests.news(Event::Delete(request("b")), Duration::ZERO);
+        assert_eq!(due(&mut requests), "");
+        requests.look();
+        assert_eq!(due(&mut requests), "a c d");
+    }
 }

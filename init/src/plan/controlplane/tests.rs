@@ -255,6 +255,32 @@ fn etcds_data_stay_in_their_cluster() {
 }
 
 #[test]
+fn while_a_ca_is_replaced_the_first_signs_and_both_are_believed() {
+    let mut metadata = metadata("");
+    let ca = &mut metadata.cluster.as_mut().unwrap().ca;
+    let own = ca.take().unwrap();
+    let both = format!("{own}{OTHER}");
+    *ca = Some(both.clone());
+    let files = files(&metadata, &facts("1.37.2"));
+    let file = |component: Component, name: &str| files[&component.file(name)].as_str();
+    assert_eq!(file(Component::ControllerManager, "signing.crt"), own);
+    assert_eq!(file(Component::ControllerManager, "ca.crt"), both);
+    assert_eq!(file(Component::ApiServer, "ca.crt"), both);
+}
+
+#[test]
+fn a_master_without_name_servers_says_so() {
+    let note = |facts: &Facts| {
+        let plan = node(&metadata(""), facts).unwrap();
+        let steps = plan.phases.into_iter().flat_map(|phase| phase.steps);
+        steps.filter(|step| matches!(step, Step::Note(text) if text.contains("network.dns_servers"))).count()
+    };
+    let facts = facts("1.37.2");
+    assert_eq!(note(&facts), 0);
+    assert_eq!(note(&Facts { dns_servers: Vec::new(), ..facts }), 1);
+}
+
+#[test]
 fn what_a_master_lacks() {
     let mut facts = facts("1.37.2");
     let bare = parse("version = 1\nrole = \"master\"\n").unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kscratch_metadata::RoleMetadata;
 
-use super::{Leases, restarts};
+use super::{Leases, Starter, restarts};
 use crate::apply::dhcp::{Change, Lease, Loss};
 use crate::facts::Facts;
 use crate::plan;
@@ -49,7 +49,8 @@ impl Scene {
             fs::write(root.join("var/lib/kscratch/address-restarts"), text).unwrap();
         }
         let (sender, inbox) = inbox::pair().unwrap();
-        let leases = Leases::on(|| Duration::from_secs(120), root, metadata, facts, lasting, sender);
+        let starter = Starter { root, sender, lasting, again: Duration::from_millis(20) };
+        let leases = Leases::on(|| Duration::from_secs(120), metadata, facts, starter);
         Self { root, leases, inbox, _folder: folder }
     }
 
@@ -111,6 +112,25 @@ fn when_a_machine_starts_anew() {
         let scene = Scene::new(metadata, facts, before, lasting);
         scene.bound(link, address);
         scene.starts(want, &format!("{before:?} {lasting} {link} {address}"));
+    }
+}
+
+#[test]
+fn a_start_that_cannot_be_written_down_is_tried_again_while_the_address_is_that() {
+    for (goes_back, want) in [(false, Some(1)), (true, None)] {
+        let scene = Scene::new(cluster(""), facts(), None, true);
+        // As a disk that takes nothing: a folder cannot be made where a file is.
+        fs::create_dir_all(scene.root.join("var/lib")).unwrap();
+        fs::write(scene.root.join("var/lib/kscratch"), "").unwrap();
+        scene.bound("eth0", "10.0.2.16/24");
+        thread::sleep(Duration::from_millis(100));
+        assert!(scene.inbox.take().is_empty(), "nothing is started that is not written down");
+        if goes_back {
+            scene.bound("eth0", "10.0.2.15/24");
+            thread::sleep(Duration::from_millis(100));
+        }
+        fs::remove_file(scene.root.join("var/lib/kscratch")).unwrap();
+        scene.starts(want, &format!("goes back: {goes_back}"));
     }
 }
 
