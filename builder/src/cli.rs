@@ -134,7 +134,7 @@ impl Format {
 /// Where the settings come from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SpecArgs {
-    /// Settings that differ from the defaults (see `kscratch-image config`)
+    /// Settings that differ from the defaults (see `kscratch-image config`) [default: image.toml in this folder, but for `config`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Kubernetes: a version such as 1.37.2, or an official server tarball or its folder

@@ -72,7 +72,7 @@ pub fn console(options: &OutputOptions) -> Console {
 }
 
 fn build(args: &BuildArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec)?;
+    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
     let esp_files = metadata(args.metadata.as_deref())?;
     let format = match args.format {
         crate::cli::Format::Raw => write::Format::Raw,
@@ -160,7 +160,7 @@ fn summary(output: &Path, built: &Built, console: &Console) {
 }
 
 fn lock(args: &LockArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec)?;
+    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
@@ -181,7 +181,7 @@ fn config(args: &SpecArgs) -> Result<()> {
     if plain {
         return print(spec::DEFAULT);
     }
-    print(&toml::to_string_pretty(&read_spec(args)?).context("printing the settings")?)
+    print(&toml::to_string_pretty(&read_spec(args, args.config.as_deref())?).context("printing the settings")?)
 }
 
 fn inspect(args: &InspectArgs) -> Result<()> {
@@ -229,7 +229,7 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
 }
 
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec)?;
+    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
@@ -247,9 +247,22 @@ fn role(role: Role) -> spec::Role {
     }
 }
 
+/// The config file that nobody needs to name.
+const SETTINGS: &str = "image.toml";
+
+/// The config file: the one that is named, else the one that lies in this folder, as the lock does. One that nobody named is told.
+fn settings(args: &SpecArgs, console: &Console) -> Option<PathBuf> {
+    let found = || {
+        let file = Path::new(SETTINGS);
+        file.exists().then(|| console.say(format_args!("taking the settings of {SETTINGS}")))?;
+        Some(file.to_owned())
+    };
+    args.config.clone().or_else(found)
+}
+
 /// The settings: the defaults, the config file over them, the options over that.
-fn read_spec(args: &SpecArgs) -> Result<ImageSpec> {
-    let mut spec = match &args.config {
+fn read_spec(args: &SpecArgs, config: Option<&Path>) -> Result<ImageSpec> {
+    let mut spec = match config {
         Some(file) => ImageSpec::read(file)?,
         None => ImageSpec::defaults()?,
     };

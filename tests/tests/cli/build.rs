@@ -50,11 +50,13 @@ fn bad_files_are_refused() {
         error: image.toml:3:8: the size `big` is not a number with a unit, such as `512MiB` or `1GiB`
     "#]],
     );
+    // One that is here need not be named, as the lock is not; the defaults are no substitute for it.
     check_refusal(
         &config("version = 1\n[disks]\n"),
-        &configured,
+        &offline,
         1,
         &expect![[r#"
+        taking the settings of image.toml
         error: image.toml:2:2: unknown key `disks` at the top level; did you mean `disk`?
     "#]],
     );
