@@ -98,7 +98,7 @@ pub(crate) fn server(folder: &Path, certificate: &str, key: &str, answer: &str) 
     fs::write(folder.join("server.crt"), certificate).unwrap();
     fs::write(folder.join("server.key"), key).unwrap();
     let mut command = Command::new("openssl");
-    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "server.crt", "-key", "server.key", "-naccept", "1"]);
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "server.crt", "-key", "server.key", "-naccept", "2"]);
     command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("this test needs `openssl`: apt-get install openssl");
     child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).unwrap();
@@ -149,7 +149,7 @@ fn an_endpoint_has_to_prove_itself() {
         format!("Date: {}\r\n", text.replace("+0000", "GMT"))
     };
     let here = [127, 0, 0, 1];
-    let proven = "ok               the endpoint proves itself         https://HOST:PORT";
+    let proven = "ok               the endpoint proves itself         https://HOST:PORT, its certificate 364 days";
     row(&authority_now.0, here, &date(real), [proven, "ok               the endpoint's clock is right      0 s"]);
     row(&authority_now.0, here, &date(real - Duration::days(1)), [proven, "it is 86400 s behind of this machine's"]);
     row(

@@ -53,7 +53,11 @@ impl Certificate {
         pem_blocks::find(pem, WHAT, "CERTIFICATE")?.into_iter().map(Self::from_der).collect()
     }
 
-    fn from_der(der: Vec<u8>) -> Result<Self, Error> {
+    /// Reads one certificate's bytes.
+    ///
+    /// # Errors
+    /// It is not sound.
+    pub fn from_der(der: Vec<u8>) -> Result<Self, Error> {
         let parsed = read(&der)?;
         let facts = Facts::of(&parsed)?;
         let public = parsed.public_key().raw.to_vec();

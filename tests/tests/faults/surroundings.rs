@@ -87,6 +87,7 @@ pub fn an_address_that_changes(cluster: &Cluster) {
     cluster.power("off", &["n1"]);
     fs::write(&file, format!("{head}{rest}")).unwrap();
     cluster.power("on", &["n1"]);
+    is_healthy(cluster);
     is_reached_at(cluster, "192.168.76.10");
 }
 

@@ -193,7 +193,13 @@ pub(super) fn answer<'a>(subject: &'a Subject<'_>) -> Result<&'a Answer> {
 pub(super) fn endpoint(subject: &Subject<'_>) -> Result<Found> {
     let server = server(subject.folder);
     Ok(match answer(subject)? {
-        Answer::Proven { .. } => Found { faults: Vec::new(), note: server },
+        Answer::Proven { until, .. } => {
+            let until = match until {
+                Ok(until) => format!("its certificate {} days", days_left(*until, subject.now)),
+                Err(why) => format!("when its certificate ends is not known: {why}"),
+            };
+            Found { faults: Vec::new(), note: format!("{server}, {until}") }
+        }
         Answer::Refused(why) => Found { faults: vec![format!("{server}: {why}")], note: String::new() },
     })
 }
