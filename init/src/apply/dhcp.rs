@@ -24,7 +24,7 @@ const RETRANSMISSIONS: [Duration; 6] = [
     Duration::from_secs(32),
     Duration::from_secs(64),
 ];
-/// A server that offered and does not acknowledge is left after so many requests.
+/// A server that offered and does not acknowledge is left after so many requests; so is the question whether a lease holds still.
 const REQUESTS: usize = 4;
 /// Shortest wait between two messages of a renewal (RFC 2131 4.4.5 says 60 s, which suits leases of hours; shorter ones exist).
 const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(1);
@@ -93,8 +93,11 @@ enum State {
     Bound { lease: Lease, times: Times },
     /// T1 is over: the server is asked.
     Renewing { lease: Lease, times: Times, sent: Duration, next: Duration },
-    /// T2 is over, or the link was away: any server is asked.
+    /// T2 is over: any server is asked.
     Rebinding { lease: Lease, times: Times, sent: Duration, next: Duration },
+    /// The link was away: whoever serves this network now is asked whether the lease holds here (RFC 2131 4.4.2, INIT-REBOOT). A request
+    /// to renew would not do: it names no address that is wanted, and many a server gives another one then, or nothing, instead of refusing it.
+    Rebooting { lease: Lease, times: Times, tries: usize, sent: Duration, next: Duration },
 }
 
 /// When a lease's parts end, on the caller's clock.
@@ -140,7 +143,10 @@ impl Client {
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
         match &self.state {
-            State::Bound { lease, .. } | State::Renewing { lease, .. } | State::Rebinding { lease, .. } => Some(lease),
+            State::Bound { lease, .. }
+            | State::Renewing { lease, .. }
+            | State::Rebinding { lease, .. }
+            | State::Rebooting { lease, .. } => Some(lease),
             State::Idle | State::Selecting { .. } | State::Requesting { .. } => None,
         }
     }
@@ -159,7 +165,9 @@ impl Client {
             State::Selecting { next, .. } | State::Requesting { next, .. } => Some(*next),
             State::Bound { times, .. } => Some(times.renew),
             State::Renewing { times, next, .. } => Some((*next).min(times.rebind)),
-            State::Rebinding { times, next, .. } => Some((*next).min(times.expire)),
+            State::Rebinding { times, next, .. } | State::Rebooting { times, next, .. } => {
+                Some((*next).min(times.expire))
+            }
         }
     }
 
@@ -210,7 +218,12 @@ impl Client {
                 self.state = State::Selecting { tries: 1, next };
                 Vec::new()
             }
-            (State::Renewing { lease, sent, .. } | State::Rebinding { lease, sent, .. }, Kind::Ack) => {
+            (
+                State::Renewing { lease, sent, .. }
+                | State::Rebinding { lease, sent, .. }
+                | State::Rebooting { lease, sent, .. },
+                Kind::Ack,
+            ) => {
                 let (old, sent) = (lease.clone(), *sent);
                 let mut actions = Vec::new();
                 if old.address != reply.lease.address {
@@ -219,7 +232,10 @@ impl Client {
                 actions.extend(self.hold(reply.lease, sent));
                 actions
             }
-            (State::Renewing { lease, .. } | State::Rebinding { lease, .. }, Kind::Nak) => {
+            (
+                State::Renewing { lease, .. } | State::Rebinding { lease, .. } | State::Rebooting { lease, .. },
+                Kind::Nak,
+            ) => {
                 let mut actions = vec![Action::Lose(lease.clone(), Loss::Refused(reply.lease.server))];
                 actions.extend(self.discover(now));
                 actions
@@ -270,12 +286,22 @@ impl Client {
             State::Renewing { lease, times, .. } if now < times.rebind => self.renew(lease, times, now),
             State::Renewing { lease, times, .. } => self.rebind(lease, times, now),
             State::Rebinding { lease, times, .. } if now < times.expire => self.rebind(lease, times, now),
-            State::Rebinding { lease, .. } => {
-                let mut actions = vec![Action::Lose(lease, Loss::Ended)];
-                actions.extend(self.discover(now));
-                actions
+            State::Rebinding { lease, .. } => self.end(lease, now),
+            State::Rebooting { lease, times, .. } if now >= times.expire => self.end(lease, now),
+            State::Rebooting { lease, times, tries, .. } if tries < REQUESTS => self.reboot(lease, times, tries, now),
+            // Nobody said that it does not hold (RFC 2131 3.2, 4).
+            State::Rebooting { lease, times, .. } if now < times.renew => {
+                self.state = State::Bound { lease, times };
+                Vec::new()
             }
+            State::Rebooting { lease, times, .. } => self.renew(lease, times, now),
         }
+    }
+
+    fn end(&mut self, lease: Lease, now: Duration) -> Vec<Action> {
+        let mut actions = vec![Action::Lose(lease, Loss::Ended)];
+        actions.extend(self.discover(now));
+        actions
     }
 
     fn link_back(&mut self, now: Duration) -> Vec<Action> {
@@ -285,12 +311,24 @@ impl Client {
             State::Selecting { .. } | State::Requesting { .. } => self.discover(now),
             State::Bound { lease, times }
             | State::Renewing { lease, times, .. }
-            | State::Rebinding { lease, times, .. } => {
+            | State::Rebinding { lease, times, .. }
+            | State::Rebooting { lease, times, .. } => {
+                if now >= times.expire {
+                    return self.end(lease, now);
+                }
                 self.xid = self.xid.wrapping_add(1);
                 self.since = now;
-                self.rebind(lease, times, now)
+                self.reboot(lease, times, 0, now)
             }
         }
+    }
+
+    /// Asks once more after `tries` requests: a switch may swallow what comes first from a port that was away.
+    fn reboot(&mut self, lease: Lease, times: Times, tries: usize, now: Duration) -> Vec<Action> {
+        let request = self.broadcast(Kind::Request, Some(lease.address.addr()), None, Ipv4Addr::UNSPECIFIED, now);
+        let next = now + self.wait(tries);
+        self.state = State::Rebooting { lease, times, tries: tries + 1, sent: now, next };
+        vec![request]
     }
 
     fn renew(&mut self, lease: Lease, times: Times, now: Duration) -> Vec<Action> {
@@ -305,9 +343,7 @@ impl Client {
 
     fn rebind(&mut self, lease: Lease, times: Times, now: Duration) -> Vec<Action> {
         if now >= times.expire {
-            let mut actions = vec![Action::Lose(lease, Loss::Ended)];
-            actions.extend(self.discover(now));
-            return actions;
+            return self.end(lease, now);
         }
         let request = self.broadcast(Kind::Request, None, None, lease.address.addr(), now);
         self.state = State::Rebinding { next: halfway(now, times.expire, &lease), lease, times, sent: now };

@@ -46,14 +46,14 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
         memory: memory(root)?,
         lasting: true,
-        joined: files::below(root, plan::CLIENT).exists(),
+        joined: is_there(&files::below(root, plan::CLIENT)),
         etcd_ca: etcd_ca(root),
         cluster_ca: cluster_ca(root, plan::PKI.0),
         node_name: remembered_name(root),
         put_aside: names_aside(root, plan::PKI.0),
         aside: Aside {
             cluster_ca: cluster_ca(root, plan::PKI.1),
-            joined: files::below(root, &plan::CLIENT.replacen(plan::PKI.0, plan::PKI.1, 1)).exists(),
+            joined: is_there(&files::below(root, &plan::CLIENT.replacen(plan::PKI.0, plan::PKI.1, 1))),
             put_aside: names_aside(root, plan::PKI.1),
         },
         pod_range: remembered_pod_range(root),
@@ -84,6 +84,12 @@ fn cluster_ca(root: &Path, folder: &str) -> Option<String> {
     fs::read_to_string(files::below(root, folder).join(plan::CLUSTER_CA)).ok()
 }
 
+/// Whether a certificate of the kubelet is there. The kubelet links to it by its whole path, which leads elsewhere while the folder is put aside.
+fn is_there(file: &Path) -> bool {
+    let linked = fs::read_link(file).ok().and_then(|target| Some(file.with_file_name(target.file_name()?)));
+    linked.unwrap_or_else(|| file.to_owned()).exists()
+}
+
 /// Names whose certificates are put aside in a folder.
 fn names_aside(root: &Path, folder: &str) -> BTreeSet<String> {
     put_aside(root, folder).unwrap_or_else(|error| {
@@ -105,7 +111,7 @@ fn put_aside(root: &Path, folder: &str) -> Result<BTreeSet<String>> {
         let file = entry.file_name().to_string_lossy().into_owned();
         let name = file.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         // A link that leads nowhere is no certificate.
-        names.extend(name.filter(|name| is_node_name(name) && entry.path().exists()).map(str::to_owned));
+        names.extend(name.filter(|name| is_node_name(name) && is_there(&entry.path())).map(str::to_owned));
     }
     Ok(names)
 }
@@ -225,8 +231,13 @@ mod tests {
         write(root.path(), "var/lib/kubelet/pki/put-aside-n1.pem", "");
         write(root.path(), "var/lib/kubelet/pki/put-aside-N1.pem", "no node's name");
         write(root.path(), "var/lib/kubelet/pki/kscratch-cluster-ca.crt", "own");
-        write(root.path(), "var/lib/kubelet/pki-of-another-cluster/kubelet-client-current.pem", "");
-        write(root.path(), "var/lib/kubelet/pki-of-another-cluster/put-aside-n4.pem", "");
+        // As the kubelet made them, when their folder was its own.
+        let other = root.path().join("var/lib/kubelet/pki-of-another-cluster");
+        write(&other, "kubelet-client-2025-01-01-00-00-00.pem", "");
+        for name in ["kubelet-client-current.pem", "put-aside-n4.pem"] {
+            let target = "/var/lib/kubelet/pki/kubelet-client-2025-01-01-00-00-00.pem";
+            std::os::unix::fs::symlink(target, other.join(name)).unwrap();
+        }
         write(root.path(), "var/lib/kubelet/pki-of-another-cluster/kscratch-cluster-ca.crt", "other");
         write(root.path(), "var/lib/kubernetes/etcd/ca.crt", "etcd's");
         write(root.path(), "var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem", "");

@@ -180,9 +180,12 @@ impl Keeper {
         if link.index != self.index {
             return Vec::new();
         }
-        let back = link.carrier && !self.carrier;
-        self.carrier = link.carrier;
-        if !back {
+        if link.carrier == std::mem::replace(&mut self.carrier, link.carrier) {
+            return Vec::new();
+        }
+        let what = if link.carrier { "has its carrier again" } else { "has lost its carrier: is the cable in?" };
+        log::line(format_args!("link {} {what}", self.link));
+        if !link.carrier {
             return Vec::new();
         }
         let actions = self.client.handle(Event::LinkBack, now);

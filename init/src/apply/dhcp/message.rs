@@ -175,6 +175,8 @@ impl Reply {
         };
         let server = match message.opts().get(OptionCode::ServerIdentifier) {
             Some(DhcpOption::ServerIdentifier(server)) if is_host(*server) => *server,
+            // RFC 2131, table 3, wants one, and QEMU's server (libslirp) gives none.
+            None if kind == Kind::Nak && is_host(message.siaddr()) => message.siaddr(),
             _ => return None,
         };
         let lease = match kind {

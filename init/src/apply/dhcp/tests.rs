@@ -248,10 +248,61 @@ fn another_address_replaces_the_old_one() {
 fn a_link_that_is_back_asks_whether_the_lease_still_holds() {
     let mut scene = Scene::new();
     scene.bound().event(100.0, Event::LinkBack).server(100.5, MessageType::Ack, [10, 9, 0, 50]);
+    scene
+        .check(&["100: Request to 255.255.255.255 for 10.9.0.50", "100.5: hold 10.9.0.50/24 from 10.9.0.1 for 1000 s"]);
+}
+
+#[test]
+fn on_another_network_the_lease_is_lost_at_once() {
+    let mut scene = Scene::new();
+    scene.bound().event(100.0, Event::LinkBack).server(100.5, MessageType::Nak, [0, 0, 0, 0]);
     scene.check(&[
-        "100: Request to 255.255.255.255 from 10.9.0.50",
-        "100.5: hold 10.9.0.50/24 from 10.9.0.1 for 1000 s",
+        "100: Request to 255.255.255.255 for 10.9.0.50",
+        "100.5: lose 10.9.0.50/24 from 10.9.0.1 for 1000 s: the DHCP server 10.9.0.1 refuses it",
+        "100.5: Discover to 255.255.255.255",
     ]);
+}
+
+/// As libslirp does, which QEMU's user network is.
+#[test]
+fn a_refusal_may_name_its_server_in_the_header_alone() {
+    for (siaddr, lost) in [(SERVER, true), (Ipv4Addr::UNSPECIFIED, false)] {
+        let mut scene = Scene::new();
+        scene.bound().event(100.0, Event::LinkBack);
+        let refusal = answer(scene.last.as_ref().unwrap(), MessageType::Nak, [255; 4], |message| {
+            message.opts_mut().remove(OptionCode::ServerIdentifier);
+            message.set_siaddr(siaddr);
+        });
+        scene.event(100.5, Event::Received(&refusal));
+        assert_eq!(scene.client.lease().is_none(), lost, "{siaddr}");
+    }
+}
+
+/// A server that knows nothing of it has to be silent (RFC 2131 4.3.2), and a switch may swallow the first packets.
+#[test]
+fn where_nobody_answers_a_link_that_is_back_the_lease_goes_on() {
+    for back in [100.0, 495.0, 990.0] {
+        let mut scene = Scene::new();
+        scene.bound().event(back, Event::LinkBack);
+        let mut asked = 1;
+        let end = loop {
+            let at = scene.client.next_deadline().unwrap().as_secs_f64() + 0.000_001;
+            let before = scene.seen.len();
+            scene.event(at, Event::Timer);
+            if scene.seen[before..].iter().any(|line| !line.ends_with("Request to 255.255.255.255 for 10.9.0.50")) {
+                break at;
+            }
+            asked += scene.seen.len() - before;
+        };
+        let said = scene.seen.last().unwrap().split_once(": ").unwrap().1;
+        match back {
+            // T1 as it was.
+            100.0 => assert_eq!((asked, said, end.round()), (4, "Request to 10.9.0.1 from 10.9.0.50", 501.0)),
+            // T1 went by meanwhile.
+            495.0 => assert_eq!((asked, said), (4, "Request to 10.9.0.1 from 10.9.0.50")),
+            _ => assert_eq!((said, end.round()), ("Discover to 255.255.255.255", 1001.0), "it has ended"),
+        }
+    }
 }
 
 #[test]
