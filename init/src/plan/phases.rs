@@ -13,10 +13,11 @@ use super::membership::Membership;
 use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, services};
 use crate::facts::{Facts, GivenRange};
 
-/// Sysctls that the kubelet checks with `protectKernelDefaults` (R17), forwarding (R3), and what lets bridged pod traffic meet
-/// kube-proxy's rules.
 /// Where docker remembers its networks (libnetwork, datastore: local-kv.db).
 const DOCKER_NETWORKS: &str = "/var/lib/docker/network/files";
+
+/// Sysctls that the kubelet checks with `protectKernelDefaults` (R17), forwarding (R3), and what lets bridged pod traffic meet
+/// kube-proxy's rules.
 const SYSCTLS: [(&str, &str); 9] = [
     ("kernel/keys/root_maxbytes", "25000000"),
     ("kernel/keys/root_maxkeys", "1000000"),
