@@ -72,7 +72,7 @@ pub fn console(options: &OutputOptions) -> Console {
 }
 
 fn build(args: &BuildArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
+    let spec = settings(&args.spec, console)?;
     let esp_files = metadata(args.metadata.as_deref())?;
     let format = match args.format {
         crate::cli::Format::Raw => write::Format::Raw,
@@ -160,7 +160,7 @@ fn summary(output: &Path, built: &Built, console: &Console) {
 }
 
 fn lock(args: &LockArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
+    let spec = settings(&args.spec, console)?;
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
@@ -229,7 +229,7 @@ fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
 }
 
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {
-    let spec = read_spec(&args.spec, settings(&args.spec, console).as_deref())?;
+    let spec = settings(&args.spec, console)?;
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let path = lock_path(&args.spec);
@@ -250,14 +250,14 @@ fn role(role: Role) -> spec::Role {
 /// The config file that nobody needs to name.
 const SETTINGS: &str = "image.toml";
 
-/// The config file: the one that is named, else the one that lies in this folder, as the lock does. One that nobody named is told.
-fn settings(args: &SpecArgs, console: &Console) -> Option<PathBuf> {
+/// The settings by the config file that is named, else by the one that lies in this folder, as the lock does. One that nobody named is told.
+fn settings(args: &SpecArgs, console: &Console) -> Result<ImageSpec> {
     let found = || {
         let file = Path::new(SETTINGS);
         file.exists().then(|| console.say(format_args!("taking the settings of {SETTINGS}")))?;
         Some(file.to_owned())
     };
-    args.config.clone().or_else(found)
+    read_spec(args, args.config.clone().or_else(found).as_deref())
 }
 
 /// The settings: the defaults, the config file over them, the options over that.
