@@ -53,5 +53,9 @@ pub fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes.len() as u64);
     header.set_mode(mode);
+    // Empty fields are no numbers to every reader.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     tar.append_data(&mut header, name, bytes).with_context(|| format!("packing {name}"))
 }
