@@ -35,12 +35,21 @@ struct Alias {
 /// What a name or alias stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Files to load, in this order, relative to the modules' folder.
-    Files(Vec<String>),
+    /// Files to load, in this order.
+    Files(Vec<Step>),
     /// It is part of the kernel.
     Builtin,
     /// No module of this kernel.
     Unknown,
+}
+
+/// A file to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Relative to the modules' folder.
+    pub file: String,
+    /// The others are loaded without it, too: it serves a soft dependency alone, such as the checksum of a processor's own.
+    pub soft: bool,
 }
 
 impl Modules {
@@ -118,9 +127,18 @@ impl Modules {
         if self.builtin.contains(&wanted) {
             return Found::Builtin;
         }
+        let names = self.named(&wanted);
+        if !names.is_empty() && names.iter().all(|name| self.builtin.contains(name)) {
+            return Found::Builtin;
+        }
+        self.files(&names)
+    }
+
+    /// The modules that an alias stands for.
+    fn named(&self, wanted: &str) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         // A pattern without `:` and one that begins with a wildcard stand under the empty bus.
-        for key in [bus(&wanted), String::new()] {
+        for key in [bus(wanted), String::new()] {
             for alias in self.aliases.get(&key).into_iter().flatten() {
                 if !names.contains(&alias.module) && matches(alias.pattern.as_bytes(), wanted.as_bytes()) {
                     names.push(alias.module.clone());
@@ -130,34 +148,41 @@ impl Modules {
                 break;
             }
         }
-        if !names.is_empty() && names.iter().all(|name| self.builtin.contains(name)) {
-            return Found::Builtin;
-        }
-        self.files(&names)
+        names
     }
 
     fn files(&self, names: &[String]) -> Found {
-        let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+        let (mut steps, mut seen) = (Vec::new(), BTreeSet::new());
         for name in names {
-            self.visit(name, &mut seen, &mut order);
+            self.visit(name, false, &mut seen, &mut steps);
         }
-        if order.is_empty() { Found::Unknown } else { Found::Files(order) }
+        if steps.is_empty() { Found::Unknown } else { Found::Files(steps) }
     }
 
     /// Depth first; `seen` ends what a cycle of soft dependencies would not.
-    fn visit(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
+    fn visit(&self, name: &str, soft: bool, seen: &mut BTreeSet<String>, steps: &mut Vec<Step>) {
         let Some(module) = self.modules.get(name) else {
             return;
         };
         if !seen.insert(name.to_owned()) {
             return;
         }
-        for needed in module.before.iter().chain(&module.needs) {
-            self.visit(needed, seen, order);
+        self.visit_soft(&module.before, seen, steps);
+        for needed in &module.needs {
+            self.visit(needed, soft, seen, steps);
         }
-        order.push(module.file.clone());
-        for later in &module.after {
-            self.visit(later, seen, order);
+        steps.push(Step { file: module.file.clone(), soft });
+        self.visit_soft(&module.after, seen, steps);
+    }
+
+    /// Soft dependencies are names or aliases: ext4 has `crypto-crc32c`, which several modules offer.
+    fn visit_soft(&self, wanted: &[String], seen: &mut BTreeSet<String>, steps: &mut Vec<Step>) {
+        for wanted in wanted {
+            if self.modules.contains_key(wanted) {
+                self.visit(wanted, true, seen, steps);
+            } else {
+                self.named(wanted).iter().for_each(|name| self.visit(name, true, seen, steps));
+            }
         }
     }
 
@@ -219,7 +244,7 @@ fn bus(alias: &str) -> String {
 mod tests {
     use proptest::prelude::proptest;
 
-    use super::{Found, Modules};
+    use super::{Found, Modules, Step};
 
     const DEP: &str = "\
 kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_pci_modern_dev.ko kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko
@@ -233,6 +258,8 @@ kernel/fs/jbd2/jbd2.ko:
 kernel/crypto/crc32c_generic.ko:
 kernel/a.ko:
 kernel/b.ko:
+kernel/fs/f2fs.ko: kernel/b.ko
+kernel/arch/x86/crypto/crc32c-intel.ko:
 ";
     const ALIAS: &str = "\
 # Aliases extracted from modules themselves.
@@ -245,8 +272,10 @@ alias acpi*:QEMU0002:* a
 alias cpu:type:x86* a
 alias cpu:type:x86* b
 alias crypto-crc32c builtin_thing
+alias crypto-crc32 crc32c_intel
+alias crypto-crc32 crc32c_generic
 ";
-    const SOFTDEP: &str = "softdep ext4 pre: crc32c-generic post: a\nsoftdep a pre: ext4\n";
+    const SOFTDEP: &str = "softdep ext4 pre: crc32c-generic post: a\nsoftdep a pre: ext4\nsoftdep f2fs pre: crypto-crc32 crypto-crc32c nothing\n";
     const BUILTIN: &str = "kernel/drivers/nvme/host/nvme.ko\nkernel/lib/builtin_thing.ko\n";
 
     fn modules() -> Modules {
@@ -255,9 +284,13 @@ alias crypto-crc32c builtin_thing
 
     #[track_caller]
     fn check(wanted: &str, want: &[&str]) {
-        let names = |file: &String| file.rsplit('/').next().unwrap_or_default().to_owned();
+        // One that is soft has a question mark.
+        let names = |step: &Step| {
+            let name = step.file.rsplit('/').next().unwrap_or_default();
+            format!("{name}{}", if step.soft { "?" } else { "" })
+        };
         match modules().find(wanted) {
-            Found::Files(files) => assert_eq!(files.iter().map(names).collect::<Vec<_>>(), want, "{wanted}"),
+            Found::Files(steps) => assert_eq!(steps.iter().map(names).collect::<Vec<_>>(), want, "{wanted}"),
             other => panic!("{wanted}: {other:?}"),
         }
     }
@@ -275,18 +308,23 @@ alias crypto-crc32c builtin_thing
             &["virtio_pci_modern_dev.ko", "virtio.ko", "virtio_ring.ko", "virtio_pci.ko"],
         );
         check("usb:v0781p5581d0100dc00dsc00dp00ic08isc06ip50in00", &["b.ko"]);
-        check("netdev-bx", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
+        check("netdev-bx", &["crc32c_generic.ko?", "jbd2.ko?", "ext4.ko?", "a.ko"]);
     }
 
     #[test]
     fn an_alias_of_several_modules_loads_them_all_and_a_wildcard_may_stand_before_the_bus_ends() {
-        check("cpu:type:x86,ven0000", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko", "b.ko"]);
-        check("acpi:QEMU0002:", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
+        check("cpu:type:x86,ven0000", &["crc32c_generic.ko?", "jbd2.ko?", "ext4.ko?", "a.ko", "b.ko"]);
+        check("acpi:QEMU0002:", &["crc32c_generic.ko?", "jbd2.ko?", "ext4.ko?", "a.ko"]);
     }
 
     #[test]
     fn soft_dependencies_stand_around_and_a_cycle_ends() {
-        check("fs-ext4", &["crc32c_generic.ko", "jbd2.ko", "ext4.ko", "a.ko"]);
+        check("fs-ext4", &["crc32c_generic.ko?", "jbd2.ko", "ext4.ko", "a.ko?"]);
+    }
+
+    #[test]
+    fn a_soft_dependency_may_be_an_alias_of_several_modules_of_one_that_is_built_in_or_of_none() {
+        check("f2fs", &["crc32c-intel.ko?", "crc32c_generic.ko?", "b.ko", "f2fs.ko"]);
     }
 
     #[test]

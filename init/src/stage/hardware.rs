@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::kmod::{Found, Modules};
+use crate::kmod::{Found, Modules, Step};
 use crate::log;
 use crate::sys::Sys;
 use anyhow::{Context, Result};
@@ -58,12 +58,17 @@ impl<'a> Loader<'a> {
     }
 
     fn load_with(&self, wanted: &str, parameters: &str) -> Result<bool> {
-        let files = match self.modules.find(wanted) {
-            Found::Files(files) => files,
+        let steps = match self.modules.find(wanted) {
+            Found::Files(steps) => steps,
             Found::Builtin => return Ok(true),
             Found::Unknown => return Ok(false),
         };
-        files.iter().try_for_each(|file| self.file(file, wanted, parameters))?;
+        for Step { file, soft } in &steps {
+            match self.file(file, wanted, parameters) {
+                Err(error) if *soft => log::debug(format_args!("{error:#}")),
+                loaded => loaded?,
+            }
+        }
         Ok(true)
     }
 
