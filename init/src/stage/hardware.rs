@@ -227,6 +227,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_soft_dependency_that_fails_keeps_nothing_back_and_a_hard_one_does() {
+        let root = root();
+        fs::write(root.path().join("m/modules.softdep"), "softdep overlay pre: br_netfilter\n").unwrap();
+        let failing = |file: &str| {
+            Recording::new()
+                .failing(&format!("load {}/m/kernel/{file}", root.path().display()), std::io::ErrorKind::NotFound)
+        };
+        let sys = failing("br-netfilter");
+        assert!(Loader::of(&sys, root.path(), &root.path().join("m")).unwrap().load("overlay").unwrap());
+        assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/br-netfilter.ko", "load R/m/kernel/overlay.ko"]);
+        let sys = failing("virtio_ring");
+        let loader = Loader::of(&sys, root.path(), &root.path().join("m")).unwrap();
+        let error = format!("{:#}", loader.load("virtio_blk").unwrap_err());
+        assert!(error.contains("loading the module kernel/virtio_ring.ko"), "{error}");
+        assert_eq!(calls(&sys, root.path()), ["load R/m/kernel/virtio_ring.ko"]);
+    }
+
+    #[test]
     fn threads_wait_for_each_others_modules() {
         // Many devices behind the same two modules: whoever comes second must not load its own before those are there.
         let root = root();
