@@ -13,6 +13,8 @@ pub struct CommandLine {
     pub role: Option<String>,
     /// `kscratch.log=debug`
     pub debug: bool,
+    /// Whether it says what the kernel prints on its console: `loglevel=`, `debug`, `quiet` or `ignore_loglevel`.
+    pub kernel_level: bool,
 }
 
 impl CommandLine {
@@ -26,6 +28,7 @@ impl CommandLine {
                 break;
             }
             let Some((key, value)) = word.split_once('=') else {
+                found.kernel_level |= ["debug", "quiet", "ignore_loglevel"].contains(&word.as_str());
                 continue;
             };
             match key {
@@ -33,6 +36,7 @@ impl CommandLine {
                 "kscratch.metadata" => found.metadata_url = Some(value.to_owned()),
                 "kscratch.role" => found.role = Some(value.to_owned()),
                 "kscratch.log" => found.debug = value == "debug",
+                "loglevel" => found.kernel_level = true,
                 _ => {}
             }
         }
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn words_of_others_are_passed_over() {
-        check("console=ttyS0 quiet root=/dev/sda1\n", &CommandLine::default());
+        check("console=ttyS0 ro root=/dev/sda1\n", &CommandLine::default());
     }
 
     #[test]
@@ -108,6 +112,14 @@ mod tests {
 
     #[test]
     fn what_stands_after_two_dashes_is_not_for_us() {
-        check("quiet -- kscratch.log=debug", &CommandLine::default());
+        check("ro -- quiet kscratch.log=debug", &CommandLine::default());
+    }
+
+    #[test]
+    fn who_says_what_the_kernel_prints_is_heard() {
+        for text in ["quiet", "debug", "ignore_loglevel", "loglevel=7"] {
+            check(text, &CommandLine { kernel_level: true, ..CommandLine::default() });
+        }
+        check("debug=1 printk.time=1", &CommandLine::default());
     }
 }

@@ -22,6 +22,14 @@ pub fn open() {
     *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sinks { console, kernel });
 }
 
+/// Lets the kernel print no more on its consoles than warnings and worse; its log keeps all. From here on the story is init's, and
+/// a line of the kernel's cuts a line of ours in two: both write to the same port, and neither waits for the other.
+pub fn kernel_warnings_only() {
+    // Levels below the number are printed (Documentation/admin-guide/sysctl/kernel.rst, printk). A kernel that does not take it
+    // tells more than it should, which hinders nothing.
+    let _ = std::fs::write("/proc/sys/kernel/printk", "5");
+}
+
 /// Whether [`debug`] lines are told (`kscratch.log=debug`).
 pub fn set_debug(on: bool) {
     DEBUG.store(on, Ordering::Relaxed);

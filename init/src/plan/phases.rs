@@ -240,7 +240,10 @@ fn bridge_steps(metadata: &RoleMetadata, range: Option<Ipv4Net>, mtu: u32) -> Ve
     // of docker alone, and keeps docker from starting in every boot after that ("networks have same bridge name").
     steps.push(Step::Prune { path: DOCKER_NETWORKS.to_owned() });
     match range {
-        Some(range) => steps.extend(bridge_of(metadata, range, mtu)),
+        Some(range) => {
+            steps.push(Step::Note(format!("pods of this node: {range}")));
+            steps.extend(bridge_of(metadata, range, mtu));
+        }
         None => {
             let text = "no cbr0 yet: the control plane will give this node its pod range";
             steps.push(Step::Note(text.to_owned()));

@@ -55,6 +55,9 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let text = fs::read_to_string("/proc/cmdline").context("reading the kernel command line")?;
     let cmdline = CommandLine::parse(&text);
     log::set_debug(cmdline.debug);
+    if !cmdline.kernel_level {
+        log::kernel_warnings_only();
+    }
     log::line(format_args!("kscratch {} in the initramfs", env!("CARGO_PKG_VERSION")));
     if let Err(error) = mounts::cgroups(sys, root) {
         // The root's stage tries again, and tells what to do.

@@ -1,8 +1,11 @@
 //! Power goes: at every phase of a first boot, under write load, everywhere at once, and at the API server while a node boots.
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kscratch_tests::cluster::{Cluster, MAPS, SOON};
+use kscratch_tests::program;
+use serde_json::Value;
 
 use crate::heard::{BOOTS, Heard};
 use crate::is_healthy;
@@ -95,19 +98,38 @@ pub fn reset_all_at_once(cluster: &Cluster) {
 pub fn a_node_boots_without_its_api_server(cluster: &Cluster) {
     cluster.power("cut", &["m1"]);
     let node = Heard::of(cluster, "n1");
+    let reset = now();
     cluster.power("reset", &["n1"]);
     let begun = Instant::now();
     node.wait("service kubelet: ready");
     // Its pods have their network by the range that it remembers, without anybody's answer.
-    node.wait("cbr0: port 1");
+    node.wait("pods of this node: ");
     node.wait(r"(?s)identities: .* failed: the API server cannot be reached|routes: .* failed: the API server cannot be reached");
     thread::sleep(AWAY.saturating_sub(begun.elapsed()));
     // It waits, and neither it nor its kubelet begins again and again.
     assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
     assert_eq!(node.times("service kubelet: started"), 1, "n1 has started its kubelet again");
     let master = Heard::of(cluster, "m1");
+    let back = now();
     cluster.power("on", &["m1"]);
     master.wait("service steward: ready");
     is_healthy(cluster);
     assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
+    // They ran before there was anybody to ask; times of this form sort as text.
+    let pods = cluster.api().items("/api/v1/pods?fieldSelector=spec.nodeName=n1");
+    let begun: Vec<&str> = pods.iter().filter(|pod| pod["spec"]["hostNetwork"] != true).filter_map(started).collect();
+    let meanwhile = begun.iter().any(|begun| *begun > reset.as_str() && *begun < back.as_str());
+    assert!(meanwhile, "n1 was reset at {reset}, its pods started at {begun:?}, the master at {back}");
+}
+
+/// The time, in the form of the API server's.
+fn now() -> String {
+    let mut date = Command::new("date");
+    date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]);
+    program::run(date, SOON).stdout.trim_end().to_owned()
+}
+
+/// When a pod's first container started.
+fn started(pod: &Value) -> Option<&str> {
+    pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"].as_str()
 }
