@@ -62,6 +62,10 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Put role metadata on the ESP of a finished image
     Stamp(StampArgs),
+    /// Write an image onto a disk: only what is used, checked on the way and read back; the disk boots once all of it is right
+    Flash(FlashArgs),
+    /// List this machine's disks with what is on them, and why each is or is not to be flashed
+    Devices(DevicesArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
@@ -231,6 +235,52 @@ pub struct StampArgs {
     /// Secrets that stand in a file of their own
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
+}
+
+/// `flash`.
+#[derive(Debug, Args)]
+#[command(after_help = "The disk must be mounted nowhere and be in nobody's use. --override takes what the refusal names, and that alone:\n  \
+    mounted:PLACE  held:DEVICE  partition:NAME  exists:FILE\n\
+    A disk that this machine runs from, one that is too small and one that is read-only are refused whatever is said.")]
+pub struct FlashArgs {
+    /// The image: raw, raw.zst or qcow2
+    #[arg(value_name = "FILE")]
+    pub image: PathBuf,
+    /// The disk, or a file to be made
+    #[arg(long, value_name = "DEVICE")]
+    pub to: PathBuf,
+    /// The disk's serial number (its path where it has none): says that this disk is meant [default: asked for on the terminal]
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
+    /// Role metadata to put on it, one machine's or a rack's
+    #[arg(long, value_name = "FILE")]
+    pub metadata: Option<PathBuf>,
+    /// Secrets that stand in a file of their own
+    #[arg(long, value_name = "FILE", requires = "metadata")]
+    pub secrets: Option<PathBuf>,
+    /// The image's block map (bmap 2.0) [default: the one beside the image, else one is made by reading all of it]
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
+    /// A refusal that does not count, as it names itself (repeatable)
+    #[arg(long = "override", value_name = "WHAT")]
+    pub overrides: Vec<String>,
+    /// Look at everything, tell what would be overwritten, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// The image that is to go onto one of them: those that are too small for it are told
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Those without a medium too
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `run`.

@@ -17,9 +17,10 @@ use crate::image::{self, Built, Workshop};
 use crate::lock::Lock;
 use crate::spec::{self, ImageSpec};
 use crate::store::Store;
-use crate::{inspect, kubernetes, resolve, run, stamp, why, write};
+use crate::{blockmap, inspect, kubernetes, resolve, run, stamp, why, write};
 
 mod cluster;
+mod flash;
 mod kubeconfig;
 mod machines;
 
@@ -34,6 +35,8 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Config(args) => config(&args)?,
         Command::Inspect(args) => inspect(&args)?,
         Command::Stamp(args) => stamp(&args, console)?,
+        Command::Flash(args) => flash::execute(&args, console)?,
+        Command::Devices(args) => flash::devices(&args)?,
         Command::Run(args) => return run(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
         Command::Kubeconfig(args) => kubeconfig::execute(&args, console)?,
@@ -151,7 +154,12 @@ fn summary(output: &Path, built: &Built, console: &Console) {
         built.files
     ));
     console.say(format_args!("digest     {}", written.digest));
-    console.say(format_args!("manifest   {}, SBOM {}", built.manifest.display(), built.sbom.display()));
+    console.say(format_args!(
+        "manifest   {}, SBOM {}, block map {}",
+        built.manifest.display(),
+        built.sbom.display(),
+        built.map.display()
+    ));
     let total: Duration = built.steps.iter().map(|(_, time)| *time).sum();
     // What takes no time is no news.
     let steps = built.steps.iter().filter(|(_, time)| time.as_millis() >= 50);
@@ -201,6 +209,7 @@ fn stamp(args: &StampArgs, console: &Console) -> Result<()> {
     let texts = stamp::Texts { role: &role, secrets: secrets.as_deref(), names: (&role_name, &secrets_name) };
     let time = i64::try_from(resolve::now()?).context("taking this machine's clock as a time")?;
     stamp::stamp(&args.image, &texts, time)?;
+    blockmap::renew(&args.image)?;
     console.say(format_args!("{} has the role metadata of {role_name}", args.image.display()));
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
 use crate::{
-    check, controlplane, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write,
+    blockmap, check, controlplane, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write,
 };
 
 /// Where artifacts come from and go to.
@@ -56,6 +56,8 @@ pub struct Request<'a> {
 pub struct Built {
     /// The file and its digest.
     pub written: write::Written,
+    /// The block map's file.
+    pub map: PathBuf,
     /// The manifest's file.
     pub manifest: PathBuf,
     /// The SBOM's file.
@@ -185,11 +187,13 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     clock.done("filesystems");
     let written = write_disk(&plan, request, workshop)?;
     clock.done("write");
+    let map = blockmap::write(&request.output, &written)?;
+    clock.done("block map");
     let manifest = manifest::write(request, &root, &plan, &written)?;
     let sbom = sbom::write(request, &root, time)?;
     clock.done("manifest");
     let files = root.tree.nodes.values().filter(|node| matches!(node.kind, Kind::File(_))).count();
-    Ok(Built { written, manifest, sbom, files, steps: clock.steps })
+    Ok(Built { written, map, manifest, sbom, files, steps: clock.steps })
 }
 
 /// The packages of a lock as they were unpacked, by name.

@@ -1,4 +1,6 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
+pub mod blockdevice;
+pub mod blockmap;
 pub mod check;
 pub mod cli;
 pub mod cluster;
@@ -11,6 +13,7 @@ pub mod digest;
 pub mod dockerstore;
 pub mod fetch;
 pub mod filesystem;
+pub mod flash;
 pub mod http;
 pub mod image;
 pub mod initramfs;

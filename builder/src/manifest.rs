@@ -38,14 +38,19 @@ pub(crate) fn beside(image: &Path, ending: &str) -> PathBuf {
 
 /// Writes JSON whole or not at all.
 pub(crate) fn write_json(file: &Path, value: &Value) -> Result<()> {
+    // In one piece: printed into a file, every word would be a system call.
+    let mut text = serde_json::to_vec_pretty(value).with_context(|| format!("writing {}", file.display()))?;
+    text.push(b'\n');
+    write_text(file, &text)
+}
+
+/// Writes a text whole or not at all.
+pub(crate) fn write_text(file: &Path, text: &[u8]) -> Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> Result<()> {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         let mut part = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-        // In one piece: printed into a file, every word would be a system call.
-        let mut text = serde_json::to_vec_pretty(value)?;
-        text.push(b'\n');
-        std::io::Write::write_all(&mut part, &text)?;
+        std::io::Write::write_all(&mut part, text)?;
         part.persist(file)?;
         Ok(())
     };

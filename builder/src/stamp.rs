@@ -3,8 +3,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use kscratch_formats::bytes::Window;
+use anyhow::{Context, Result, anyhow, ensure};
+use kscratch_formats::bytes::{ReadAt, Window};
 use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt;
 use kscratch_formats::patch::Patch;
@@ -34,23 +34,50 @@ pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
     if disk.form() == Form::RawZst {
         return Err(compressed(path));
     }
-    let start = esp_start(&disk).with_context(action)?;
-    let known = {
-        let volume = open(&disk, start).with_context(action)?;
-        esp_text(&volume, &format!("{METADATA_FOLDER}/secrets.toml")).with_context(action)?
-    };
-    check(texts, known.as_deref()).with_context(action)?;
+    check_for(&disk, texts).with_context(action)?;
     let file = File::options().read(true).write(true).open(path);
     let file = file.with_context(|| format!("opening {} to write", path.display()))?;
-    // Secrets first: metadata without them is refused by init, secrets without metadata are not looked at.
-    let files = texts.secrets.map(|text| ("secrets.toml", text)).into_iter().chain([("role.toml", texts.role)]);
-    for (name, text) in files {
-        let target = format!("{METADATA_FOLDER}/{name}");
-        put(&file, start, &target, text, time)
-            .with_context(|| format!("writing {target} to the ESP"))
-            .with_context(action)?;
+    onto(&file, &disk, texts, time).with_context(action)
+}
+
+/// Refuses what init would refuse of a machine that boots from this disk.
+pub(crate) fn check_for(disk: &Opened, texts: &Texts<'_>) -> Result<()> {
+    let volume = open(disk, esp(disk)?)?;
+    let known = esp_text(&volume, &path_of("secrets.toml"))?;
+    check(texts, known.as_deref())
+}
+
+/// Puts the metadata on the ESP of `file`, which is where `disk`, whose copy it is, has it.
+pub(crate) fn onto(file: &File, disk: &Opened, texts: &Texts<'_>, time: i64) -> Result<()> {
+    let esp = esp(disk)?;
+    for (name, text) in texts.files() {
+        let target = path_of(name);
+        put(file, esp, &target, text, time).with_context(|| format!("writing {target} to the ESP"))?;
     }
     Ok(())
+}
+
+/// Fails where the metadata is not on the ESP of `copy`, a copy of `disk`.
+pub(crate) fn is_on(copy: &impl ReadAt, disk: &Opened, texts: &Texts<'_>) -> Result<()> {
+    let (start, len) = esp(disk)?;
+    let volume = Volume::open(Window { inner: copy, start, len })?;
+    for (name, text) in texts.files() {
+        let target = path_of(name);
+        let found = esp_text(&volume, &target).with_context(|| format!("reading {target} back"))?;
+        ensure!(found.as_deref() == Some(text), "{target} is not what was written to the ESP");
+    }
+    Ok(())
+}
+
+impl<'a> Texts<'a> {
+    /// Secrets first: metadata without them is refused by init, secrets without metadata are not looked at.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &'a str)> {
+        self.secrets.map(|text| ("secrets.toml", text)).into_iter().chain([("role.toml", self.role)])
+    }
+}
+
+fn path_of(name: &str) -> String {
+    format!("{METADATA_FOLDER}/{name}")
 }
 
 /// Every byte behind a change would have to be packed anew.
@@ -61,7 +88,8 @@ fn compressed(path: &Path) -> anyhow::Error {
     )))
 }
 
-fn esp_start(disk: &Opened) -> Result<(u64, u64)> {
+/// Where the ESP is: first byte and length.
+fn esp(disk: &Opened) -> Result<(u64, u64)> {
     let table = gpt::read(disk, disk.disk_len())?;
     let esp = table.partitions.iter().find(|(_, partition)| partition.kind == TYPE_ESP);
     let (_, esp) = esp.context("there is no EFI system partition on it")?;

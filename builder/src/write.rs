@@ -44,6 +44,8 @@ pub struct Written {
     pub len: u64,
     /// Bytes that the file takes where it lies.
     pub allocated: u64,
+    /// The chunks of the disk that are not all zeros: offset and SHA-256, in order.
+    pub chunks: Vec<(u64, [u8; 32])>,
 }
 
 /// Told how many bytes of the disk are done since the last call; called from several threads.
@@ -98,6 +100,7 @@ pub fn image(
         disk: image.len,
         len: metadata.len(),
         allocated: metadata.blocks() * 512,
+        chunks,
     })
 }
 

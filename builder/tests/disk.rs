@@ -1,88 +1,27 @@
 //! Writes whole disks in every form and holds them against the reference tools, `inspect` and `stamp`.
+mod sample;
 mod tool;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
 use kscratch_formats::bytes::Window;
 use kscratch_formats::fat32::Volume;
 use kscratch_image::digest::DiskDigest;
-use kscratch_image::plan::{self, DiskPlan};
 use kscratch_image::stamp::{Texts, stamp};
-use kscratch_image::store::{Digest, Stored};
-use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
+use kscratch_image::store::Digest;
+use kscratch_image::tree::{Content, Kind};
 use kscratch_image::write::{self, Format};
-use kscratch_image::{filesystem, inspect, uki};
+use kscratch_image::inspect;
 use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
+use sample::{MIB, TIME, disk, tree, written};
 use tempfile::TempDir;
 use tool::run;
 
-const MIB: u64 = 1 << 20;
-const TIME: i64 = 1_760_000_000;
-const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const NAMES: (&str, &str) = ("my-role.toml", "my-secrets.toml");
-
-fn node(kind: Kind, mode: u16) -> Node {
-    let origin = Origin { declaration: "test".into(), artifact: "test".into() };
-    Node { kind, mode, uid: 0, gid: 0, xattrs: BTreeMap::new(), origin }
-}
-
-/// A tree whose large file lies in the store at `store`, at an odd offset.
-fn tree(store: &Path) -> Tree {
-    let mut data = vec![0u8; 777];
-    data.extend((0..5_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8));
-    fs::write(store.join("data"), &data).unwrap();
-    let stored = Stored { file: "data".into(), offset: 777, len: 5_000_000, sha256: Digest::of(&data[777..]) };
-    let release = br#"{"kubernetes":"v1.36.2","role":"node"}"#;
-    let directory = || node(Kind::Directory, 0o755);
-    let nodes = [
-        ("/", directory()),
-        ("/usr", directory()),
-        ("/usr/bin", directory()),
-        ("/usr/bin/kubelet", node(Kind::File(Content::Stored(stored)), 0o755)),
-        ("/usr/bin/link", node(Kind::Symlink("kubelet".into()), 0o777)),
-        ("/usr/share", directory()),
-        ("/usr/share/kscratch", directory()),
-        ("/usr/share/kscratch/release.json", node(Kind::File(Content::Literal(release[..].into())), 0o644)),
-        ("/usr/share/zeros", node(Kind::File(Content::Literal(vec![0; 3 << 20].into())), 0o644)),
-    ];
-    Tree { nodes: nodes.into_iter().map(|(path, node)| (path.to_owned(), node)).collect() }
-}
-
-fn disk(store: &Path) -> DiskPlan {
-    let stub = fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi");
-    let root = filesystem::root(&tree(store), 64 * MIB, TIME).unwrap();
-    let cmdline = uki::command_line(plan::root_guid(&root.digest), &["ttyS0".to_owned()], &[]).unwrap();
-    let boot = uki::Boot {
-        stub: &stub,
-        kernel: &[0x4B; 70_000],
-        version: "6.12.0-test",
-        initramfs: b"070701",
-        cmdline: &cmdline,
-        os_release: "ID=kscratch\n",
-    };
-    let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), 64 * MIB, TIME).unwrap();
-    let state = filesystem::state(128 * MIB, TIME, &root.digest).unwrap();
-    plan::disk(esp, root, state).unwrap()
-}
-
-fn written(format: Format, name: &str) -> (TempDir, std::path::PathBuf, write::Written) {
-    let folder = tempfile::tempdir().unwrap();
-    let plan = disk(folder.path());
-    let out = folder.path().join(name);
-    let done = AtomicU64::new(0);
-    let progress = |bytes| {
-        done.fetch_add(bytes, Ordering::Relaxed);
-    };
-    let told = write::disk(&plan, folder.path(), format, &out, &progress).unwrap();
-    assert_eq!(done.into_inner(), write::work(&plan.image), "progress reaches the announced work");
-    (folder, out, told)
-}
 
 /// The disk digest as ARCHITECTURE.md defines it, of a raw copy.
 fn digest_of(raw: &Path) -> Digest {

@@ -1,4 +1,5 @@
 //! Turns descriptions of disks and filesystems into plans of bytes: where every byte goes, known before one is written.
+pub mod bmap;
 pub mod bytes;
 pub mod cpio;
 pub mod ext4;

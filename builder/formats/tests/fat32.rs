@@ -89,6 +89,25 @@ fn an_esp_is_clean_and_mtools_reads_it() {
 }
 
 #[test]
+fn clusters_in_use_alone_are_the_volume() {
+    let file = check(esp(), &options(64 * MIB));
+    let volume = open(file.path());
+    let bytes = std::fs::read(file.path()).unwrap();
+    let mut copy = vec![0xA5; bytes.len()];
+    let ranges = volume.used_ranges();
+    assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "{ranges:?}");
+    for range in ranges {
+        let range = range.start as usize..range.end as usize;
+        copy[range.clone()].copy_from_slice(&bytes[range]);
+    }
+    assert!(copy.iter().filter(|byte| **byte == 0xA5).count() as u64 > 60 * MIB);
+    std::fs::write(file.path(), &copy).unwrap();
+    fsck(file.path());
+    assert_eq!(open(file.path()).walk().unwrap(), volume.walk().unwrap());
+    assert_eq!(mtype(file.path(), "kscratch/role.toml"), "version = 1\n");
+}
+
+#[test]
 fn files_are_replaced_and_inserted_cleanly() {
     let made = check(esp(), &options(512 * MIB));
     let long = "x".repeat(20_000);

@@ -22,5 +22,6 @@ fuzz_target!(|bytes: &[u8]| {
     for (_, found) in volume.walk().unwrap_or_default() {
         drop(volume.read(&found, 1 << 16));
     }
+    assert!(volume.used_ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
     drop(volume.replace("/kscratch/role.toml", b"version = 1\n", 0));
 });

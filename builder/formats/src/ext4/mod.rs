@@ -16,6 +16,7 @@ mod read;
 mod replay;
 mod superblock;
 mod tree;
+mod used;
 mod xattr;
 
 use std::collections::BTreeMap;

@@ -77,15 +77,15 @@ pub(super) type Run = (u64, u64, u64);
 /// An opened filesystem, read as if its journal had been replayed.
 #[derive(Debug, Clone)]
 pub struct Reader<R> {
-    disk: Overlaid<R>,
-    block: u64,
-    blocks: u64,
+    pub(super) disk: Overlaid<R>,
+    pub(super) block: u64,
+    pub(super) blocks: u64,
     free: u64,
     inodes: u32,
-    inodes_per_group: u32,
-    inode_size: u64,
-    descriptor: u64,
-    first_block: u64,
+    pub(super) inodes_per_group: u32,
+    pub(super) inode_size: u64,
+    pub(super) descriptor: u64,
+    pub(super) first_block: u64,
     label: String,
     uuid: Guid,
     recover: bool,

@@ -1,5 +1,6 @@
 //! Turns the bytes of a FAT32 volume into its directories and files.
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::{ATTR_DIRECTORY, ATTR_LONG_NAME, ATTR_VOLUME_ID, ENTRY_MASK, Error, MIN_CLUSTERS, SECTOR, SLOT, name};
 use crate::bytes::{ReadAt, u16_at, u32_at};
@@ -94,6 +95,20 @@ impl<R: ReadAt> Volume<R> {
     /// Bytes of clusters in use.
     pub fn used(&self) -> u64 {
         self.fat[2..].iter().filter(|entry| **entry & ENTRY_MASK != 0).count() as u64 * self.cluster
+    }
+
+    /// The bytes that mean something, in order: what stands before the clusters, and clusters in use.
+    pub fn used_ranges(&self) -> Vec<Range<u64>> {
+        let mut ranges = vec![0..self.data];
+        let clusters = (2..).zip(self.fat.iter().skip(2)).filter(|(_, entry)| **entry & ENTRY_MASK != 0);
+        for (number, _) in clusters {
+            let start = self.offset(number);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end += self.cluster,
+                _ => ranges.push(start..start + self.cluster),
+            }
+        }
+        ranges
     }
 
     /// All files and directories with their absolute paths, parents before children, in the order in which they stand.

@@ -1,0 +1,156 @@
+//! `flash` and `devices`: a person sees what would be overwritten, and says that this is meant.
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::json;
+
+use crate::blockdevice::{BlockDevice, Kernel};
+use crate::cli::{DevicesArgs, FlashArgs};
+use crate::console::{Console, Hint, human_bytes};
+use crate::flash::{self, Override, Refusal, Request, Victim};
+use crate::inspect::Opened;
+use crate::{resolve, stamp};
+
+use super::{print, read_text};
+
+/// Bytes of the smallest image: what a disk is measured by where no image is named.
+const SMALLEST: u64 = 1 << 30;
+
+/// Looks, asks, writes.
+///
+/// # Errors
+/// Every reason not to write; a device that fails.
+pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
+    let overrides: Vec<Override> =
+        args.overrides.iter().map(|text| text.parse().map_err(|error: String| anyhow!("--override {text}: {error}"))).collect::<Result<_>>()?;
+    let role = args.metadata.as_deref().map(read_text).transpose()?;
+    let secrets = args.secrets.as_deref().map(read_text).transpose()?;
+    let name = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let names = (name(&args.metadata), name(&args.secrets));
+    let texts = role.as_deref().map(|role| stamp::Texts { role, secrets: secrets.as_deref(), names: (&names.0, &names.1) });
+    let request = Request {
+        image: &args.image,
+        map: args.map.as_deref(),
+        to: &args.to,
+        texts,
+        overrides: &overrides,
+        time: i64::try_from(resolve::now()?).context("taking this machine's clock as a time")?,
+    };
+    let prepared = flash::prepare(&request, &Kernel::default(), console)?;
+    for line in facts(&prepared.victim) {
+        console.say(line);
+    }
+    if args.dry_run {
+        console.say("nothing was written (--dry-run)");
+        return Ok(());
+    }
+    confirm(args.serial.as_deref(), &prepared.victim)?;
+    let done = flash::write(&prepared, console)?;
+    let rate = |time: Duration| human_bytes((done.bytes as f64 / time.as_secs_f64().max(0.001)) as u64);
+    console.say(format_args!(
+        "written    {} in {:.1} s ({}/s), read back in {:.1} s ({}/s): {} is ready",
+        human_bytes(done.bytes),
+        done.writing.as_secs_f64(),
+        rate(done.writing),
+        done.reading.as_secs_f64(),
+        rate(done.reading),
+        args.to.display(),
+    ));
+    Ok(())
+}
+
+/// What is going to be overwritten.
+fn facts(victim: &Victim) -> Vec<String> {
+    let mut lines = Vec::new();
+    let device = victim.device.as_ref();
+    let mut what = Vec::new();
+    if let Some(device) = device {
+        what.extend(device.model.clone());
+        what.push(human_bytes(device.bytes));
+        what.extend(device.transport.map(str::to_owned));
+        what.extend(device.removable.then(|| "removable".to_owned()));
+    } else {
+        what.push(if victim.contents.is_some() { "a file".to_owned() } else { "a new file".to_owned() });
+    }
+    lines.push(format!("device     {}: {}", victim.path.display(), what.join(", ")));
+    if let Some(device) = device {
+        lines.push(format!("serial     {}", device.serial.as_deref().unwrap_or("none")));
+        lines.extend(device.wwn.as_ref().map(|wwn| format!("wwn        {wwn}")));
+    }
+    lines.extend(victim.contents.as_ref().map(|contents| format!("holds      {contents}")));
+    lines
+}
+
+/// Wants the device's serial number, as an option or from the terminal.
+fn confirm(serial: Option<&str>, victim: &Victim) -> Result<()> {
+    let wanted = victim.name_to_type();
+    if let Some(serial) = serial {
+        ensure!(
+            serial == wanted,
+            "{} is another device than you mean: its serial number is {wanted}, not {serial}",
+            victim.path.display()
+        );
+        return Ok(());
+    }
+    if victim.device.is_none() {
+        // A file that is there was named once more, to be overridden.
+        return Ok(());
+    }
+    let without = || {
+        anyhow!("nobody said that {} is the device to overwrite", victim.path.display())
+            .context(Hint(format!("say so with `--serial {wanted}`, or on a terminal when asked")))
+    };
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(without());
+    }
+    eprint!("Everything on {} will be lost. To go on, type {wanted}: ", victim.path.display());
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("reading your answer")?;
+    if line.trim() == wanted { Ok(()) } else { Err(anyhow!("that was not {wanted}: nothing was written")) }
+}
+
+/// Lists the machine's disks, and why each is or is not to be flashed.
+///
+/// # Errors
+/// The kernel does not tell of them.
+pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
+    let image = args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Opened::alone(file)?.disk_len())).transpose()?;
+    let all = BlockDevice::all(&Kernel::default())?;
+    let seen: Vec<(Victim, Vec<Refusal>)> = all
+        .into_iter()
+        // Loop devices without a file, and memory, are no candidates that anybody looks for.
+        .filter(|device| args.all || device.bytes > 0 && !device.path.starts_with("/dev/ram"))
+        .map(|device| {
+            let victim = Victim::of(&device.path.clone(), Some(device));
+            let refusals = flash::refusals(&victim, image.unwrap_or(SMALLEST), &[]);
+            (victim, refusals)
+        })
+        .collect();
+    if args.json {
+        let list = seen.iter().map(|(victim, refusals)| {
+            let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            json!({ "device": victim.device, "contents": victim.contents, "flashable": reasons.is_empty(), "reasons": reasons })
+        });
+        return print(&format!("{}\n", serde_json::to_string_pretty(&list.collect::<Vec<_>>())?));
+    }
+    let mut text = String::new();
+    for (victim, refusals) in &seen {
+        for line in facts(victim) {
+            // Writing into a String does not fail.
+            let _ = writeln!(text, "{line}");
+        }
+        let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        let verdict = if reasons.is_empty() {
+            format!("yes: `kscratch-image flash FILE --to {} --serial {}`", victim.path.display(), victim.name_to_type())
+        } else {
+            format!("no: {}", reasons.join("; "))
+        };
+        let _ = writeln!(text, "flashable  {verdict}\n");
+    }
+    if seen.is_empty() {
+        text.push_str("this machine has no disk\n");
+    }
+    print(&text)
+}

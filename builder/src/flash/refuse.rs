@@ -1,0 +1,257 @@
+//! Turns the facts of a device into the reasons not to write to it.
+use std::fmt;
+use std::str::FromStr;
+
+use super::Victim;
+use crate::blockdevice::{Kind, Use};
+use crate::console::human_bytes;
+
+/// A refusal that the user says does not count, in its exact words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Override {
+    /// `mounted:/media/usb`: what is mounted there.
+    Mounted(String),
+    /// `held:dm-0`: what is a part of that.
+    Held(String),
+    /// `partition:sda3`: it is a partition.
+    Partition(String),
+    /// `exists:FILE`: a plain file that is there.
+    Exists(String),
+}
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Override, String> {
+        match text.split_once(':') {
+            Some(("mounted", at)) if !at.is_empty() => Ok(Override::Mounted(at.to_owned())),
+            Some(("held", by)) if !by.is_empty() => Ok(Override::Held(by.to_owned())),
+            Some(("partition", name)) if !name.is_empty() => Ok(Override::Partition(name.to_owned())),
+            Some(("exists", file)) if !file.is_empty() => Ok(Override::Exists(file.to_owned())),
+            _ => Err("it is one of mounted:PLACE, held:DEVICE, partition:NAME, exists:FILE, as the refusal says it".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Override::Mounted(at) => write!(f, "mounted:{at}"),
+            Override::Held(by) => write!(f, "held:{by}"),
+            Override::Partition(name) => write!(f, "partition:{name}"),
+            Override::Exists(file) => write!(f, "exists:{file}"),
+        }
+    }
+}
+
+/// A reason not to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is shorter than the image.
+    TooSmall {
+        /// Its length in bytes.
+        bytes: u64,
+        /// The image's.
+        image: u64,
+    },
+    /// There is no medium in it.
+    NoMedium,
+    /// The kernel does not write to it.
+    ReadOnly,
+    /// Its blocks are of another size than the image's tables are made for.
+    Blocks(u64),
+    /// It is no disk that a machine boots from.
+    NoDisk(Kind),
+    /// This machine runs from it.
+    System(Use),
+    /// Somebody uses it.
+    InUse(Use),
+    /// Somebody has it, and the kernel does not tell who.
+    Busy,
+    /// It is a partition.
+    Partition(String),
+    /// It is a file that is there.
+    Exists(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::TooSmall { bytes, image } => {
+                // Disks that are called alike differ by some sectors.
+                let told = |bytes: u64| format!("{bytes} bytes ({})", human_bytes(bytes));
+                write!(f, "it has {}, and the image needs {}", told(*bytes), told(*image))
+            }
+            Refusal::NoMedium => f.write_str("there is no medium in it"),
+            Refusal::ReadOnly => f.write_str("it is read-only"),
+            Refusal::Blocks(bytes) => write!(f, "its blocks are {bytes} bytes long, and the image is made for blocks of 512"),
+            Refusal::NoDisk(kind) => {
+                let what = match kind {
+                    Kind::Optical => "an optical drive",
+                    Kind::Memory => "this machine's memory",
+                    _ => "no disk",
+                };
+                write!(f, "it is {what}")
+            }
+            Refusal::System(used) => write!(f, "this machine runs from it: {used}"),
+            Refusal::InUse(used) => write!(f, "{used}"),
+            Refusal::Busy => f.write_str("somebody has it open for himself alone"),
+            Refusal::Partition(name) => write!(f, "{name} is a partition, and the image is a whole disk"),
+            Refusal::Exists(file) => write!(f, "{file} is a file that is there already"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What would make it not count, if anything does.
+    pub fn overridden_by(&self) -> Option<Override> {
+        match self {
+            Refusal::InUse(Use::Mounted { at, .. }) => Some(Override::Mounted(at.clone())),
+            Refusal::InUse(Use::Held { by, .. }) => Some(Override::Held(by.clone())),
+            Refusal::Partition(name) => Some(Override::Partition(name.clone())),
+            Refusal::Exists(file) => Some(Override::Exists(file.clone())),
+            _ => None,
+        }
+    }
+
+    /// What helps.
+    pub fn way(&self) -> Option<String> {
+        let instead = self.overridden_by().map(|by| format!(", or say that this does not count with `--override {by}`"));
+        let instead = instead.unwrap_or_default();
+        match self {
+            Refusal::InUse(Use::Mounted { at, .. }) => Some(format!("`umount {at}`{instead}")),
+            Refusal::InUse(Use::Held { by, .. }) => Some(format!("take {by} apart first{instead}")),
+            Refusal::Partition(_) => Some(format!("name the whole disk{instead}")),
+            Refusal::Exists(_) => Some(format!("name another file{instead}")),
+            Refusal::Busy => {
+                Some("look for a virtual machine, or for what has it mounted in a namespace of its own: `fuser -v` may tell who".to_owned())
+            }
+            Refusal::TooSmall { .. } => Some("`kscratch-image devices` lists what there is".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Every reason not to write an image of `image` bytes to it, but those that the user named.
+pub fn refusals(victim: &Victim, image: u64, overrides: &[Override]) -> Vec<Refusal> {
+    let mut all = Vec::new();
+    if victim.busy && victim.device.as_ref().is_none_or(|device| device.uses.is_empty()) {
+        all.push(Refusal::Busy);
+    }
+    match &victim.device {
+        None if victim.contents.is_some() => all.push(Refusal::Exists(victim.path.display().to_string())),
+        None => {}
+        Some(device) => {
+            match device.kind {
+                Kind::Optical | Kind::Memory => all.push(Refusal::NoDisk(device.kind)),
+                Kind::Partition => all.push(Refusal::Partition(device.name.clone())),
+                Kind::Disk | Kind::Loop | Kind::Mapper | Kind::Raid => {}
+            }
+            match device.bytes {
+                0 => all.push(Refusal::NoMedium),
+                bytes if bytes < image => all.push(Refusal::TooSmall { bytes, image }),
+                _ => {}
+            }
+            if device.read_only {
+                all.push(Refusal::ReadOnly);
+            }
+            if device.block != 512 {
+                all.push(Refusal::Blocks(device.block));
+            }
+            let system = device.uses.iter().any(Use::is_system);
+            let uses = device.uses.iter().filter(|used| !system || used.is_system());
+            all.extend(uses.cloned().map(if system { Refusal::System } else { Refusal::InUse }));
+        }
+    }
+    all.retain(|refusal| refusal.overridden_by().is_none_or(|by| !overrides.contains(&by)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Override, refusals};
+    use crate::blockdevice::{BlockDevice, Contents, Kind, Use};
+    use crate::flash::Victim;
+
+    fn disk() -> BlockDevice {
+        BlockDevice {
+            name: "sdb".into(),
+            path: "/dev/sdb".into(),
+            kind: Kind::Disk,
+            bytes: 8 << 30,
+            block: 512,
+            model: None,
+            serial: Some("S1".into()),
+            wwn: None,
+            transport: Some("usb"),
+            removable: true,
+            read_only: false,
+            uses: Vec::new(),
+        }
+    }
+
+    fn victim(device: Option<BlockDevice>) -> Victim {
+        Victim { device, contents: Some(Contents::Empty), path: "/dev/sdb".into(), busy: false }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut BlockDevice), overrides: &[&str], want: &[&str]) {
+        let mut device = disk();
+        change(&mut device);
+        told(&victim(Some(device)), overrides, want);
+    }
+
+    #[track_caller]
+    fn told(victim: &Victim, overrides: &[&str], want: &[&str]) {
+        let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().unwrap()).collect();
+        let told: Vec<String> = refusals(victim, 4 << 30, &overrides).iter().map(ToString::to_string).collect();
+        assert_eq!(told, want);
+    }
+
+    fn mounted(device: &str, at: &str) -> Use {
+        Use::Mounted { device: device.into(), at: at.into() }
+    }
+
+    #[test]
+    fn every_fact_that_speaks_against_it_is_told() {
+        check(|_| {}, &[], &[]);
+        check(|disk| disk.bytes = (4 << 30) - 512, &[], &["it has 4294966784 bytes (4.0 GiB), and the image needs 4294967296 bytes (4.0 GiB)"]);
+        check(|disk| disk.bytes = 0, &[], &["there is no medium in it"]);
+        check(|disk| disk.read_only = true, &[], &["it is read-only"]);
+        check(|disk| disk.block = 4096, &[], &["its blocks are 4096 bytes long, and the image is made for blocks of 512"]);
+        check(|disk| disk.kind = Kind::Optical, &[], &["it is an optical drive"]);
+        check(|disk| disk.kind = Kind::Memory, &[], &["it is this machine's memory"]);
+        let held = || Use::Held { device: "sdb2".into(), by: "dm-0".into() };
+        check(
+            |disk| disk.uses = vec![mounted("sdb1", "/mnt"), held()],
+            &[],
+            &["sdb1 is mounted at /mnt", "sdb2 is a part of dm-0"],
+        );
+        told(&Victim { busy: true, ..victim(Some(disk())) }, &[], &["somebody has it open for himself alone"]);
+        told(&victim(None), &[], &["/dev/sdb is a file that is there already"]);
+        told(&Victim { contents: None, ..victim(None) }, &[], &[]);
+    }
+
+    #[test]
+    fn an_override_takes_what_it_names_and_no_more() {
+        let uses = |disk: &mut BlockDevice| disk.uses = vec![mounted("sdb1", "/mnt"), mounted("sdb2", "/mnt/b")];
+        check(uses, &["mounted:/mnt"], &["sdb2 is mounted at /mnt/b"]);
+        check(uses, &["mounted:/mnt", "mounted:/mnt/b"], &[]);
+        check(uses, &["held:sdb1", "exists:/mnt"], &["sdb1 is mounted at /mnt", "sdb2 is mounted at /mnt/b"]);
+        let partition = |disk: &mut BlockDevice| disk.kind = Kind::Partition;
+        check(partition, &[], &["sdb is a partition, and the image is a whole disk"]);
+        check(partition, &["partition:sdb"], &[]);
+        told(&victim(None), &["exists:/dev/sdb"], &[]);
+        for text in ["", "all", "mounted", "mounted:", "system:/", "busy:sdb"] {
+            assert!(text.parse::<Override>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_overrides_the_disk_that_the_machine_runs_from() {
+        let system = |disk: &mut BlockDevice| disk.uses = vec![mounted("sdb1", "/mnt"), mounted("sdb2", "/")];
+        check(system, &["mounted:/", "mounted:/mnt"], &["this machine runs from it: sdb2 is mounted at /"]);
+        let swap = |disk: &mut BlockDevice| disk.uses = vec![Use::Swap { device: "sdb3".into() }];
+        check(swap, &["mounted:/"], &["this machine runs from it: this machine swaps to sdb3"]);
+    }
+}

@@ -1,0 +1,129 @@
+//! The device, or file, that is written: past the page cache where it can be, so that what is read back comes from it.
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use kscratch_formats::bytes::ReadAt;
+use rustix::fs::{Advice, OFlags, fadvise};
+
+use crate::console::Hint;
+use crate::digest::CHUNK;
+
+/// What direct I/O wants: places, lengths and memory are multiples of a logical block, which none is longer than.
+const ALIGNMENT: usize = 4096;
+
+/// An opened target.
+#[derive(Debug)]
+pub(super) struct Target {
+    path: PathBuf,
+    file: File,
+    /// The same, past the page cache; none where its filesystem does not offer that.
+    direct: Option<File>,
+    len: u64,
+}
+
+/// Memory that direct I/O takes.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    /// Zeros.
+    pub(super) fn new(len: usize) -> Buffer {
+        let bytes = vec![0; len + ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Buffer { bytes, start: if start < ALIGNMENT { start } else { 0 }, len }
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl Target {
+    /// Opens it to be written, a device for nobody else where `alone`. A file is made, and as long as the image.
+    pub(super) fn open(path: &Path, image: u64, alone: bool) -> Result<Target> {
+        let device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let flags = if device && alone { OFlags::EXCL } else { OFlags::empty() };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(!device).custom_flags(flags.bits().cast_signed());
+        let mut file = options.open(path).map_err(|error| unopened(path, error))?;
+        if !device {
+            let longer = file.metadata().is_ok_and(|metadata| metadata.len() < image);
+            if longer {
+                file.set_len(image).with_context(|| format!("making {} as long as the image", path.display()))?;
+            }
+        }
+        let len = file.seek(SeekFrom::End(0)).with_context(|| format!("asking for the length of {}", path.display()))?;
+        let direct = OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
+        Ok(Target { path: path.to_owned(), file, direct: direct.ok(), len })
+    }
+
+    /// The file, through the page cache.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file that fits a piece, and that which takes any.
+    fn for_piece(&self, offset: u64, bytes: &[u8]) -> (&File, bool) {
+        let fits = offset.is_multiple_of(ALIGNMENT as u64)
+            && bytes.len().is_multiple_of(ALIGNMENT)
+            && bytes.as_ptr().align_offset(ALIGNMENT) == 0;
+        match &self.direct {
+            Some(direct) if fits => (direct, true),
+            _ => (&self.file, false),
+        }
+    }
+
+    /// Writes a piece.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let (file, _) = self.for_piece(offset, bytes);
+        file.write_all_at(bytes, offset).with_context(|| format!("writing at byte {offset} of {}", self.path.display()))
+    }
+
+    /// Reads a piece from the device itself.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.uncached(offset, bytes).with_context(|| format!("reading back at byte {offset} of {}", self.path.display()))
+    }
+
+    fn uncached(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let (file, direct) = self.for_piece(offset, bytes);
+        if !direct {
+            // What is on the disk already is dropped from the cache, and read anew.
+            fadvise(file, offset, std::num::NonZeroU64::new(bytes.len() as u64), Advice::DontNeed)?;
+        }
+        file.read_exact_at(bytes, offset)
+    }
+
+    /// Makes zeros of what firmware and kernels look for: the start of the disk, the end of the image, and the end of the device.
+    pub(super) fn without_tables(&self, image: u64) -> Result<()> {
+        let mut zeros = Buffer::new(CHUNK as usize);
+        for start in [0, image.saturating_sub(CHUNK), self.len.saturating_sub(CHUNK)] {
+            let len = (self.len - start).min(CHUNK) as usize;
+            self.write(start, &zeros.bytes()[..len]).context("taking out the partition table that was there")?;
+        }
+        self.sync()
+    }
+
+    /// Waits until everything is on the device.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_all().with_context(|| format!("waiting until everything is on {}", self.path.display()))
+    }
+}
+
+impl ReadAt for Target {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.uncached(offset, bytes)
+    }
+}
+
+fn unopened(path: &Path, error: io::Error) -> anyhow::Error {
+    let denied = error.kind() == ErrorKind::PermissionDenied;
+    let error = anyhow!(error).context(format!("opening {} to write", path.display()));
+    if denied { error.context(Hint("writing to a disk needs its owner's rights: run it as root".to_owned())) } else { error }
+}
