@@ -131,7 +131,12 @@ impl BlockDevice {
         let block = text("queue/logical_block_size").and_then(|text| text.parse().ok()).unwrap_or(512);
         let device = folder.join("device");
         let vendor = read(&device.join("vendor")).filter(|vendor| !vendor.starts_with("0x") && vendor != "ATA");
-        let model = first(&[device.join("model"), device.join("name"), folder.join("dm/name"), folder.join("loop/backing_file")]);
+        let model = first(&[
+            device.join("model"),
+            device.join("name"),
+            folder.join("dm/name"),
+            folder.join("loop/backing_file"),
+        ]);
         let model = match (vendor, model) {
             (Some(vendor), Some(model)) => Some(format!("{vendor} {model}")),
             (_, model) => model,
@@ -186,8 +191,15 @@ fn usb_serial(device: &Path) -> Option<String> {
 }
 
 fn transport(folder: &Path) -> Option<&'static str> {
-    let known =
-        [("/usb", "usb"), ("/nvme", "nvme"), ("/mmc", "mmc"), ("/ata", "sata"), ("/virtio", "virtio"), ("/session", "iscsi"), ("/fc", "fc")];
+    let known = [
+        ("/usb", "usb"),
+        ("/nvme", "nvme"),
+        ("/mmc", "mmc"),
+        ("/ata", "sata"),
+        ("/virtio", "virtio"),
+        ("/session", "iscsi"),
+        ("/fc", "fc"),
+    ];
     let path = folder.to_string_lossy();
     known.iter().find(|(part, _)| path.contains(part)).map(|(_, name)| *name)
 }

@@ -86,7 +86,8 @@ pub fn read(disk: &impl ReadAt, len: u64, read: &mut dyn FnMut(u64)) -> Result<B
 }
 
 fn map(chunks: &BTreeMap<u64, [u8; 32]>, len: u64) -> BlockMap {
-    let mapped = |(start, sha256): (&u64, &[u8; 32])| Mapped { bytes: *start..(start + CHUNK).min(len), sha256: *sha256 };
+    let mapped =
+        |(start, sha256): (&u64, &[u8; 32])| Mapped { bytes: *start..(start + CHUNK).min(len), sha256: *sha256 };
     BlockMap { image: len, ranges: chunks.iter().map(mapped).collect() }
 }
 

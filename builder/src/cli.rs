@@ -239,9 +239,11 @@ pub struct StampArgs {
 
 /// `flash`.
 #[derive(Debug, Args)]
-#[command(after_help = "The disk must be mounted nowhere and be in nobody's use. --override takes what the refusal names, and that alone:\n  \
+#[command(
+    after_help = "The disk must be mounted nowhere and be in nobody's use. --override takes what the refusal names, and that alone:\n  \
     mounted:PLACE  held:DEVICE  partition:NAME  exists:FILE\n\
-    A disk that this machine runs from, one that is too small and one that is read-only are refused whatever is said.")]
+    A disk that this machine runs from, one that is too small and one that is read-only are refused whatever is said."
+)]
 pub struct FlashArgs {
     /// The image: raw, raw.zst or qcow2
     #[arg(value_name = "FILE")]

@@ -1,6 +1,6 @@
 //! What happens becomes lines and bars for a person: steps, progress of bytes, and errors with their causes and one hint.
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,22 @@ impl Console {
         if self.inner.verbosity >= Verbosity::Normal {
             self.line(&format!("{} {line}", self.paint("1;33", "warning:")));
         }
+    }
+
+    /// Asks a person, and gives the line that is the answer; none where there is no terminal to ask on.
+    ///
+    /// # Errors
+    /// The terminal cannot be written to or read.
+    pub fn ask(&self, question: impl fmt::Display) -> io::Result<Option<String>> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        let mut out = io::stderr().lock();
+        write!(out, "{question} ")?;
+        out.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok(Some(answer.trim().to_owned()))
     }
 
     /// Prints an error: what failed, why, and the hint if one is attached. Quiet consoles print it too.

@@ -87,7 +87,8 @@ pub struct Prepared<'a> {
 pub fn prepare<'a>(request: &'a Request<'a>, kernel: &Kernel, console: &Console) -> Result<Prepared<'a>> {
     let disk = Opened::alone(request.image)?;
     if let Some(texts) = &request.texts {
-        stamp::check_for(&disk, texts).with_context(|| format!("putting metadata on a copy of {}", request.image.display()))?;
+        stamp::check_for(&disk, texts)
+            .with_context(|| format!("putting metadata on a copy of {}", request.image.display()))?;
     }
     let map = map(request, &disk, console)?;
     let victim = victim(request.to, kernel)?;
@@ -119,7 +120,8 @@ fn map(request: &Request<'_>, disk: &Opened, console: &Console) -> Result<BlockM
     let beside = blockmap::place(request.image);
     let file = request.map.map(Path::to_owned).or_else(|| beside.exists().then_some(beside));
     let Some(file) = file else {
-        console.say(format_args!("{} has no block map beside it: reading all of it to make one", request.image.display()));
+        console
+            .say(format_args!("{} has no block map beside it: reading all of it to make one", request.image.display()));
         let mut progress = console.bytes("reading the image", disk.disk_len());
         return blockmap::read(disk, disk.disk_len(), &mut |bytes| progress.add(bytes))
             .with_context(|| format!("reading {}", request.image.display()));
@@ -132,7 +134,8 @@ fn map(request: &Request<'_>, disk: &Opened, console: &Console) -> Result<BlockM
     let map = BlockMap::parse(&fs::read_to_string(&file).with_context(action)?).with_context(action)?;
     if map.image != disk.disk_len() {
         let (own, others) = (disk.disk_len(), map.image);
-        let why = anyhow!("it is of a disk of {others} bytes, and {} is one of {own}", request.image.display()).context(action());
+        let why = anyhow!("it is of a disk of {others} bytes, and {} is one of {own}", request.image.display())
+            .context(action());
         return Err(why.context(Hint(format!("build the image again, or remove {} to have one made", file.display()))));
     }
     // The table's GUIDs come from all that the disk holds: another image has another start.
@@ -142,7 +145,9 @@ fn map(request: &Request<'_>, disk: &Opened, console: &Console) -> Result<BlockM
         disk.read_at(0, &mut bytes).with_context(|| format!("reading {}", request.image.display()))?;
         if Sha256::digest(&bytes)[..] != first.sha256 {
             let why = anyhow!("{} is not the image that it was made of", request.image.display()).context(action());
-            return Err(why.context(Hint(format!("build the image again, or remove {} to have one made", file.display()))));
+            return Err(
+                why.context(Hint(format!("build the image again, or remove {} to have one made", file.display())))
+            );
         }
     }
     Ok(map)

@@ -88,7 +88,10 @@ impl BlockMap {
         let root = document.root_element();
         let version = root.attribute("version").unwrap_or_default();
         if root.tag_name().name() != "bmap" || version.split('.').next() != Some("2") {
-            return damaged(format!("it is a <{}> of version `{version}`, not a <bmap> of version 2", root.tag_name().name()));
+            return damaged(format!(
+                "it is a <{}> of version `{version}`, not a <bmap> of version 2",
+                root.tag_name().name()
+            ));
         }
         let kind = field(root, "ChecksumType")?;
         if kind != "sha256" {
@@ -106,7 +109,9 @@ impl BlockMap {
             let (first, last) = (number(first)?, number(last)?);
             let start = first.checked_mul(block);
             let end = last.checked_add(1).and_then(|end| end.checked_mul(block)).map(|end| end.min(image));
-            let (Some(start), Some(end)) = (start, end) else { return damaged(format!("its range {place} is past any disk")) };
+            let (Some(start), Some(end)) = (start, end) else {
+                return damaged(format!("its range {place} is past any disk"));
+            };
             if start >= end || ranges.last().is_some_and(|before| before.bytes.end > start) {
                 return damaged(format!("its range {place} is empty, past the disk, or not behind the one before"));
             }

@@ -293,6 +293,7 @@ proptest! {
 }
 
 /// A copy of the blocks in use, with old data in all others, is the same filesystem.
+#[allow(clippy::disallowed_methods)]
 #[track_caller]
 fn check_used(path: &Path) {
     let reader = Reader::open(Disk::open(path)).unwrap();

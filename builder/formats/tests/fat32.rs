@@ -89,6 +89,7 @@ fn an_esp_is_clean_and_mtools_reads_it() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)]
 fn clusters_in_use_alone_are_the_volume() {
     let file = check(esp(), &options(64 * MIB));
     let volume = open(file.path());

@@ -104,9 +104,12 @@ impl Contents {
 
 /// The primary partitions of an MBR: 16 bytes each from byte 446, type, first sector and number of sectors at 4, 8 and 12.
 fn mbr(start: &[u8], disk: &impl ReadAt) -> Vec<Part> {
-    let Some(records) = start.get(446..510).filter(|_| start.get(510..512) == Some(&[0x55, 0xAA])) else { return Vec::new() };
+    let Some(records) = start.get(446..510).filter(|_| start.get(510..512) == Some(&[0x55, 0xAA])) else {
+        return Vec::new();
+    };
     let number = |bytes: &[u8]| u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let records = (1..).zip(records.chunks_exact(16)).filter(|(_, record)| record[4] != 0 && number(&record[12..]) != 0);
+    let records =
+        (1..).zip(records.chunks_exact(16)).filter(|(_, record)| record[4] != 0 && number(&record[12..]) != 0);
     let part = |(at, record): (u32, &[u8])| {
         let (first, bytes) = (number(&record[8..]) * 512, number(&record[12..]) * 512);
         Part { number: at, name: String::new(), bytes, found: found(&Window { inner: disk, start: first, len: bytes }) }

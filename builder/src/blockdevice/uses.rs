@@ -163,7 +163,9 @@ mod tests {
 
     #[test]
     fn escapes_end_where_they_end() {
-        for (text, want) in [("a\\040b", "a b"), ("\\134", "\\"), ("\\04", "\\04"), ("\\", "\\"), ("\\999", "\\999"), ("ä", "ä")] {
+        for (text, want) in
+            [("a\\040b", "a b"), ("\\134", "\\"), ("\\04", "\\04"), ("\\", "\\"), ("\\999", "\\999"), ("ä", "ä")]
+        {
             assert_eq!(unescaped(text), want, "{text}");
         }
     }

@@ -1,9 +1,8 @@
 //! `flash` and `devices`: a person sees what would be overwritten, and says that this is meant.
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use crate::blockdevice::{BlockDevice, Kernel};
@@ -23,13 +22,18 @@ const SMALLEST: u64 = 1 << 30;
 /// # Errors
 /// Every reason not to write; a device that fails.
 pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
-    let overrides: Vec<Override> =
-        args.overrides.iter().map(|text| text.parse().map_err(|error: String| anyhow!("--override {text}: {error}"))).collect::<Result<_>>()?;
+    let overrides: Vec<Override> = args
+        .overrides
+        .iter()
+        .map(|text| text.parse().map_err(|error: String| anyhow!("--override {text}: {error}")))
+        .collect::<Result<_>>()?;
     let role = args.metadata.as_deref().map(read_text).transpose()?;
     let secrets = args.secrets.as_deref().map(read_text).transpose()?;
-    let name = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let name =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let names = (name(&args.metadata), name(&args.secrets));
-    let texts = role.as_deref().map(|role| stamp::Texts { role, secrets: secrets.as_deref(), names: (&names.0, &names.1) });
+    let texts =
+        role.as_deref().map(|role| stamp::Texts { role, secrets: secrets.as_deref(), names: (&names.0, &names.1) });
     let request = Request {
         image: &args.image,
         map: args.map.as_deref(),
@@ -46,7 +50,7 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
         console.say("nothing was written (--dry-run)");
         return Ok(());
     }
-    confirm(args.serial.as_deref(), &prepared.victim)?;
+    confirm(args.serial.as_deref(), &prepared.victim, console)?;
     let done = flash::write(&prepared, console)?;
     let rate = |time: Duration| human_bytes((done.bytes as f64 / time.as_secs_f64().max(0.001)) as u64);
     console.say(format_args!(
@@ -84,31 +88,31 @@ fn facts(victim: &Victim) -> Vec<String> {
 }
 
 /// Wants the device's serial number, as an option or from the terminal.
-fn confirm(serial: Option<&str>, victim: &Victim) -> Result<()> {
-    let wanted = victim.name_to_type();
-    if let Some(serial) = serial {
-        ensure!(
-            serial == wanted,
-            "{} is another device than you mean: its serial number is {wanted}, not {serial}",
-            victim.path.display()
-        );
-        return Ok(());
+fn confirm(serial: Option<&str>, victim: &Victim, console: &Console) -> Result<()> {
+    let (path, wanted) = (victim.path.display(), victim.name_to_type());
+    if let Some(given) = serial {
+        let known = victim.device.as_ref().and_then(|device| device.serial.as_deref());
+        return match known {
+            _ if given == wanted => Ok(()),
+            Some(known) => {
+                Err(anyhow!("{path} is another device than you mean: its serial number is {known}, not {given}"))
+            }
+            None => Err(anyhow!("{path} has no serial number that could be {given}; `--serial {wanted}` means it")),
+        };
     }
     if victim.device.is_none() {
         // A file that is there was named once more, to be overridden.
         return Ok(());
     }
-    let without = || {
-        anyhow!("nobody said that {} is the device to overwrite", victim.path.display())
-            .context(Hint(format!("say so with `--serial {wanted}`, or on a terminal when asked")))
-    };
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(without());
+    let question = format!("Everything on {path} will be lost. To go on, type {wanted}:");
+    match console.ask(question).context("asking whether this device is meant")? {
+        Some(answer) if answer == wanted => Ok(()),
+        Some(_) => Err(anyhow!("that was not {wanted}: nothing was written")),
+        None => {
+            let way = format!("say so with `--serial {wanted}`, or on a terminal when asked");
+            Err(anyhow!("nobody said that {path} is the device to overwrite").context(Hint(way)))
+        }
     }
-    eprint!("Everything on {} will be lost. To go on, type {wanted}: ", victim.path.display());
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).context("reading your answer")?;
-    if line.trim() == wanted { Ok(()) } else { Err(anyhow!("that was not {wanted}: nothing was written")) }
 }
 
 /// Lists the machine's disks, and why each is or is not to be flashed.
@@ -116,7 +120,8 @@ fn confirm(serial: Option<&str>, victim: &Victim) -> Result<()> {
 /// # Errors
 /// The kernel does not tell of them.
 pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
-    let image = args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Opened::alone(file)?.disk_len())).transpose()?;
+    let image =
+        args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Opened::alone(file)?.disk_len())).transpose()?;
     let all = BlockDevice::all(&Kernel::default())?;
     let seen: Vec<(Victim, Vec<Refusal>)> = all
         .into_iter()
@@ -143,7 +148,11 @@ pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
         }
         let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
         let verdict = if reasons.is_empty() {
-            format!("yes: `kscratch-image flash FILE --to {} --serial {}`", victim.path.display(), victim.name_to_type())
+            format!(
+                "yes: `kscratch-image flash FILE --to {} --serial {}`",
+                victim.path.display(),
+                victim.name_to_type()
+            )
         } else {
             format!("no: {}", reasons.join("; "))
         };

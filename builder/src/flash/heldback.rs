@@ -17,7 +17,8 @@ impl HeldBack {
     pub(super) fn of(disk: &impl ReadAt, areas: &[Range<u64>]) -> Result<HeldBack> {
         let read = |area: &Range<u64>| {
             let mut bytes = vec![0; usize::try_from(area.end - area.start)?];
-            disk.read_at(area.start, &mut bytes).with_context(|| format!("reading the image at byte {}", area.start))?;
+            disk.read_at(area.start, &mut bytes)
+                .with_context(|| format!("reading the image at byte {}", area.start))?;
             Ok((area.start, bytes))
         };
         Ok(HeldBack { areas: areas.iter().map(read).collect::<Result<_>>()? })

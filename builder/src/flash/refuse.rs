@@ -28,7 +28,8 @@ impl FromStr for Override {
             Some(("held", by)) if !by.is_empty() => Ok(Override::Held(by.to_owned())),
             Some(("partition", name)) if !name.is_empty() => Ok(Override::Partition(name.to_owned())),
             Some(("exists", file)) if !file.is_empty() => Ok(Override::Exists(file.to_owned())),
-            _ => Err("it is one of mounted:PLACE, held:DEVICE, partition:NAME, exists:FILE, as the refusal says it".to_owned()),
+            _ => Err("it is one of mounted:PLACE, held:DEVICE, partition:NAME, exists:FILE, as the refusal says it"
+                .to_owned()),
         }
     }
 }
@@ -84,7 +85,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::NoMedium => f.write_str("there is no medium in it"),
             Refusal::ReadOnly => f.write_str("it is read-only"),
-            Refusal::Blocks(bytes) => write!(f, "its blocks are {bytes} bytes long, and the image is made for blocks of 512"),
+            Refusal::Blocks(bytes) => {
+                write!(f, "its blocks are {bytes} bytes long, and the image is made for blocks of 512")
+            }
             Refusal::NoDisk(kind) => {
                 let what = match kind {
                     Kind::Optical => "an optical drive",
@@ -116,7 +119,8 @@ impl Refusal {
 
     /// What helps.
     pub fn way(&self) -> Option<String> {
-        let instead = self.overridden_by().map(|by| format!(", or say that this does not count with `--override {by}`"));
+        let instead =
+            self.overridden_by().map(|by| format!(", or say that this does not count with `--override {by}`"));
         let instead = instead.unwrap_or_default();
         match self {
             Refusal::InUse(Use::Mounted { at, .. }) => Some(format!("`umount {at}`{instead}")),
@@ -215,10 +219,18 @@ mod tests {
     #[test]
     fn every_fact_that_speaks_against_it_is_told() {
         check(|_| {}, &[], &[]);
-        check(|disk| disk.bytes = (4 << 30) - 512, &[], &["it has 4294966784 bytes (4.0 GiB), and the image needs 4294967296 bytes (4.0 GiB)"]);
+        check(
+            |disk| disk.bytes = (4 << 30) - 512,
+            &[],
+            &["it has 4294966784 bytes (4.0 GiB), and the image needs 4294967296 bytes (4.0 GiB)"],
+        );
         check(|disk| disk.bytes = 0, &[], &["there is no medium in it"]);
         check(|disk| disk.read_only = true, &[], &["it is read-only"]);
-        check(|disk| disk.block = 4096, &[], &["its blocks are 4096 bytes long, and the image is made for blocks of 512"]);
+        check(
+            |disk| disk.block = 4096,
+            &[],
+            &["its blocks are 4096 bytes long, and the image is made for blocks of 512"],
+        );
         check(|disk| disk.kind = Kind::Optical, &[], &["it is an optical drive"]);
         check(|disk| disk.kind = Kind::Memory, &[], &["it is this machine's memory"]);
         let held = || Use::Held { device: "sdb2".into(), by: "dm-0".into() };

@@ -59,8 +59,10 @@ impl Target {
                 file.set_len(image).with_context(|| format!("making {} as long as the image", path.display()))?;
             }
         }
-        let len = file.seek(SeekFrom::End(0)).with_context(|| format!("asking for the length of {}", path.display()))?;
-        let direct = OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
+        let len =
+            file.seek(SeekFrom::End(0)).with_context(|| format!("asking for the length of {}", path.display()))?;
+        let direct =
+            OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
         Ok(Target { path: path.to_owned(), file, direct: direct.ok(), len })
     }
 
@@ -88,7 +90,8 @@ impl Target {
 
     /// Reads a piece from the device itself.
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.uncached(offset, bytes).with_context(|| format!("reading back at byte {offset} of {}", self.path.display()))
+        self.uncached(offset, bytes)
+            .with_context(|| format!("reading back at byte {offset} of {}", self.path.display()))
     }
 
     fn uncached(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -125,5 +128,9 @@ impl ReadAt for Target {
 fn unopened(path: &Path, error: io::Error) -> anyhow::Error {
     let denied = error.kind() == ErrorKind::PermissionDenied;
     let error = anyhow!(error).context(format!("opening {} to write", path.display()));
-    if denied { error.context(Hint("writing to a disk needs its owner's rights: run it as root".to_owned())) } else { error }
+    if denied {
+        error.context(Hint("writing to a disk needs its owner's rights: run it as root".to_owned()))
+    } else {
+        error
+    }
 }

@@ -20,8 +20,22 @@ fn help_reads_well() {
         "cluster check",
         "cluster kubectl",
     ];
-    let others =
-        ["", "build", "lock", "config", "inspect", "stamp", "run", "kubeconfig", "why", "schema", "completions", "man"];
+    let others = [
+        "",
+        "build",
+        "lock",
+        "config",
+        "inspect",
+        "stamp",
+        "flash",
+        "devices",
+        "run",
+        "kubeconfig",
+        "why",
+        "schema",
+        "completions",
+        "man",
+    ];
     for command in others.into_iter().chain(cluster) {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let said = said(&[], &args).succeeded();

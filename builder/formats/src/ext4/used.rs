@@ -48,7 +48,7 @@ impl<R: ReadAt> Reader<R> {
         let sparse = u32_at(&sb, 0x64) & SPARSE_SUPER != 0;
         let table = (u64::from(self.inodes_per_group) * self.inode_size).div_ceil(self.block);
         // What stands before the first block of blocks of 1 KiB is the boot sector.
-        let mut used = vec![0..self.first_block + 1];
+        let mut used: Vec<Range<u64>> = std::iter::once(0..self.first_block + 1).collect();
         let mut bitmap = vec![0; self.block as usize];
         for number in 0..groups {
             let (start, group) = (self.first_block + number * per_group, self.group(number)?);
@@ -105,6 +105,8 @@ impl<R: ReadAt> Reader<R> {
 
 /// Groups 0 and 1, and powers of 3, 5 and 7.
 fn has_copy(group: u64) -> bool {
-    let power_of = |base: u64| (0..).map(|exponent| base.pow(exponent)).take_while(|power| *power <= group).any(|power| power == group);
+    let power_of = |base: u64| {
+        (0..).map(|exponent| base.pow(exponent)).take_while(|power| *power <= group).any(|power| power == group)
+    };
     group <= 1 || power_of(3) || power_of(5) || power_of(7)
 }

@@ -99,7 +99,7 @@ impl<R: ReadAt> Volume<R> {
 
     /// The bytes that mean something, in order: what stands before the clusters, and clusters in use.
     pub fn used_ranges(&self) -> Vec<Range<u64>> {
-        let mut ranges = vec![0..self.data];
+        let mut ranges: Vec<Range<u64>> = std::iter::once(0..self.data).collect();
         let clusters = (2..).zip(self.fat.iter().skip(2)).filter(|(_, entry)| **entry & ENTRY_MASK != 0);
         for (number, _) in clusters {
             let start = self.offset(number);
