@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::run::tools::Qemu;
+
 pub mod cluster;
 pub mod machines;
 
@@ -315,9 +317,48 @@ pub struct RunArgs {
     /// Keep what the machine writes in this qcow2 file, and go on from it next time
     #[arg(long, value_name = "FILE")]
     pub overlay: Option<PathBuf>,
-    /// Folder that keeps Debian's QEMU where none is installed [default: the user's cache folder]
+    /// Append all that the machine says on its serial line to this file
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// How the disk is reached: virtio, nvme, sata, scsi, usb, or megasas, which the firmware does not boot from
+    #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
+    pub disk_model: String,
+    /// Bytes of the disk's sectors: 512 or 4096
+    #[arg(long, value_name = "BYTES", default_value = "512", help_heading = "Hardware")]
+    pub sector_size: String,
+    /// A further disk: a file that is written to, or a size for one that is empty and goes with the machine (repeatable)
+    #[arg(long, value_name = "FILE|SIZE[,model=MODEL][,sector=BYTES][,serial=TEXT]", help_heading = "Hardware")]
+    pub disk: Vec<String>,
+    /// The network card: virtio, e1000e, igb, e1000, rtl8139
+    #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
+    pub nic: String,
+    /// What the machine's clock says at start, in UTC, e.g. 2031-01-01T00:00:00 [default: this machine's time]
+    #[arg(long, value_name = "TIME", help_heading = "Hardware")]
+    pub clock: Option<String>,
+    /// The network's cable is not plugged in
+    #[arg(long, help_heading = "Faults")]
+    pub unplugged: bool,
+    /// So many of a thousand frames are lost
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Faults", value_parser = clap::value_parser!(u16).range(..=1000))]
+    pub loss: u16,
+    /// Frames come through so many milliseconds later
+    #[arg(long, value_name = "MS", default_value_t = 0, hide_default_value = true, help_heading = "Faults", value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub delay: u64,
+    /// No more than so many kilobits a second come through, each way
+    #[arg(long, value_name = "KBIT", default_value_t = 0, hide_default_value = true, help_heading = "Faults")]
+    pub rate: u32,
+    /// Cut the power after this many seconds: what the machine has not flushed is lost
+    #[arg(long, value_name = "SECONDS", help_heading = "Faults")]
+    pub cut_after: Option<u64>,
+    /// Cut the power when the machine says a line with this in it, e.g. "service kubelet: ready"
+    #[arg(long, value_name = "TEXT", help_heading = "Faults", conflicts_with = "cut_after")]
+    pub cut_at: Option<String>,
+    /// Folder that keeps Debian's QEMU where it is unpacked [default: the user's cache folder]
     #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
     pub cache: Option<PathBuf>,
+    /// Which QEMU [default: the one that is installed, where there is one with OVMF]
+    #[arg(long, value_enum, env = "KSCRATCH_QEMU")]
+    pub qemu: Option<Qemu>,
 }
 
 /// `kubeconfig`.

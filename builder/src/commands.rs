@@ -9,20 +9,20 @@ use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 
 use crate::cli::{
-    BuildArgs, Cli, ColorChoice, Command, InspectArgs, LockArgs, OutputOptions, Role, RunArgs, SpecArgs, StampArgs,
-    WhyArgs,
+    BuildArgs, Cli, ColorChoice, Command, InspectArgs, LockArgs, OutputOptions, Role, SpecArgs, StampArgs, WhyArgs,
 };
 use crate::console::{Console, Hint, Verbosity, human_bytes};
 use crate::image::{self, Built, Workshop};
 use crate::lock::Lock;
 use crate::spec::{self, ImageSpec};
 use crate::store::Store;
-use crate::{blockmap, inspect, kubernetes, resolve, run, stamp, why, write};
+use crate::{blockmap, inspect, kubernetes, resolve, stamp, why, write};
 
 mod cluster;
 mod flash;
 mod kubeconfig;
 mod machines;
+mod run;
 
 /// Does what the arguments say.
 ///
@@ -37,7 +37,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Stamp(args) => stamp(&args, console)?,
         Command::Flash(args) => flash::execute(&args, console)?,
         Command::Devices(args) => flash::devices(&args)?,
-        Command::Run(args) => return run(&args, console),
+        Command::Run(args) => return run::execute(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
         Command::Kubeconfig(args) => kubeconfig::execute(&args, console)?,
         Command::Why(args) => why(&args, console)?,
@@ -212,29 +212,6 @@ fn stamp(args: &StampArgs, console: &Console) -> Result<()> {
     blockmap::renew(&args.image)?;
     console.say(format_args!("{} has the role metadata of {role_name}", args.image.display()));
     Ok(())
-}
-
-fn run(args: &RunArgs, console: &Console) -> Result<ExitCode> {
-    let forwards = args.forward.iter().map(|text| text.parse().map_err(|error: String| anyhow!(error)));
-    let image = args.image.clone().unwrap_or_else(|| default_output(Role::Node, crate::cli::Format::Raw));
-    let options = run::Options {
-        image,
-        direct: args.direct,
-        memory: args.memory,
-        cpus: args.cpus,
-        forwards: forwards.collect::<Result<_>>()?,
-        metadata: args.metadata.clone(),
-        disk_size: args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?,
-        timeout: args.timeout.map(Duration::from_secs),
-        overlay: args.overlay.clone(),
-    };
-    if args.image.is_none() && !options.image.exists() {
-        console.say(format_args!("there is no {} here yet: building it", options.image.display()));
-        build(&BuildArgs::node(args.cache.clone()), console)?;
-    }
-    run::check(&options)?;
-    let tools = run::tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
-    Ok(run::run(&options, &tools, console)?.exit_code().into())
 }
 
 fn why(args: &WhyArgs, console: &Console) -> Result<()> {

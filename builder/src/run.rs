@@ -5,13 +5,24 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_qemu::{Accelerator, Disk, Firmware, Forward, Machine, Overlay, Serial, Toolset, Vm};
+use kscratch_qemu::{
+    Accelerator, CardModel, Condition, Disk, DiskModel, Firmware, Forward, Machine, Overlay, Serial, Toolset, Vm,
+};
 
 use crate::console::{Console, Hint};
 use crate::spec::ByteSize;
 
 mod direct;
+mod faults;
+pub mod hardware;
 pub mod tools;
+
+pub use faults::Cut;
+use faults::{Cable, Heard};
+use hardware::MoreDisk;
+
+/// How often it is looked whether the machine has said something, or has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Name under which init looks for role metadata in QEMU's fw_cfg.
 pub const FW_CFG_ROLE: &str = "opt/kscratch/role";
@@ -43,6 +54,20 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// A qcow2 file that keeps what the machine writes; gone on from where it is there already.
     pub overlay: Option<PathBuf>,
+    /// How the disk is reached, and the bytes of its sectors.
+    pub disk: (DiskModel, u32),
+    /// Further disks.
+    pub disks: Vec<MoreDisk>,
+    /// What the network card is.
+    pub card: CardModel,
+    /// What the machine's clock says at start, in UTC; this machine's time where `None`.
+    pub clock: Option<String>,
+    /// How well the network's cable works.
+    pub cable: Condition,
+    /// When the power goes.
+    pub cut: Option<Cut>,
+    /// A file to which all that the machine says on its serial line is appended.
+    pub record: Option<PathBuf>,
 }
 
 /// A port of this machine that leads to one of the guest, written `HOST:GUEST`; host port 0 is any free one.
@@ -75,6 +100,8 @@ pub enum Outcome {
     Off,
     /// Time was up.
     TimedOut,
+    /// Its power was cut, as wanted.
+    Cut,
     /// QEMU itself failed.
     Failed(ExitStatus),
 }
@@ -83,7 +110,7 @@ impl Outcome {
     /// What the program ends with: as timeout(1), 124 tells that time was up.
     pub fn exit_code(self) -> u8 {
         match self {
-            Outcome::Off => 0,
+            Outcome::Off | Outcome::Cut => 0,
             Outcome::TimedOut => 124,
             Outcome::Failed(_) => 1,
         }
@@ -96,6 +123,7 @@ impl Outcome {
 /// There is no such image, it is compressed, or the metadata is wrong.
 pub fn check(options: &Options) -> Result<()> {
     refuse_compressed(&options.image)?;
+    hardware::check(&options.disks)?;
     options.metadata.as_deref().map_or(Ok(()), check_metadata)
 }
 
@@ -112,12 +140,33 @@ pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outc
     .with_context(|| format!("laying a copy-on-write disk over {}", options.image.display()))?;
     // Holds the unpacked kernel and initramfs until the machine has ended.
     let (_unpacked, firmware) = firmware(options, tools)?;
-    let machine = machine(options, firmware, &overlay);
-    let vm = Vm::start(tools, &machine)
-        .map_err(|error| hinted(error.into()))
-        .with_context(|| format!("booting {}", options.image.display()))?;
-    announce(options, &vm, console);
-    watch(options, vm, console)
+    // Disks that begin empty, sockets of the cable, and what the machine says.
+    let folder = tempfile::tempdir().context("making a folder for the machine")?;
+    let mut machine = machine(options, firmware, &overlay);
+    machine.disks.extend(hardware::disks(&options.disks, folder.path())?);
+    let booting = || format!("booting {}", options.image.display());
+    // A carrier is all that an unplugged cable takes.
+    let bad = Condition { up: true, ..options.cable } != Condition::default();
+    let cable = if bad {
+        let (on_cable, cable) =
+            Cable::lay(machine, options.cable, tools, folder.path()).map_err(hinted).with_context(booting)?;
+        machine = on_cable;
+        Some(cable)
+    } else {
+        None
+    };
+    if options.record.is_some() || matches!(options.cut, Some(Cut::At(_))) {
+        machine.console_file = Some(options.record.clone().unwrap_or_else(|| folder.path().join("record")));
+    }
+    let heard = machine.console_file.as_deref().map(Heard::from_now).transpose()?;
+    let mut vm = Vm::start(tools, &machine).map_err(|error| hinted(error.into())).with_context(booting)?;
+    if !options.cable.up {
+        let pulled = if bad { vm.set_carrier(0, false) } else { vm.set_user_carrier(false) };
+        pulled.context("pulling the network's cable")?;
+    }
+    let forwards = cable.as_ref().map_or_else(|| vm.forwards().to_vec(), Cable::forwards);
+    announce(options, &vm, &forwards, console);
+    watch(options, vm, heard, console)
 }
 
 fn firmware(options: &Options, tools: &Toolset) -> Result<(Option<tempfile::TempDir>, Firmware)> {
@@ -131,7 +180,10 @@ fn firmware(options: &Options, tools: &Toolset) -> Result<(Option<tempfile::Temp
 }
 
 fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine {
-    let mut machine = Machine::new(firmware).disk(Disk::from(overlay));
+    let (model, sector) = options.disk;
+    let mut machine = Machine::new(firmware).disk(Disk { sector, ..Disk::from(overlay).model(model) });
+    machine.card_model = options.card;
+    machine.clock.clone_from(&options.clock);
     machine.memory = options.memory;
     machine.cpus = options.cpus;
     machine.accelerator = Accelerator::Auto;
@@ -148,10 +200,10 @@ fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine 
     }
 }
 
-fn announce(options: &Options, vm: &Vm, console: &Console) {
+fn announce(options: &Options, vm: &Vm, forwards: &[Forward], console: &Console) {
     let how = if vm.accelerated() { "KVM" } else { "software emulation: KVM boots no kernel here, expect a minute" };
     console.say(format!("booting {} ({how})", options.image.display()));
-    for forward in vm.forwards() {
+    for forward in forwards {
         console.say(format!("127.0.0.1:{} leads to port {} of the guest", forward.host, forward.guest));
     }
     if let Some(overlay) = &options.overlay {
@@ -161,19 +213,33 @@ fn announce(options: &Options, vm: &Vm, console: &Console) {
         .say("Ctrl-A x ends it at once, Ctrl-A c leads to QEMU's monitor (system_powerdown presses the power button)");
 }
 
-fn watch(options: &Options, mut vm: Vm, console: &Console) -> Result<Outcome> {
-    // Without a timeout: as long as a person wants to look at it, a year at a time.
-    let bound = options.timeout.unwrap_or(Duration::from_secs(365 * 24 * 60 * 60));
-    let Ok(status) = vm.wait_for_exit(bound) else {
-        vm.quit();
-        console.warn(format!("the machine was ended after {} seconds", bound.as_secs()));
-        return Ok(Outcome::TimedOut);
-    };
-    if status.success() {
-        return Ok(Outcome::Off);
+fn watch(options: &Options, mut vm: Vm, mut heard: Option<Heard>, console: &Console) -> Result<Outcome> {
+    let seconds = |time: Duration| time.as_secs();
+    loop {
+        let age = vm.age();
+        if let Ok(status) = vm.wait_for_exit(LOOK) {
+            if status.success() {
+                return Ok(Outcome::Off);
+            }
+            console.warn(format!("QEMU ended with {status}: {}", vm.stderr()));
+            return Ok(Outcome::Failed(status));
+        }
+        let cut = match (&options.cut, &mut heard) {
+            (Some(Cut::After(time)), _) => age >= *time,
+            (Some(Cut::At(text)), Some(heard)) => heard.says(text)?,
+            _ => false,
+        };
+        if cut {
+            vm.cut_power();
+            console.say(format!("the machine's power was cut after {} seconds", seconds(age)));
+            return Ok(Outcome::Cut);
+        }
+        if let Some(bound) = options.timeout.filter(|bound| age >= *bound) {
+            vm.quit();
+            console.warn(format!("the machine was ended after {} seconds", seconds(bound)));
+            return Ok(Outcome::TimedOut);
+        }
     }
-    console.warn(format!("QEMU ended with {status}: {}", vm.stderr()));
-    Ok(Outcome::Failed(status))
 }
 
 /// Refuses an image that a machine cannot read anywhere in.

@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::hardware::{CardModel, DiskModel};
 use crate::machine::{Accelerator, Disk, Firmware, Machine, Serial};
 
 /// Files that one run of a machine needs besides what the machine names.
@@ -26,6 +27,9 @@ const OWN_TIME: &str = "shift=1,sleep=on";
 
 /// The balloon's name, by which QMP finds it.
 pub(crate) const BALLOON: &str = "balloon0";
+
+/// QEMU's name for the card on the user-mode network.
+pub(crate) const USER_CARD: &str = "net0";
 
 /// QEMU's arguments. `kvm` is the answer to [`Accelerator::Auto`].
 pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
@@ -59,9 +63,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     args.option("-qmp", joined("unix:", &files.qmp, ",server=on,wait=off"));
     serial(&mut args, machine);
     firmware(&mut args, &machine.firmware, files);
-    for (index, disk) in machine.disks.iter().enumerate() {
-        drive(&mut args, index, disk);
-    }
+    disks(&mut args, &machine.disks);
     network(&mut args, machine);
     if machine.tells_memory {
         args.option("-device", format!("virtio-balloon-pci,id={BALLOON}"));
@@ -81,18 +83,16 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
 }
 
 fn serial(args: &mut Arguments, machine: &Machine) {
-    match machine.serial {
-        Serial::Watched => {
-            let console = "stdio,id=serial0,signal=off";
-            match &machine.console_file {
-                Some(file) => args.option("-chardev", joined(&format!("{console},logappend=on,logfile="), file, "")),
-                None => args.option("-chardev", console),
-            };
-            args.option("-serial", "chardev:serial0");
-        }
-        Serial::Terminal => {
-            args.option("-serial", "mon:stdio");
-        }
+    let mut console = OsString::from(match machine.serial {
+        Serial::Watched => "stdio,id=serial0,signal=off",
+        Serial::Terminal => "stdio,id=serial0,signal=off,mux=on",
+    });
+    if let Some(file) = &machine.console_file {
+        console.push(joined(",logappend=on,logfile=", file, ""));
+    }
+    args.option("-chardev", console).option("-serial", "chardev:serial0");
+    if machine.serial == Serial::Terminal {
+        args.option("-mon", "chardev=serial0,mode=readline");
     }
 }
 
@@ -113,6 +113,42 @@ fn firmware(args: &mut Arguments, firmware: &Firmware, files: &RunFiles) {
     }
 }
 
+fn disks(args: &mut Arguments, disks: &[Disk]) {
+    for model in DiskModel::ALL {
+        if let Some((device, id)) = model.controller().filter(|_| disks.iter().any(|disk| disk.model == model)) {
+            args.option("-device", format!("{device},id={id}"));
+        }
+    }
+    let mut sata = 0..;
+    for (index, disk) in disks.iter().enumerate() {
+        drive(args, index, disk);
+        let bus = match disk.model.controller() {
+            Some((_, id)) => format!("bus={id}.0,"),
+            // A port of the chipset's controller has room for one.
+            None if disk.model == DiskModel::Sata => format!("bus=ide.{},", sata.next().unwrap_or_default()),
+            None => String::new(),
+        };
+        let serial = disk.serial.as_deref().map_or_else(|| format!("disk{index}"), doubled);
+        // Boot index 0 is what QEMU itself gives to a kernel that it boots directly.
+        let (device, boot) = (disk.model.device(), index + 1);
+        let mut options =
+            format!("{device},{bus}id={},drive=disk{index},serial={serial},bootindex={boot}", disk_device(index));
+        if disk.sector != 512 {
+            let sector = disk.sector;
+            options.push_str(&format!(",logical_block_size={sector},physical_block_size={sector}"));
+        }
+        if disk.model == DiskModel::Usb {
+            options.push_str(",removable=on");
+        }
+        args.option("-device", options);
+    }
+}
+
+/// QEMU's name for the device of a disk, counted from 0.
+pub(crate) fn disk_device(index: usize) -> String {
+    format!("disk{index}-device")
+}
+
 fn drive(args: &mut Arguments, index: usize, disk: &Disk) {
     // The default cache mode is kept on purpose: the guest's flushes reach the file, so that a power cut loses what a real one would.
     let mut options = format!("if=none,id=disk{index},format={},discard=unmap,detect-zeroes=unmap", disk.format.name());
@@ -124,8 +160,6 @@ fn drive(args: &mut Arguments, index: usize, disk: &Disk) {
     }
     options.push_str(",file=");
     args.option("-drive", joined(&options, &disk.path, ""));
-    // Boot index 0 is what QEMU itself gives to a kernel that it boots directly.
-    args.option("-device", format!("virtio-blk-pci,drive=disk{index},serial=disk{index},bootindex={}", index + 1));
 }
 
 /// SMBIOS type 1, "System Information" (DMTF DSP0134, 7.2).
@@ -149,7 +183,7 @@ fn network(args: &mut Arguments, machine: &Machine) {
     for (index, link) in machine.cards.iter().enumerate() {
         let id = card_on_link(index);
         args.option("-netdev", stream(&id, &link.plug));
-        card(args, &id, link.mac);
+        card(args, machine.card_model, &id, link.mac);
     }
 }
 
@@ -164,7 +198,7 @@ pub fn stream(id: &str, plug: &Path) -> OsString {
 }
 
 fn user_network(args: &mut Arguments, machine: &Machine) {
-    let mut options = "user,id=net0".to_owned();
+    let mut options = format!("user,id={USER_CARD}");
     if machine.isolated {
         options.push_str(",restrict=on");
     }
@@ -172,13 +206,13 @@ fn user_network(args: &mut Arguments, machine: &Machine) {
         options.push_str(&format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest));
     }
     args.option("-netdev", options);
-    card(args, "net0", machine.mac);
+    card(args, machine.card_model, USER_CARD, machine.mac);
 }
 
-fn card(args: &mut Arguments, id: &str, mac: [u8; 6]) {
+fn card(args: &mut Arguments, model: CardModel, id: &str, mac: [u8; 6]) {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     // Without `romfile=` QEMU would look for a network boot ROM, which a minimal installation does not have.
-    args.option("-device", format!("virtio-net-pci,netdev={id},mac={mac},romfile="));
+    args.option("-device", format!("{},netdev={id},mac={mac},romfile=", model.device()));
 }
 
 struct Arguments(Vec<OsString>);
@@ -270,7 +304,7 @@ mod tests {
             false,
             &[
                 "format=qcow2,discard=unmap,detect-zeroes=unmap,file=/a,,b.qcow2",
-                "drive=disk0,serial=disk0,bootindex=1",
+                "virtio-blk-pci,id=disk0-device,drive=disk0,serial=disk0,bootindex=1",
                 "format=raw,discard=unmap,detect-zeroes=unmap,readonly=on,file=/v.img",
             ],
             &["snapshot=on"],
@@ -285,7 +319,7 @@ mod tests {
             &direct().fw_cfg("opt/x", "/role.toml"),
             false,
             &["-fw_cfg name=opt/x,file=/role.toml", "-rtc base=utc", "stdio,id=serial0,signal=off"],
-            &["mon:stdio"],
+            &["mux=on", "-mon"],
         );
         let mut linked = direct().on_link("/l,k/n1.plug", [0x52, 0x54, 0, 0, 0, 0x14]);
         linked.serial_number = Some("rack 1,2".to_owned());
@@ -317,11 +351,39 @@ mod tests {
             &[
                 "type=11,value=a=1,,2",
                 "base=2027-01-01T00:00:00",
-                "-serial mon:stdio",
+                "-chardev stdio,id=serial0,signal=off,mux=on -serial chardev:serial0 -mon chardev=serial0,mode=readline",
                 "restrict=on",
                 "virtio-balloon-pci,id=balloon0",
             ],
-            &["-no-reboot", "-chardev"],
+            &["-no-reboot", "logfile"],
+        );
+    }
+
+    #[test]
+    fn disks_and_cards_are_of_a_model() {
+        let disk = |model| Disk::new("/d", DiskFormat::Raw).model(model);
+        let large = Disk { sector: 4096, serial: Some("S,1".to_owned()), ..disk(DiskModel::Nvme) };
+        let mut machine = Machine::new(Firmware::Uefi).disk(large);
+        for model in
+            [DiskModel::Sata, DiskModel::Usb, DiskModel::Sata, DiskModel::Scsi, DiskModel::Megasas, DiskModel::Usb]
+        {
+            machine = machine.disk(disk(model));
+        }
+        machine.card_model = CardModel::E1000e;
+        check(
+            &machine,
+            false,
+            &[
+                "-device virtio-scsi-pci,id=scsi -device megasas,id=megasas -device qemu-xhci,id=usb -drive ",
+                "nvme,id=disk0-device,drive=disk0,serial=S,,1,bootindex=1,logical_block_size=4096,physical_block_size=4096",
+                "ide-hd,bus=ide.0,id=disk1-device,drive=disk1,serial=disk1,bootindex=2",
+                "usb-storage,bus=usb.0,id=disk2-device,drive=disk2,serial=disk2,bootindex=3,removable=on",
+                "ide-hd,bus=ide.1,id=disk3-device",
+                "scsi-hd,bus=scsi.0,id=disk4-device",
+                "scsi-hd,bus=megasas.0,id=disk5-device",
+                "e1000e,netdev=net0,mac=52:54:00:6b:73:01,romfile=",
+            ],
+            &["virtio-net", "virtio-blk"],
         );
     }
 }

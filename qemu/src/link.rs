@@ -39,11 +39,13 @@ pub struct Condition {
     pub loss: u16,
     /// How much later a frame comes out than it went in.
     pub delay: Duration,
+    /// How many kilobits come through a second, each way; 0 for as many as this host can. What does not fit into the queue is lost.
+    pub rate: u32,
 }
 
 impl Default for Condition {
     fn default() -> Self {
-        Condition { up: true, loss: 0, delay: Duration::ZERO }
+        Condition { up: true, loss: 0, delay: Duration::ZERO, rate: 0 }
     }
 }
 
@@ -82,6 +84,8 @@ struct Port {
     traffic: Traffic,
     dice: u64,
     machine: Option<Connected>,
+    /// Until when frames that came before are on the cable: those of the machine, and those for it.
+    busy: [Option<Instant>; 2],
 }
 
 #[derive(Debug)]
@@ -230,7 +234,7 @@ impl State {
         if !port.passes() {
             return;
         }
-        let due = Instant::now() + port.condition.delay;
+        let due = port.through(0, Instant::now(), frame.len()) + port.condition.delay;
         match self.switch.forward(from, &frame) {
             Way::Nowhere => {}
             Way::Port(to) => self.ports[to].take(due, &frame),
@@ -252,6 +256,17 @@ impl Port {
         passes
     }
 
+    /// When the last bit of a frame is through, that stands at the cable's end from `ready` on.
+    fn through(&mut self, way: usize, ready: Instant, bytes: usize) -> Instant {
+        let rate = u64::from(self.condition.rate);
+        // Bits by kilobits a second are milliseconds.
+        let Some(micros) = (bytes as u64 * 8 * 1000).checked_div(rate) else { return ready };
+        let begins = self.busy[way].map_or(ready, |busy| busy.max(ready));
+        let through = begins + Duration::from_micros(micros);
+        self.busy[way] = Some(through);
+        through
+    }
+
     /// The next of a fixed row of numbers below 1000 (Marsaglia, "Xorshift RNGs", 2003).
     fn roll(&mut self) -> u64 {
         self.dice ^= self.dice << 13;
@@ -264,7 +279,8 @@ impl Port {
         if self.machine.is_none() || !self.passes() {
             return;
         }
-        let waiting = Waiting { due: due + self.condition.delay, frame: Arc::clone(frame) };
+        let due = self.through(1, due, frame.len()) + self.condition.delay;
+        let waiting = Waiting { due, frame: Arc::clone(frame) };
         match self.machine.as_ref().map(|machine| machine.queue.try_send(waiting)) {
             Some(Ok(())) => self.traffic.received += 1,
             _ => self.traffic.lost += 1,

@@ -1,6 +1,7 @@
 //! A [`Machine`] is the description of a virtual machine, as data: nothing is started by making one.
 use std::path::{Path, PathBuf};
 
+use crate::hardware::{CardModel, DiskModel};
 use crate::overlay::Overlay;
 
 /// A virtual machine to be.
@@ -20,7 +21,7 @@ pub struct Machine {
     pub own_time: bool,
     /// What runs first.
     pub firmware: Firmware,
-    /// Disks in the order in which the firmware tries them, all virtio-blk.
+    /// Disks in the order in which the firmware tries them.
     pub disks: Vec<Disk>,
     /// Whether the guest has a card on QEMU's user-mode network; it is the first one.
     pub user_network: bool,
@@ -28,6 +29,8 @@ pub struct Machine {
     pub forwards: Vec<Forward>,
     /// Cards on virtual links ([`crate::Link`]), behind the user-mode network's where there is one.
     pub cards: Vec<Card>,
+    /// What all its cards are.
+    pub card_model: CardModel,
     /// Hardware address of the user-mode network's card.
     pub mac: [u8; 6],
     /// Whether the guest is kept from reaching anything but this host's forwards.
@@ -44,7 +47,7 @@ pub struct Machine {
     pub clock: Option<String>,
     /// Where the serial line goes.
     pub serial: Serial,
-    /// A file to which everything that the guest says on the serial line is appended, besides; only where that is [`Serial::Watched`].
+    /// A file to which everything that the guest says on the serial line is appended, besides.
     pub console_file: Option<PathBuf>,
     /// Folder for QMP socket and firmware variables, which stay there; one that goes with the machine where `None`. A socket's path may
     /// have no more than 107 bytes (unix(7)).
@@ -132,17 +135,37 @@ pub struct Disk {
     pub read_only: bool,
     /// Whether what the guest writes is forgotten at the end.
     pub throwaway: bool,
+    /// How it is reached.
+    pub model: DiskModel,
+    /// Bytes of a sector: 512 or 4096.
+    pub sector: u32,
+    /// Its serial number; `disk0` for the first disk, and so on, where `None`.
+    pub serial: Option<String>,
 }
 
 impl Disk {
     /// A disk that the guest writes to.
     pub fn new(path: impl Into<PathBuf>, format: DiskFormat) -> Self {
-        Disk { path: path.into(), format, read_only: false, throwaway: false }
+        Disk {
+            path: path.into(),
+            format,
+            read_only: false,
+            throwaway: false,
+            model: DiskModel::default(),
+            sector: 512,
+            serial: None,
+        }
     }
 
     /// A raw disk that the guest cannot write to, for a volume of metadata.
     pub fn read_only(path: impl Into<PathBuf>) -> Self {
         Disk { read_only: true, ..Disk::new(path, DiskFormat::Raw) }
+    }
+
+    /// The same, reached another way.
+    #[must_use]
+    pub fn model(self, model: DiskModel) -> Self {
+        Disk { model, ..self }
     }
 }
 
@@ -200,6 +223,7 @@ impl Machine {
             user_network: true,
             forwards: Vec::new(),
             cards: Vec::new(),
+            card_model: CardModel::default(),
             mac: [0x52, 0x54, 0x00, 0x6b, 0x73, 0x01],
             isolated: false,
             fw_cfg: Vec::new(),

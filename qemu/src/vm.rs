@@ -169,6 +169,22 @@ impl Vm {
         self.execute("set_link", json!({ "name": arguments::card_on_link(card), "up": up })).map(drop)
     }
 
+    /// Gives the card on the user-mode network a carrier, or takes it away.
+    ///
+    /// # Errors
+    /// There is no such card, or the machine has ended.
+    pub fn set_user_carrier(&mut self, up: bool) -> Result<(), Error> {
+        self.execute("set_link", json!({ "name": arguments::USER_CARD, "up": up })).map(drop)
+    }
+
+    /// Pulls a USB or SCSI disk, counted from 0, out of the running machine.
+    ///
+    /// # Errors
+    /// There is no such disk, it cannot be pulled, or the machine has ended.
+    pub fn pull_disk(&mut self, index: usize) -> Result<(), Error> {
+        self.execute("device_del", json!({ "id": arguments::disk_device(index) })).map(drop)
+    }
+
     /// Stops the processors.
     ///
     /// # Errors

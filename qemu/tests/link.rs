@@ -86,6 +86,14 @@ fn machines_hear_each_other_and_a_pulled_cable_is_pulled() {
     b.send(N1, N2, &[0x88, 0xba]);
     assert_eq!(a.receive()[12..14], [0x88, 0xba], "nothing of what was sent while it was down");
     assert!(sent.elapsed() >= slow.delay);
+    // Eight kilobits are a byte a millisecond.
+    assert!(link.set_condition("n1", Condition { rate: 8, ..Condition::default() }));
+    let sent = Instant::now();
+    for _ in 0..10 {
+        b.send(N1, N2, &[0x88, 0xbb]);
+    }
+    let bytes: usize = (0..10).map(|_| a.receive().len()).sum();
+    assert!(sent.elapsed() >= Duration::from_millis(bytes as u64), "{bytes} bytes in {:?}", sent.elapsed());
 }
 
 #[test]

@@ -16,6 +16,16 @@ pub fn node() -> &'static Path {
     IMAGE.get_or_init(|| built("node", "node", None))
 }
 
+/// The image of `build --role node` with the kernel for real machines.
+pub fn generic() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let config = program::scratch().join("generic.toml");
+        fs::write(&config, "version = 1\n\n[kernel]\nflavour = \"generic\"\n").expect("writing generic.toml");
+        built("generic", "node", Some(&config))
+    })
+}
+
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

@@ -27,7 +27,7 @@ const SHUTDOWN: Duration = Duration::from_secs(2 * 60);
 fn main() -> Result<()> {
     measure::title("boot: UEFI, software emulation, 2 processors, 2 GiB, a disk of 8 GiB; one round");
     let node = Node::built()?;
-    let tools = tools::find_or_unpack(&Store::open(&node.cache)?, &Console::stderr(Verbosity::Normal, None))
+    let tools = tools::find_or_unpack(None, &Store::open(&node.cache)?, &Console::stderr(Verbosity::Normal, None))
         .context("this benchmark needs QEMU: apt-get install qemu-system-x86 qemu-utils ovmf")?;
     let overlay = Overlay::create(&tools, &node.image, Some(8 << 30))?;
     let mut machine = Machine::new(Firmware::Uefi).disk(Disk::from(&overlay)).forward(Forward::to(HELLO));

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         "systemd: a node beside Debian, software emulation, 2 processors, 2 GiB, a disk of 8 GiB; one round",
     );
     let node = Node::built()?;
-    let qemu = tools::find_or_unpack(&Store::open(&node.cache)?, &Console::stderr(Verbosity::Normal, None))
+    let qemu = tools::find_or_unpack(None, &Store::open(&node.cache)?, &Console::stderr(Verbosity::Normal, None))
         .context("this benchmark needs QEMU: apt-get install qemu-system-x86 qemu-utils ovmf")?;
     let kscratch = Kscratch::open(&node.image)?;
     let folder = of_debian.folder(&node.folder)?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::run::tools::Qemu;
+
 use super::cluster::{ClusterArgs, MERGED, Mode, ProxyMode};
 use crate::vmcluster::place::DEFAULT_NAME;
 
@@ -101,9 +103,12 @@ pub struct UpArgs {
     /// Name of context, cluster and user there [default: the cluster's]
     #[arg(long, value_name = "OTHER", requires = "merge_kubeconfig")]
     pub context: Option<String>,
-    /// Folder for downloads, and for Debian's QEMU where none is installed [default: the user's cache folder]
+    /// Folder for downloads, and for Debian's QEMU where it is unpacked [default: the user's cache folder]
     #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
     pub cache: Option<PathBuf>,
+    /// Which QEMU [default: the one that is installed, where there is one with OVMF]
+    #[arg(long, value_enum, env = "KSCRATCH_QEMU")]
+    pub qemu: Option<Qemu>,
 }
 
 /// `cluster status`.
@@ -187,6 +192,9 @@ pub struct CableArgs {
     /// Frames come through so many milliseconds later
     #[arg(long, default_value_t = 0, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub delay: u64,
+    /// No more than so many kilobits a second come through, each way [default: as many as this machine can]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "KBIT")]
+    pub rate: u32,
 }
 
 /// `cluster dhcp`.
@@ -226,6 +234,9 @@ pub struct KeepArgs {
     /// As of `up`
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// As of `up`
+    #[arg(long, value_enum, env = "KSCRATCH_QEMU")]
+    pub qemu: Option<Qemu>,
 }
 
 #[cfg(test)]

@@ -86,11 +86,12 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         timeout: Duration::from_secs(args.timeout),
         foreground: args.foreground,
         cache: args.cache.clone(),
+        qemu: args.qemu,
         merge: users.map(|users| (users, context.clone())),
         kubectl: kubectl::installed(std::env::var_os("PATH")).is_some(),
     };
     // Fetched here, where a person sees it, if it has to be; the keeper finds it then.
-    tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
+    tools::find_or_unpack(args.qemu, &store(args.cache.as_deref())?, console)?;
     up::up(&options, now, console)
 }
 
@@ -182,7 +183,7 @@ fn each(place: &Place, args: &PowerArgs, request: impl Fn(String) -> Request) ->
 }
 
 fn cable(args: &CableArgs) -> Result<()> {
-    let cable = Cable { up: !args.down, loss: args.loss, delay: args.delay };
+    let cable = Cable { up: !args.down, loss: args.loss, delay: args.delay, rate: args.rate };
     let place = here(&args.cluster, &format!("cable NAME {}", args.machine))?;
     client::ask(&place, &Request::Cable { machine: args.machine.clone(), cable }).map(drop)
 }
@@ -210,6 +211,6 @@ fn down(args: &DownArgs, console: &Console) -> Result<()> {
 }
 
 fn keep(args: &KeepArgs, console: &Console) -> Result<()> {
-    let tools = tools::find_or_unpack(&store(args.cache.as_deref())?, console)?;
+    let tools = tools::find_or_unpack(args.qemu, &store(args.cache.as_deref())?, console)?;
     keeper::keep(&args.folder, tools)
 }

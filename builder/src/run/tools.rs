@@ -20,22 +20,35 @@ use crate::{fetch, resolve};
 const PACKAGES: [&str; 7] =
     ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios", "ovmf", "libc6"];
 
-/// The machine's own QEMU and OVMF, those of an earlier unpacking, or Debian's packages unpacked now.
+/// Which QEMU is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Qemu {
+    /// The one that is installed here
+    Installed,
+    /// Debian trixie's, unpacked into the cache
+    Unpacked,
+}
+
+/// The machine's own QEMU and OVMF, those of an earlier unpacking, or Debian's packages unpacked now. Without a wish, the machine's own where it is complete.
 ///
 /// # Errors
 /// There is no QEMU, and it cannot be fetched.
-pub fn find_or_unpack(store: &Store, console: &Console) -> Result<Toolset> {
-    if let Ok(tools) = Toolset::find()
-        && tools.ovmf.is_some()
-    {
-        return Ok(tools);
+pub fn find_or_unpack(wish: Option<Qemu>, store: &Store, console: &Console) -> Result<Toolset> {
+    match wish {
+        Some(Qemu::Installed) => return Toolset::find().context("looking for the QEMU that is installed here"),
+        Some(Qemu::Unpacked) => {}
+        None => match Toolset::find() {
+            Ok(tools) if tools.ovmf.is_some() => return Ok(tools),
+            _ => {}
+        },
     }
     let root = store.root().with_file_name("qemu");
     if !root.exists() {
         let _alone = store.lock(console)?;
         // Another one may have unpacked it while this one waited.
         if !root.exists() {
-            console.say("QEMU or OVMF is not installed here: unpacking Debian's into the cache");
+            let why = if wish.is_none() { "QEMU or OVMF is not installed here: " } else { "" };
+            console.say(format_args!("{why}unpacking Debian's into the cache"));
             unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
         }
     }

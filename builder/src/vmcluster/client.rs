@@ -10,10 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 
 use super::place::{self, LOG, Place, SOCKET};
 use super::protocol::{self, Answer, Request, Status};
 use crate::console::Hint;
+use crate::run::tools::Qemu;
 
 /// How long an answer may take: the machine that it is about is started or killed meanwhile.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -81,7 +83,7 @@ pub struct Started(Child);
 ///
 /// # Errors
 /// It ends with an error, or does not answer in time.
-pub fn start(place: &Place, cache: Option<&Path>) -> Result<Started> {
+pub fn start(place: &Place, cache: Option<&Path>, qemu: Option<Qemu>) -> Result<Started> {
     ended(place)?;
     let log = place.file(LOG);
     let mut open = File::options();
@@ -93,6 +95,9 @@ pub fn start(place: &Place, cache: Option<&Path>) -> Result<Started> {
     command.args(["--color", "never", "cluster", "keep"]).arg(&folder);
     if let Some(cache) = cache {
         command.arg("--cache").arg(std::path::absolute(cache)?);
+    }
+    if let Some(qemu) = qemu.and_then(|qemu| qemu.to_possible_value()) {
+        command.arg("--qemu").arg(qemu.get_name());
     }
     let both = output.try_clone().context("starting the keeper")?;
     command.stdin(Stdio::piped()).stdout(both).stderr(output);

@@ -151,7 +151,8 @@ impl Fleet {
         if cable.loss > 1000 {
             bail!("of a thousand frames no more than a thousand can be lost");
         }
-        let condition = Condition { up: cable.up, loss: cable.loss, delay: Duration::from_millis(cable.delay) };
+        let condition =
+            Condition { up: cable.up, loss: cable.loss, delay: Duration::from_millis(cable.delay), rate: cable.rate };
         self.link.set_condition(&name, condition);
         self.carrier(&name, cable.up)
     }
@@ -214,7 +215,7 @@ impl Slot {
 
     fn status(&self, link: &Link) -> MachineStatus {
         let name = &self.planned.name;
-        let Condition { up, loss, delay } = link.condition(name).unwrap_or_default();
+        let Condition { up, loss, delay, rate } = link.condition(name).unwrap_or_default();
         let traffic = link.traffic(name).unwrap_or_default();
         let phase = match &self.vm {
             Some(vm) => vm.latest(|line| phase::of_line(&line.text)).unwrap_or_else(|| "switched on".to_owned()),
@@ -228,7 +229,7 @@ impl Slot {
             seconds: self.since.elapsed().as_secs(),
             phase,
             kubelet: self.vm.as_ref().and_then(|vm| vm.latest(kubelet)).unwrap_or(false),
-            cable: Cable { up, loss, delay: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX) },
+            cable: Cable { up, loss, delay: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), rate },
             frames: (traffic.sent, traffic.received, traffic.lost),
         }
     }

@@ -68,6 +68,8 @@ pub struct Cable {
     pub loss: u16,
     /// Delay in milliseconds.
     pub delay: u64,
+    /// Kilobits a second; 0 for as many as there can be.
+    pub rate: u32,
 }
 
 /// An answer.
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn messages_come_back_as_they_went() {
-        let cable = Cable { up: false, loss: 10, delay: 5 };
+        let cable = Cable { up: false, loss: 10, delay: 5, rate: 64 };
         for request in [
             Request::Cable { machine: "m1".into(), cable },
             Request::On { machine: "m1".into(), clock: Some("2030-01-01T00:00:00".into()) },

@@ -71,7 +71,9 @@ fn cable(machine: &MachineStatus) -> String {
     if !cable.up {
         text.push_str("cable down");
     }
-    for (number, what) in [(u64::from(cable.loss), "of 1000 frames lost"), (cable.delay, "ms later")] {
+    for (number, what) in
+        [(u64::from(cable.loss), "of 1000 frames lost"), (cable.delay, "ms later"), (u64::from(cable.rate), "kbit/s")]
+    {
         if number > 0 {
             let comma = if text.is_empty() { "" } else { ", " };
             // A String takes everything.
@@ -134,8 +136,8 @@ mod tests {
 
     #[test]
     fn rows_join_what_two_say() {
-        let good = Cable { up: true, loss: 0, delay: 0 };
-        let bad = Cable { up: false, loss: 5, delay: 20 };
+        let good = Cable { up: true, loss: 0, delay: 0, rate: 0 };
+        let bad = Cable { up: false, loss: 5, delay: 20, rate: 64 };
         let status = Status {
             keeper: 1,
             gateway: Some(2),
@@ -152,7 +154,7 @@ mod tests {
         expect![[r#"
             MACHINE   ROLE     ADDRESS          POWER  SECONDS  STATE
             m1        master   192.168.76.10    on          42  kubelet ready, Ready
-            n1        node     192.168.76.20    on          42  phase 07 network, not Ready: not joined yet, cable down, 5 of 1000 frames lost, 20 ms later
+            n1        node     192.168.76.20    on          42  phase 07 network, not Ready: not joined yet, cable down, 5 of 1000 frames lost, 20 ms later, 64 kbit/s
             n2        node     192.168.76.21    off         42  off: its power was cut
             n3        node     192.168.76.22    on          42  dockerd starting
         "#]]

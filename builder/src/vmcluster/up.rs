@@ -19,6 +19,7 @@ use crate::cluster::kubectl;
 use crate::cluster::merge::Addition;
 use crate::cluster::userconfig::{self, Users};
 use crate::console::{Console, Hint};
+use crate::run::tools::Qemu;
 use crate::spec::Role;
 
 /// How often the machines are looked at.
@@ -49,8 +50,10 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether the machines end with this program.
     pub foreground: bool,
-    /// The cache that has QEMU where none is installed.
+    /// The cache that has QEMU where it is unpacked.
     pub cache: Option<PathBuf>,
+    /// Which QEMU.
+    pub qemu: Option<Qemu>,
     /// The user's own kubeconfig and the name that the cluster gets there, if it is wanted there.
     pub merge: Option<(Users, String)>,
     /// Whether the user has a kubectl.
@@ -186,7 +189,7 @@ fn keep(options: &Options, place: &Place, console: &Console) -> Result<Option<St
             }
         }
     }
-    client::start(place, options.cache.as_deref()).map(Some).map_err(|error| {
+    client::start(place, options.cache.as_deref(), options.qemu).map(Some).map_err(|error| {
         let taken = error.chain().any(|cause| cause.to_string().contains("host forwarding rule"));
         if !taken {
             return error;

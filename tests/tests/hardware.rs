@@ -1,0 +1,92 @@
+//! Boots an image with the generic kernel on disks and network cards that real machines have, by `kscratch-image run` and what it lets a tester choose.
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kscratch_tests::bench::Bench;
+use kscratch_tests::{node_image, program};
+use regex::Regex;
+
+/// From power on to the network, under emulation; the first one may unpack QEMU.
+const BOUND: Duration = Duration::from_secs(10 * 60);
+
+/// Boots until the network is set up, and gives what the machine said.
+#[track_caller]
+fn boots(folder: &Path, more: &str) -> String {
+    let record = folder.join("record");
+    let mut command = Command::new(program::kscratch_image());
+    command.arg("run").arg(node_image::generic()).arg("--record").arg(&record).current_dir(folder);
+    // Debian 12's has no igb.
+    command.args([
+        "--qemu",
+        "unpacked",
+        "--forward",
+        "0:8080",
+        "--timeout",
+        "200",
+        "--cut-at",
+        "] phase 08 plan: start",
+    ]);
+    command.args(more.split(' '));
+    let said = program::run(command, BOUND);
+    let console = String::from_utf8_lossy(&fs::read(&record).unwrap_or_default()).into_owned();
+    assert_eq!(said.code, 0, "{more}: {}\n{console}", said.stderr);
+    assert!(said.stderr.contains("the machine's power was cut after"), "{more}: {}", said.stderr);
+    fs::remove_file(&record).unwrap();
+    console
+}
+
+#[track_caller]
+fn says(console: &str, pattern: &str) {
+    assert!(Regex::new(pattern).unwrap().is_match(console), "`{pattern}` is not in:\n{console}");
+}
+
+#[test]
+fn a_generic_image_boots_from_what_real_machines_have() {
+    let _bench = Bench::take();
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let lease = r"link eth0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ";
+
+    // A cable that is slow, late and bad, which DHCP has to bear.
+    let console = boots(folder.path(), "--disk-model sata --nic e1000e --delay 30 --loss 20 --rate 2000");
+    says(&console, r"\] root /dev/sda2 \(root-a, ");
+    says(&console, lease);
+
+    // Of two disks the right one, and a clock that is years ahead.
+    let empty = "--disk 1GiB,model=nvme,sector=4096,serial=EXTRA";
+    let console = boots(folder.path(), &format!("--disk-model nvme --nic e1000 --clock 2031-01-01T00:00:00 {empty}"));
+    says(&console, r"\] root /dev/nvme\dn1p2 \(root-a, ");
+    says(&console, "setting system clock to 2031-01-01T00:00:");
+    says(&console, lease);
+
+    let console = boots(folder.path(), "--disk-model usb --nic rtl8139");
+    says(&console, r"\] root /dev/sda2 \(root-a, ");
+    says(&console, lease);
+
+    // A file as the second disk, which the machine sees and leaves alone.
+    let file = folder.path().join("second.img");
+    fs::write(&file, vec![0xA5; 8 << 20]).unwrap();
+    let console = boots(folder.path(), &format!("--disk-model scsi --nic igb --disk {},model=megasas", file.display()));
+    says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
+    says(&console, lease);
+    assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xA5), "a disk of somebody else was written to");
+}
+
+#[test]
+fn a_machine_that_cannot_be_is_refused_before_anything_is_started() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    fs::write(folder.path().join("node.img"), "").unwrap();
+    for (more, why) in [
+        ("--disk-model floppy", "there is no disk model `floppy`; there are virtio, nvme, sata, scsi, megasas, usb"),
+        ("--disk-model sata --sector-size 4096", "QEMU's SATA disks have sectors of 512 bytes"),
+        ("--nic ne2000", "there is no network card model `ne2000`"),
+        ("--disk none.img", "opening the disk none.img"),
+        ("--cut-after 1 --cut-at x", "cannot be used with"),
+    ] {
+        let args: Vec<&str> = ["run", "node.img"].into_iter().chain(more.split(' ')).collect();
+        let said = program::kscratch(folder.path(), args, program::SHORT);
+        assert_ne!(said.code, 0, "{more}");
+        assert!(said.stderr.contains(why), "{more}: {}", said.stderr);
+    }
+}
