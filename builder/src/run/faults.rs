@@ -86,7 +86,7 @@ impl Heard {
         loop {
             let read = self.file.read_until(b'\n', &mut self.line).context("reading what the machine says")?;
             let found = self.line.windows(text.len()).any(|part| part == text.as_bytes());
-            if self.line.ends_with(b"\n") {
+            if found || self.line.ends_with(b"\n") {
                 self.line.clear();
             }
             if found || read == 0 {
