@@ -68,6 +68,8 @@ pub enum Command {
     Flash(FlashArgs),
     /// List this machine's disks with what is on them, and why each is or is not to be flashed
     Devices(DevicesArgs),
+    /// Tell from a machine's disk what its last boots said: how far each came, what failed, how it ended
+    Autopsy(AutopsyArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
@@ -283,6 +285,26 @@ pub struct DevicesArgs {
     #[arg(long)]
     pub all: bool,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `autopsy`.
+#[derive(Debug, Args)]
+pub struct AutopsyArgs {
+    /// The machine's disk: a raw, raw.zst or qcow2 image, what `run --overlay` keeps, or a block device; it is only read
+    #[arg(value_name = "FILE")]
+    pub disk: PathBuf,
+    /// Tell this boot: 1 is the last one, 2 the one before it [default: the last one, and a line for each before it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub boot: Option<u32>,
+    /// Tell every boot in full, the oldest first
+    #[arg(long, conflicts_with = "boot")]
+    pub all: bool,
+    /// Print every entry that is kept of those that are told in full
+    #[arg(long)]
+    pub log: bool,
+    /// Print JSON: an array of every boot, the oldest first, or of the one that --boot names
     #[arg(long)]
     pub json: bool,
 }

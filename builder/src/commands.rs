@@ -18,6 +18,7 @@ use crate::spec::{self, ImageSpec};
 use crate::store::Store;
 use crate::{blockmap, inspect, kubernetes, resolve, stamp, why, write};
 
+mod autopsy;
 mod cluster;
 mod flash;
 mod kubeconfig;
@@ -37,6 +38,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Stamp(args) => stamp(&args, console)?,
         Command::Flash(args) => flash::execute(&args, console)?,
         Command::Devices(args) => flash::devices(&args)?,
+        Command::Autopsy(args) => autopsy::execute(&args, console)?,
         Command::Run(args) => return run::execute(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
         Command::Kubeconfig(args) => kubeconfig::execute(&args, console)?,

@@ -281,10 +281,35 @@ pub fn error_lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
+/// A text from outside without what a terminal would obey: a question mark stands for it, a blank for a tab.
+pub fn shown(text: &str) -> String {
+    let tame = |char| if char == '\t' { ' ' } else { '?' };
+    text.chars().map(|char| if is_obeyed(char) { tame(char) } else { char }).collect()
+}
+
+/// Whether a terminal obeys it rather than shows it: control characters, and what turns the direction of writing around or ends a line.
+pub fn is_obeyed(char: char) -> bool {
+    let turns = matches!(char, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || turns
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Hint, error_lines, human_bytes};
+    use super::{Hint, error_lines, human_bytes, shown};
     use anyhow::anyhow;
+
+    #[test]
+    fn nothing_from_outside_moves_the_terminal() {
+        for (text, want) in [
+            ("plain \u{1F980} \u{e4}", "plain \u{1F980} \u{e4}"),
+            ("\x1b[2J\r\n\x07", "?[2J???"),
+            ("\u{9b}1m\x7f", "?1m?"),
+            ("a\tb", "a b"),
+            ("\u{202e}cod\u{2069}\u{2028}", "?cod??"),
+        ] {
+            assert_eq!(shown(text), want);
+        }
+    }
 
     #[test]
     fn an_error_is_told_from_what_was_done_to_why() {

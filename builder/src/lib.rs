@@ -1,4 +1,5 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
+pub mod autopsy;
 pub mod blockdevice;
 pub mod blockmap;
 pub mod check;

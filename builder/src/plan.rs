@@ -18,12 +18,17 @@ pub const TYPE_ROOT: Guid = Guid(*b"\x4F\x68\xBC\xE3\xE8\xCD\x4D\xB1\x96\xE7\xFB
 /// Type of a partition for `/var` (the same specification).
 pub const TYPE_VAR: Guid = Guid(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
 
+/// Type of the flight recorder's partition: ours, none that others know.
+pub const TYPE_RECORDER: Guid = Guid(kscratch_recorder::PARTITION_TYPE);
+/// Bytes of the flight recorder's partition: some hundred boots.
+pub const RECORDER: u64 = 16 << 20;
+
 /// A disk, ready to be written.
 #[derive(Debug, Clone)]
 pub struct DiskPlan {
     /// `DiskGUID`.
     pub disk: Guid,
-    /// Partitions by number from 1: `esp`, `root-a`, `root-b`, `state`.
+    /// Partitions by number from 1: `esp`, `root-a`, `root-b`, `recorder`, `state`.
     pub partitions: Vec<Partition>,
     /// Every byte.
     pub image: Image<Content>,
@@ -35,17 +40,19 @@ pub fn root_guid(root: &Digest) -> Guid {
     digest::guid("partition root-a", root)
 }
 
-/// Lays out the disk. Root slot B is as large as slot A and empty; the state partition is last, so that it can grow.
+/// Lays out the disk. Root slot B is as large as slot A and empty, so is the flight recorder; the state partition is last, so that it can grow.
 pub fn disk(esp: Filesystem, root: Filesystem, state: Filesystem) -> Result<DiskPlan> {
     let whole = {
         let digests = [esp.digest.0, root.digest.0, state.digest.0].concat();
         Digest::of(&digests)
     };
     let empty = Image { len: root.image.len, extents: Vec::new() };
+    let recorder = Image { len: RECORDER, extents: Vec::new() };
     let parts = [
         ("esp", TYPE_ESP, digest::guid("partition esp", &esp.digest), esp.image),
         ("root-a", TYPE_ROOT, root_guid(&root.digest), root.image),
         ("root-b", TYPE_ROOT, digest::guid("partition root-b", &root.digest), empty),
+        ("recorder", TYPE_RECORDER, digest::guid("partition recorder", &root.digest), recorder),
         ("state", TYPE_VAR, digest::guid("partition state", &state.digest), state.image),
     ];
     let mut start = FIRST_PARTITION;

@@ -47,7 +47,7 @@ fn a_raw_disk_is_clean_in_all_its_parts_and_has_its_digest() {
     let parts = [
         ("esp", 1, 64, "fsck.fat", "dosfstools", "-n"),
         ("root", 65, 64, "e2fsck", "e2fsprogs", "-fn"),
-        ("state", 193, 128, "e2fsck", "e2fsprogs", "-fn"),
+        ("state", 209, 128, "e2fsck", "e2fsprogs", "-fn"),
     ];
     for (name, start, len, program, package, flag) in parts {
         let path = folder.path().join(name);
@@ -97,7 +97,7 @@ fn inspect_tells_what_is_in_it() {
     let report = inspect::report(&raw, true).unwrap();
     assert_eq!(report.disk_guid, plan.disk.to_string());
     let labels = report.partitions.iter().map(|p| p.filesystem.as_ref().map_or("", |fs| &fs.label));
-    assert_eq!(labels.collect::<Vec<_>>(), ["KSCRATCHESP", "kscratch-root", "", "kscratch-state"]);
+    assert_eq!(labels.collect::<Vec<_>>(), ["KSCRATCHESP", "kscratch-root", "", "", "kscratch-state"]);
     let boot = report.boot.as_ref().unwrap();
     assert_eq!(boot.cmdline, format!("kscratch.root=PARTUUID={} console=ttyS0", plan.partitions[1].guid));
     assert_eq!((boot.kernel.as_str(), boot.linux_bytes, boot.initrd_bytes), ("6.12.0-test", 70_000, 6));

@@ -143,7 +143,7 @@ fn map_of(image: &Image) -> BlockMap {
 fn is_clean(disk: &[u8], folder: &Path) {
     let table = gpt::read(disk, disk.len() as u64).unwrap();
     let names: Vec<&str> = table.partitions.iter().map(|(_, partition)| partition.name.as_str()).collect();
-    assert_eq!(names, ["esp", "root-a", "root-b", "state"]);
+    assert_eq!(names, ["esp", "root-a", "root-b", "recorder", "state"]);
     for (_, partition) in &table.partitions {
         let (start, len) = (partition.start as usize, partition.len as usize);
         let file = folder.join(&partition.name);
@@ -151,7 +151,7 @@ fn is_clean(disk: &[u8], folder: &Path) {
         let file = file.to_str().unwrap();
         match partition.name.as_str() {
             "esp" => drop(run("fsck.fat", "dosfstools", &["-n", file])),
-            "root-b" => {
+            "root-b" | "recorder" => {
                 assert!(Reader::open(Window { inner: disk, start: partition.start, len: partition.len }).is_err())
             }
             _ => drop(run("e2fsck", "e2fsprogs", &["-fn", file])),

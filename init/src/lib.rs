@@ -6,7 +6,6 @@ pub mod kmod;
 pub mod log;
 pub mod partition;
 pub mod plan;
-pub mod record;
 pub mod run;
 pub mod source;
 pub mod stage;

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// How a line of init's begins in the kernel's log.
+pub const KERNEL_PREFIX: &str = "kscratch: ";
+
 /// `/dev/console` and `/dev/kmsg`, once the machine has them; before that, standard error.
 static SINKS: Mutex<Option<Sinks>> = Mutex::new(None);
 static DEBUG: AtomicBool = AtomicBool::new(false);
@@ -19,6 +22,9 @@ struct Sinks {
 pub fn open() {
     let console = File::options().write(true).open("/dev/console").ok();
     let kernel = File::options().write(true).open("/dev/kmsg").ok();
+    // Otherwise no more than ten lines in five seconds are taken, from all programs (Documentation/admin-guide/sysctl/kernel.rst,
+    // printk_devkmsg); the kernel takes the word with its end of line alone.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sinks { console, kernel });
 }
 
@@ -86,7 +92,7 @@ fn render(now: Duration, text: &str) -> (String, Vec<String>) {
     let stamp = format!("[{:>4}.{:03}]", now.as_secs(), now.subsec_millis());
     let lines = || text.lines().map(str::trim_end).filter(|line| !line.is_empty());
     let console = lines().map(|line| format!("{stamp} {line}\n")).collect();
-    (console, lines().map(|line| format!("<7>kscratch: {line}\n")).collect())
+    (console, lines().map(|line| format!("<7>{KERNEL_PREFIX}{line}\n")).collect())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_init::run::spawn;
+use kscratch_init::run::{recorder, spawn};
 use kscratch_init::source::{Text, entry};
 use kscratch_init::stage::{gather, initramfs, modprobe, root};
 use kscratch_init::sys::{Linux, Power, Sys};
@@ -89,6 +89,7 @@ fn pid1() -> ! {
     log::hint(format_args!("read the lines above; the machine starts anew in {} s", BEFORE_REBOOT.as_secs()));
     loop {
         std::thread::sleep(BEFORE_REBOOT);
+        recorder::end("reboot after a boot that failed");
         LINUX.sync();
         if let Err(error) = LINUX.power(Power::Restart) {
             log::line(format_args!("reboot: {error}"));

@@ -15,6 +15,9 @@ impl Guid {
     /// Variable data, `/var` (Discoverable Partitions Specification).
     pub const VAR: Self = Self(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
 
+    /// The flight recorder.
+    pub const RECORDER: Self = Self(kscratch_recorder::PARTITION_TYPE);
+
     /// From the disk: the first three fields are little endian (UEFI appendix A).
     #[must_use]
     pub fn from_disk(b: [u8; 16]) -> Self {

@@ -109,6 +109,13 @@ pub enum Step {
         /// Absolute path of the directory.
         path: String,
     },
+    /// Remove a certificate and its key where a power cut has left one of them without contents: who wrote them makes them anew.
+    HalfPair {
+        /// Absolute path of the certificate.
+        certificate: String,
+        /// And of the key.
+        key: String,
+    },
     /// Bring a link up, setting its MTU first where given.
     LinkUp {
         /// Name of the link.

@@ -7,4 +7,5 @@ pub mod inbox;
 pub mod logs;
 pub mod power;
 pub mod ready;
+pub mod recorder;
 pub mod spawn;

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod gather;
 pub mod hardware;
 pub mod initramfs;
+mod lastwords;
 pub mod listener;
 pub mod metadata;
 pub mod modprobe;

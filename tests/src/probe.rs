@@ -1,4 +1,6 @@
 //! A [`Probe`] looks at a running node through a test pod, as `src/bin/kscratch-probe.rs` describes.
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -104,6 +106,14 @@ impl Probe {
     #[track_caller]
     pub fn kill(self, process: &Process) {
         self.ask(&format!("/kill?pid={}", process.pid));
+    }
+
+    /// Has the kernel panic (Documentation/admin-guide/sysrq.rst). There is no answer to wait for.
+    #[track_caller]
+    pub fn crash(self) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connecting to the probe");
+        let request = "GET /write?path=/proc/sysrq-trigger&text=c HTTP/1.0\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("asking the probe");
     }
 
     /// What a port of the node's loopback address answers.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kscratch_qemu::{Overlay, Vm};
 use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, switch_off, wait};
 use kscratch_tests::probe::{self, Probe};
+use kscratch_tests::program::SHORT;
 use kscratch_tests::{disk, http, https, node_image, program};
 use regex::Regex;
 
@@ -37,8 +38,34 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
     let mut vm = bench.start(&machine);
     assert_boots(&vm);
     assert_eq!(identity(&vm), first, "the boot after a power cut is another machine");
+    wait(&vm, r"\] the boot before this one, begun \S+, ended without a word, \d+ s or more after its start", BOOT);
     switch_off(&mut vm);
     assert_clean(&bench, &overlay, &vm);
+
+    // The flight recorder has all three, by the disk alone.
+    let boots = autopsy(&overlay);
+    let ends: Vec<&serde_json::Value> = boots.iter().map(|boot| &boot["ended"]).collect();
+    assert_eq!(ends, ["power off".into(), serde_json::Value::Null, "power off".into()].iter().collect::<Vec<_>>());
+    for boot in &boots {
+        let text = boot.to_string();
+        let phases = boot["phases"].as_array().unwrap_or_else(|| panic!("{text}"));
+        assert!(phases.len() >= 14 && phases[0]["name"] == "mounts", "{text}");
+        assert!(["containerd", "dockerd", "cri-dockerd", "kubelet"].iter().all(|name| text.contains(name)), "{text}");
+    }
+}
+
+/// What `kscratch-image autopsy` reads off a disk: boots, the oldest first.
+#[track_caller]
+fn autopsy(overlay: &Overlay) -> Vec<serde_json::Value> {
+    let disk = overlay.path().display().to_string();
+    let said =
+        program::kscratch(&program::scratch(), ["autopsy", &disk, "--all", "--json", "--log"], SHORT).succeeded();
+    let boots: Vec<serde_json::Value> =
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.stdout));
+    // They are counted from the last one back.
+    let numbers: Vec<Option<u64>> = boots.iter().map(|boot| boot["number"].as_u64()).collect();
+    assert!(numbers.is_sorted_by(|one, other| one > other), "{numbers:?}");
+    boots
 }
 
 /// Phases in order and none failed, services ready in order, the image's pod answering.
@@ -70,7 +97,7 @@ fn assert_boots(vm: &Vm) {
     // What takes longest is begun first: the runtime gets ready while the network does.
     assert!(place("service containerd: started") < place("] phase 14 services: start"), "{}", text.join("\n"));
     // The kernel always tells of this mount, and would cut init's lines in two.
-    assert_eq!(place("EXT4-fs (vda4): mounted filesystem"), None, "{}", text.join("\n"));
+    assert_eq!(place("EXT4-fs (vda5): mounted filesystem"), None, "{}", text.join("\n"));
     wait(vm, r"\] init's own share: \d+\.\d+ s ", BOOT);
     let names: Vec<&str> = told.iter().map(|phase| phase.name.as_str()).collect();
     assert!(names.contains(&"network"), "there is no phase `network`: {names:?}");
@@ -123,7 +150,9 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     let folder = tempfile::tempdir().unwrap();
     let role = folder.path().join("role.toml");
     let overlay = bench.overlay(node_image::with_probe());
-    let machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
+    let mut machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
+    // The firmware forgets what it was given to keep when QEMU ends.
+    machine.reboots = true;
     let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
     // One file for two machines, of which this is the second.
     let text = format!(
@@ -145,8 +174,30 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     heals(&vm, probe, "kubelet");
     assert_eq!(container(probe, "hello"), hello, "the pod did not outlive kubelet");
     http::wait_for(vm.forwarded(HELLO).unwrap(), "/", BOOT, |_| true);
+    leaves_last_words(&vm, probe);
     switch_off(&mut vm);
     assert_clean(&bench, &overlay, &vm);
+    let boots = autopsy(&overlay);
+    assert_eq!(boots.len(), 2, "{boots:?}");
+    let found = &boots[0]["found_by_next"];
+    assert!(found.to_string().contains("sysrq triggered crash"), "{}", boots[0]);
+    assert_eq!(boots[0]["ended"], serde_json::Value::Null);
+    assert_eq!(boots[1]["ended"], "power off");
+}
+
+/// A kernel that panics leaves its last words with the firmware, and the next boot tells them.
+#[track_caller]
+fn leaves_last_words(vm: &Vm, probe: Probe) {
+    let mark = vm.lines().pop().expect("the console is not empty");
+    let after = |mark: &kscratch_qemu::Line, pattern: &str| {
+        let pattern = Regex::new(pattern).unwrap();
+        vm.wait_for_line_after(mark, pattern, BOOT).unwrap_or_else(|error| panic!("{error}"))
+    };
+    probe.crash();
+    let panicked = after(&mark, "Kernel panic - not syncing: sysrq triggered crash");
+    let told = after(&panicked, r"\] the kernel left last words of an earlier boot: ");
+    assert!(told.text.contains("sysrq triggered crash"), "{}", told.text);
+    after(&told, r"service kubelet: ready \(");
 }
 
 /// What the metadata said is what the node does.

@@ -20,7 +20,7 @@ fn every_partition_passes_its_reference_checker() {
     let folder = tempfile::tempdir().unwrap();
     let partitions = disk::partitions(image);
     let names: Vec<&str> = partitions.iter().map(|partition| partition.name.as_str()).collect();
-    assert_eq!(names, ["esp", "root-a", "root-b", "state"]);
+    assert_eq!(names, ["esp", "root-a", "root-b", "recorder", "state"]);
     let extract = |name: &str| {
         let file = folder.path().join(name);
         disk::extract(image, named(&partitions, name), &file);

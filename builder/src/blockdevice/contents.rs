@@ -7,6 +7,8 @@ use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt;
 use serde::Serialize;
 
+use crate::console::shown;
+
 /// Signatures of what is not read further: name, place in bytes, bytes.
 const SIGNATURES: [(&str, u64, &[u8]); 13] = [
     ("LUKS", 0, b"LUKS\xBA\xBE"),
@@ -85,7 +87,7 @@ impl Contents {
         if let Ok(table) = gpt::read(disk, len) {
             let part = |(number, partition): &(u32, gpt::Partition)| Part {
                 number: *number,
-                name: shown(&partition.name),
+                name: shown(partition.name.trim()),
                 bytes: partition.len,
                 found: found(&Window { inner: disk, start: partition.start, len: partition.len }),
             };
@@ -118,7 +120,7 @@ fn mbr(start: &[u8], disk: &impl ReadAt) -> Vec<Part> {
 }
 
 fn found(disk: &impl ReadAt) -> Option<Found> {
-    let label = |label: &str| Some(shown(label)).filter(|label| !label.is_empty());
+    let label = |label: &str| Some(shown(label.trim())).filter(|label| !label.is_empty());
     if let Ok(volume) = Volume::open(disk) {
         return Some(Found { format: "vfat", label: label(volume.label()) });
     }
@@ -131,11 +133,6 @@ fn found(disk: &impl ReadAt) -> Option<Found> {
     };
     let (format, ..) = SIGNATURES.iter().find(|(_, place, signature)| signed(*place, signature))?;
     Some(Found { format, label: None })
-}
-
-/// Nothing that a terminal would obey.
-fn shown(text: &str) -> String {
-    text.trim().chars().map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
 impl fmt::Display for Found {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::log;
+
 /// The place of an absolute path below `root`.
 #[must_use]
 pub fn below(root: &Path, path: &str) -> PathBuf {
@@ -141,13 +143,47 @@ pub fn prune(root: &Path, path: &str, keep: &BTreeSet<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Removes a certificate and its key where one of them is missing or has no contents, and the other is there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn half_pair(root: &Path, certificate: &str, key: &str) -> Result<()> {
+    let pair = [certificate, key];
+    let lengths = pair.map(|path| fs::metadata(below(root, path)).map(|found| found.len()).ok());
+    if lengths == [None, None] || lengths.iter().all(|len| len.is_some_and(|len| len > 0)) {
+        return Ok(());
+    }
+    log::line(format_args!("{certificate} or its key is empty or missing (power was cut?): both are made anew"));
+    for (path, _) in pair.iter().zip(lengths).filter(|(_, len)| len.is_some()) {
+        fs::remove_file(below(root, path)).with_context(|| format!("removing {path}"))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-    use super::{directory, file, prune, sysctl};
+    use super::{directory, file, half_pair, prune, sysctl};
+
+    #[test]
+    fn half_a_pair_goes_and_a_whole_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["/pki/kubelet.crt", "/pki/kubelet.key"];
+        let there = || [certificate, key].map(|path| root.path().join(&path[1..]).exists());
+        half_pair(root.path(), certificate, key).unwrap();
+        for (one, other, want) in [("c", "k", true), ("", "k", false), ("c", "", false), ("", "", false)] {
+            file(root.path(), certificate, one.as_bytes(), 0o644).unwrap();
+            file(root.path(), key, other.as_bytes(), 0o600).unwrap();
+            half_pair(root.path(), certificate, key).unwrap();
+            assert_eq!(there(), [want, want], "{one:?} {other:?}");
+        }
+        file(root.path(), key, b"k", 0o600).unwrap();
+        half_pair(root.path(), certificate, key).unwrap();
+        assert_eq!(there(), [false, false]);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_with_its_mode_and_leaves_nothing_behind() {

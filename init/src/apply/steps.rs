@@ -126,6 +126,7 @@ impl<'a> Machine<'a> {
             Step::ClusterCa { ca, change } => clusterca::remember(&self.root, ca, *change),
             Step::NodeName { name, left, returns } => nodename::take(&self.root, name, left.as_deref(), *returns),
             Step::Prune { path } => files::prune(&self.root, path, kept),
+            Step::HalfPair { certificate, key } => files::half_pair(&self.root, certificate, key),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),
             Step::Dhcp { link } => self.dhcp(link),
             Step::Address { link, address } => network::set_only_address(&mut Netlink::open()?, link, *address),

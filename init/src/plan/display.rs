@@ -61,6 +61,7 @@ impl fmt::Display for Step {
                 if *returns { f.write_str(", its own certificate taken back") } else { Ok(()) }
             }
             Self::Prune { path } => write!(f, "prune {path}"),
+            Self::HalfPair { certificate, key } => write!(f, "remove {certificate} and {key}, if one is empty"),
             Self::LinkUp { link, mtu } => {
                 write!(f, "up {link}")?;
                 mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))

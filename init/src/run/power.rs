@@ -11,6 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::log;
+use crate::run::recorder;
 use crate::supervise::Ending;
 use crate::sys::{Everyone, Power, Sys};
 
@@ -43,6 +44,7 @@ pub fn finish(sys: &dyn Sys, ending: Ending) -> Result<()> {
         Ending::Reboot => (Power::Restart, "reboot"),
     };
     log::line(words);
+    recorder::end(words);
     sys.power(power).with_context(|| format!("asking the kernel for {words}"))
 }
 

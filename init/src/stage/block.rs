@@ -48,6 +48,13 @@ impl Found {
         let name = self.disk.partitions.get(&self.partition.number)?;
         Some(self.disk.device.with_file_name(name))
     }
+
+    /// The partition of a type on the same disk.
+    #[must_use]
+    pub fn beside(&self, kind: Guid) -> Option<Found> {
+        let partition = self.table.partitions.iter().find(|one| one.kind == kind)?.clone();
+        Some(Found { partition, ..self.clone() })
+    }
 }
 
 impl Devices {

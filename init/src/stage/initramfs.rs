@@ -16,6 +16,7 @@ use super::mounts;
 use crate::cmdline::CommandLine;
 use crate::log;
 use crate::partition::{Copy, Guid};
+use crate::run::recorder;
 use crate::sys::{Flag, Mount, Sys};
 
 /// How long the root partition may take to appear: slow controllers spin up in 10 to 20 s.
@@ -72,6 +73,10 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let devices = Devices::of_machine();
     let found = wait_for(&devices, wanted, &listener, &loader)?;
     let device = found.device().context("naming the root partition's device")?;
+    match found.beside(Guid::RECORDER).and_then(|recorder| recorder.device()) {
+        Some(device) => recorder::start(&device),
+        None => log::line("the root's disk has no partition for the flight recorder: this boot leaves no record"),
+    }
     let initramfs = File::open(root).context("opening the initramfs")?.into();
     // Role metadata may be on a disk of theirs, and their links take their time.
     let (sender, controllers) = mpsc::channel();

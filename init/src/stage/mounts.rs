@@ -36,8 +36,12 @@ const CGROUPS: Row = ("cgroup2", "sys/fs/cgroup", SAFE, "nsdelegate,memory_recur
 /// The cgroup of all services.
 pub const SERVICES: &str = "sys/fs/cgroup/kscratch";
 
-/// What docker, runc and kubelet use where the kernel has it; a kernel without is no error.
-const OPTIONAL: &[Row] = &[("securityfs", "sys/kernel/security", SAFE, ""), ("bpf", "sys/fs/bpf", SAFE, "mode=0700")];
+/// What docker, runc and kubelet use where the kernel has it, and the kernel's own last words; a kernel without is no error.
+const OPTIONAL: &[Row] = &[
+    ("securityfs", "sys/kernel/security", SAFE, ""),
+    ("bpf", "sys/fs/bpf", SAFE, "mode=0700"),
+    ("pstore", "sys/fs/pstore", SAFE, ""),
+];
 
 /// Links that devtmpfs does not make (Linux, Documentation/admin-guide/devices.rst, "Compulsory links").
 const DEVICE_LINKS: &[(&str, &str)] = &[

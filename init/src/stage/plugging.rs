@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::beside;
 use super::hardware::Loader;
 use super::initramfs::Early;
+use super::lastwords;
 use super::listener::{Heard, Listener};
 use crate::log;
 use crate::sys::Sys;
@@ -87,6 +88,7 @@ fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender
     loader.coldplug_controllers();
     // That nobody waits any more is no reason to stop.
     let _ = news.send(Ok(Arc::clone(&loader)));
+    lastwords::begin(root, &loader);
     keep_plugging(&listener, &loader);
 }
 

@@ -64,14 +64,12 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     if let Err(error) = sys.catch_ctrl_alt_del() {
         log::line(format_args!("ctrl-alt-del resets at once: {error}"));
     }
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let mut phases = Phases::new(boot.trim().to_owned());
+    let mut phases = Phases::default();
     let devices = Devices::of_machine().led_by_disk_of(root);
     let mut plugging = Plugging::start(sys, root.to_owned(), early);
 
     phases.run("mounts", "report this: the image and its kernel do not fit together", || mounts::late(sys, root));
     let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline));
-    phases.attach(root);
     let id = phases
         .run("identity", "look at the state partition: it cannot be written", || identity(root))
         .unwrap_or_default();
@@ -111,7 +109,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     }
     let options = Options { inbox: Some(inbox), begun: Some(begun), ..Options::machine() };
     let ending = eventloop::run(Vec::new(), options).context("running the event loop")?;
-    // A boot record that is still open, or a phase that goes on writing, would keep state from being unmounted.
+    // A phase that goes on writing would keep state from being unmounted.
     stop.store(true, Ordering::Relaxed);
     if ended.recv_timeout(PHASES_END_WITHIN) == Err(mpsc::RecvTimeoutError::Timeout) {
         log::line("the boot's phases are not over yet; the machine does not wait for them");
@@ -215,7 +213,6 @@ struct Rest {
 impl Rest {
     fn run(mut self, metadata: RoleMetadata) {
         self.node(metadata);
-        self.phases.finish();
         self.sender.send(Message::Booted);
         // A large disk takes its time, and there is room enough to start in.
         if let Some(state) = self.state.as_ref().filter(|_| !self.stop.load(Ordering::Relaxed))

@@ -29,6 +29,7 @@ fn help_reads_well() {
         "stamp",
         "flash",
         "devices",
+        "autopsy",
         "run",
         "kubeconfig",
         "why",

@@ -97,7 +97,7 @@ pub fn a_masters_state_that_is_damaged(cluster: &Cluster) {
     // `s_blocks_count_lo` and `s_r_blocks_count_lo`, so that the checksum is wrong too.
     let master = damage(1024 + 4, 8);
     cluster.power("on", &["m1"]);
-    master.wait("the superblock of /dev/vd[a-z]4 is damaged, and its copy is taken");
+    master.wait("the superblock of /dev/vd[a-z]5 is damaged, and its copy is taken");
     is_healthy(cluster);
     keeps(cluster, "before-the-damage");
 
