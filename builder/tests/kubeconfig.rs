@@ -195,7 +195,7 @@ fn a_master_that_was_cut_gives_its_kubeconfig() {
     let (folder, disk) = machine(MASTER, &[], &files);
     let (path, before) = (folder.path().join("admin.kubeconfig"), Digest::of(&fs::read(&disk).unwrap()));
     let report = inspect::report(&disk, true).unwrap();
-    let state = report.partitions[3].filesystem.as_ref().unwrap();
+    let state = report.partitions[4].filesystem.as_ref().unwrap();
     assert!(state.needs_recovery && state.replayed == 1);
     assert!(report.to_string().contains("in use or not unmounted: read with a transaction of its journal"), "{report}");
     assert!(state.entries.as_ref().unwrap().iter().any(|entry| entry.path == CA));
@@ -325,7 +325,7 @@ fn a_disk_without_a_cluster_of_its_own_says_what_it_is() {
             hint: the identity is in the folder that `kscratch-image cluster new` made, or on the disk of the master that began the cluster
         "#]],
     );
-    run("sgdisk", "gdisk", &["-d", "4", disk.to_str().unwrap()]);
+    run("sgdisk", "gdisk", &["-d", "5", disk.to_str().unwrap()]);
     refused(
         folder.path(),
         &out,

@@ -23,7 +23,7 @@ pub struct Partition {
 pub fn partitions(disk: &Path) -> Vec<Partition> {
     let verified = tool("sgdisk", "gdisk", ["-v".as_ref(), disk.as_os_str()]).succeeded();
     assert!(verified.stdout.contains("No problems found"), "sgdisk -v says:\n{}", verified.stdout);
-    (1..=4).map(|number| partition(disk, number)).collect()
+    (1..=5).map(|number| partition(disk, number)).collect()
 }
 
 #[track_caller]
