@@ -21,7 +21,7 @@ pub const TYPE_VAR: Guid = Guid(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\
 /// Type of the flight recorder's partition: ours, none that others know.
 pub const TYPE_RECORDER: Guid = Guid(kscratch_recorder::PARTITION_TYPE);
 /// Bytes of the flight recorder's partition: some hundred boots.
-pub const RECORDER: u64 = 16 << 20;
+pub const RECORDER: u64 = 8 << 20;
 
 /// A disk, ready to be written.
 #[derive(Debug, Clone)]

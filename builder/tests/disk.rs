@@ -47,7 +47,7 @@ fn a_raw_disk_is_clean_in_all_its_parts_and_has_its_digest() {
     let parts = [
         ("esp", 1, 64, "fsck.fat", "dosfstools", "-n"),
         ("root", 65, 64, "e2fsck", "e2fsprogs", "-fn"),
-        ("state", 209, 128, "e2fsck", "e2fsprogs", "-fn"),
+        ("state", 201, 128, "e2fsck", "e2fsprogs", "-fn"),
     ];
     for (name, start, len, program, package, flag) in parts {
         let path = folder.path().join(name);

@@ -2,7 +2,7 @@
 //!
 //! It is a thread that nobody waits for, but for the last entry. What it cannot do is told once, and keeps the machine from nothing.
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -98,8 +98,10 @@ fn write(what: Vec<What>, last: bool) -> bool {
 fn record(device: &Path, wake: &OwnedFd, news: &mpsc::Receiver<Told>) -> Result<()> {
     let place = || format!("the recorder's partition {}", device.display());
     let file = File::options().read(true).write(true).open(device).with_context(|| format!("opening {}", place()))?;
-    let mut bytes = Vec::new();
-    (&file).take(kscratch_recorder::LONGEST).read_to_end(&mut bytes).with_context(|| format!("reading {}", place()))?;
+    let len = (&file).seek(SeekFrom::End(0)).with_context(|| format!("measuring {}", place()))?;
+    // In one go: the boot goes on beside it.
+    let mut bytes = vec![0; usize::try_from(len.min(kscratch_recorder::LONGEST)).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, 0).with_context(|| format!("reading {}", place()))?;
     // It is not read again.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     let ring = Ring::read(&bytes);

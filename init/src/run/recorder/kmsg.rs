@@ -12,7 +12,7 @@ const NOTICES: usize = 256 << 10;
 /// ... with its warnings and errors ...
 const WARNINGS: usize = 1 << 20;
 /// ... and with what init says: a machine that says the same for weeks must not wipe out what it said at first.
-const ALL: usize = 4 << 20;
+const ALL: usize = 2 << 20;
 /// The kernel's levels up to this one are warnings and worse.
 const WARNING: u8 = 4;
 
