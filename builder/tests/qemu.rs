@@ -1,7 +1,7 @@
 //! Unpacks Debian's QEMU into a cache and starts it: what `run` falls back to on a machine without QEMU.
-use std::path::Path;
 use std::time::Duration;
 
+use kscratch_image::commands;
 use kscratch_image::console::Console;
 use kscratch_image::run::tools;
 use kscratch_image::store::Store;
@@ -9,11 +9,10 @@ use kscratch_qemu::{Accelerator, Disk, Firmware, Machine, Overlay, Toolset, Vm};
 
 #[test]
 fn an_unpacked_qemu_starts_a_machine_with_firmware() {
-    // Kept between runs: packages are fetched once.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("qemu-cache");
-    std::fs::create_dir_all(&cache).unwrap();
-    let store = Store::open(&cache).unwrap();
-    let folder = tempfile::tempdir_in(&cache).unwrap();
+    // The user's own store: packages are fetched once for all tests.
+    let store = Store::open(&commands::default_cache().unwrap()).unwrap();
+    let _alone = store.lock(&Console::silent()).unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let root = folder.path().join("qemu");
     tools::unpack_into(&root, &store, &Console::silent()).unwrap_or_else(|error| panic!("{error:?}"));
     let tools = Toolset::below(&root).unwrap();

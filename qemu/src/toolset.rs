@@ -115,6 +115,12 @@ impl Toolset {
         })
     }
 
+    /// The release of QEMU, as (major, minor); `None` where it does not say.
+    pub fn release(&self) -> Option<(u32, u32)> {
+        let said = self.qemu.command().arg("--version").output().ok()?;
+        release(&String::from_utf8_lossy(&said.stdout))
+    }
+
     /// The start of a command line of QEMU; the kernel sends it `signal` when this program ends, however that happens.
     pub fn qemu_that_ends_with_us(&self, signal: &str) -> Command {
         match &self.setpriv {
@@ -138,6 +144,12 @@ impl Toolset {
             package: "ovmf",
         })
     }
+}
+
+/// `QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)`.
+fn release(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.split_once("version ")?.1.split(|char: char| !char.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn ovmf_below(root: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -166,6 +178,15 @@ mod tests {
         };
         assert_eq!(program.command_line(), ["/r/ld.so", "--library-path", "/r/a:/r/b", "/r/usr/bin/qemu"]);
         assert_eq!(Program { path: "/q".into(), loader: None }.command_line(), ["/q"]);
+    }
+
+    #[test]
+    fn a_release_is_read() {
+        assert_eq!(release("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"), Some((7, 2)));
+        assert_eq!(release("QEMU emulator version 10.0-rc1"), Some((10, 0)));
+        for text in ["", "version ", "version x.1", "QEMU emulator version 10"] {
+            assert_eq!(release(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,10 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use kscratch_image::commands;
+use kscratch_image::console::Console;
+use kscratch_image::run::tools::{Qemu, find_or_unpack};
+use kscratch_image::store::Store;
 use kscratch_qemu::{Disk, Firmware, Forward, Line, Machine, Overlay, Toolset, Vm};
 use regex::Regex;
 
@@ -27,8 +31,8 @@ impl Bench {
     /// Waits for the turn.
     #[track_caller]
     pub fn take() -> Bench {
-        let tools = Toolset::find().unwrap_or_else(|error| panic!("this test needs QEMU: {error}"));
-        Bench { tools, _turn: node_image::turn("machine") }
+        let turn = node_image::turn("machine");
+        Bench { tools: tools(), _turn: turn }
     }
 
     /// A disk over an image, grown to 8 GiB.
@@ -53,6 +57,15 @@ impl Bench {
     pub fn start(&self, machine: &Machine) -> Vm {
         Vm::start(&self.tools, machine).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// Debian 13's QEMU out of the builder's cache, whatever is installed here: an older one loses a kernel now and then.
+#[track_caller]
+fn tools() -> Toolset {
+    let tools = commands::default_cache()
+        .and_then(|cache| Store::open(&cache))
+        .and_then(|store| find_or_unpack(Some(Qemu::Unpacked), &store, &Console::silent()));
+    tools.unwrap_or_else(|error| panic!("this test needs QEMU: {error:#}"))
 }
 
 /// Waits for a line, or ends the test with the console's tail.

@@ -106,7 +106,7 @@ pub struct UpArgs {
     /// Folder for downloads, and for Debian's QEMU where it is unpacked [default: the user's cache folder]
     #[arg(long, value_name = "DIR", env = "KSCRATCH_CACHE")]
     pub cache: Option<PathBuf>,
-    /// Which QEMU [default: the one that is installed, where there is one with OVMF]
+    /// Which QEMU [default: the one that is installed, if it is 8.1 or newer and there is OVMF]
     #[arg(long, value_enum, env = "KSCRATCH_QEMU")]
     pub qemu: Option<Qemu>,
 }

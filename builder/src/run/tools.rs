@@ -29,25 +29,42 @@ pub enum Qemu {
     Unpacked,
 }
 
-/// The machine's own QEMU and OVMF, those of an earlier unpacking, or Debian's packages unpacked now. Without a wish, the machine's own where it is complete.
+/// The first release whose emulation does not lose a kernel that changes its own code while another processor runs it: before, a boot ended in
+/// `Oops: int3` now and then (mended by QEMU's commit "accel/tcg: Always lock pages before translation").
+const SOUND: (u32, u32) = (8, 1);
+
+/// The machine's own QEMU and OVMF, those of an earlier unpacking, or Debian's packages unpacked now. Without a wish, the machine's own where it is complete
+/// and not too old, or where there are no others to be had.
 ///
 /// # Errors
 /// There is no QEMU, and it cannot be fetched.
 pub fn find_or_unpack(wish: Option<Qemu>, store: &Store, console: &Console) -> Result<Toolset> {
     match wish {
-        Some(Qemu::Installed) => return Toolset::find().context("looking for the QEMU that is installed here"),
-        Some(Qemu::Unpacked) => {}
+        Some(Qemu::Installed) => Toolset::find().context("looking for the QEMU that is installed here"),
+        Some(Qemu::Unpacked) => unpacked("", store, console),
         None => match Toolset::find() {
-            Ok(tools) if tools.ovmf.is_some() => return Ok(tools),
-            _ => {}
+            Ok(tools) if tools.ovmf.is_some() => match tools.release().filter(|release| *release < SOUND) {
+                None => Ok(tools),
+                Some((major, minor)) => {
+                    let why =
+                        format!("QEMU {major}.{minor} is installed here, under which kernels crash now and then: ");
+                    unpacked(&why, store, console).or_else(|error| {
+                        console.warn(format_args!("{error:#}; taking QEMU {major}.{minor}"));
+                        Ok(tools)
+                    })
+                }
+            },
+            _ => unpacked("QEMU or OVMF is not installed here: ", store, console),
         },
     }
+}
+
+fn unpacked(why: &str, store: &Store, console: &Console) -> Result<Toolset> {
     let root = store.root().with_file_name("qemu");
     if !root.exists() {
         let _alone = store.lock(console)?;
         // Another one may have unpacked it while this one waited.
         if !root.exists() {
-            let why = if wish.is_none() { "QEMU or OVMF is not installed here: " } else { "" };
             console.say(format_args!("{why}unpacking Debian's into the cache"));
             unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
         }
