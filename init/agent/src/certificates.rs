@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use kscratch_pki::{Authority, Certificate, Facts, OffsetDateTime, Verdict, Wanted, judge};
+use kscratch_pki::{Authority, Certificate, Facts, OffsetDateTime, Verdict, Wanted, judge, moment};
 
 use crate::contract::{AuthorityFiles, Certificates, Discard, Leaf};
 use crate::{place, say};
@@ -169,9 +169,11 @@ fn useless(facts: &Facts, common_name: &str, now: OffsetDateTime) -> Option<Stri
         return Some(format!("its certificate is for {is}, and {common_name} is wanted now"));
     }
     if facts.not_before > now {
-        return Some(format!("its certificate begins on {}", facts.not_before.date()));
+        let (first, now) = (moment(facts.not_before), moment(now));
+        return Some(format!("its certificate begins on {first}, and the clock says {now}"));
     }
-    (facts.not_after < now).then(|| format!("its certificate has ended on {}", facts.not_after.date()))
+    let (last, clock) = (moment(facts.not_after), moment(now));
+    (facts.not_after < now).then(|| format!("its certificate has ended on {last}, and the clock says {clock}"))
 }
 
 #[cfg(test)]

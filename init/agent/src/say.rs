@@ -3,6 +3,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io::Write as _;
 
+use kscratch_pki::{OffsetDateTime, moment};
 use kube::runtime::watcher;
 
 /// How many letters of a stranger's words are told.
@@ -44,7 +45,25 @@ pub fn words(error: &(dyn Error + 'static)) -> String {
     }
     // The TLS library ends some with the address of its manual.
     let text = text.split(": https://docs.rs/").next().unwrap_or_default();
-    text.replace('\n', " ")
+    dated(&text.replace('\n', " "))
+}
+
+/// The TLS library tells the times of a certificate that is not valid now as seconds since 1970.
+fn dated(text: &str) -> String {
+    const CLOCK: &str = ": verification time ";
+    const BOUNDS: [(&str, &str); 2] = [
+        (" (UNIX), but certificate is not valid after ", "it has ended on"),
+        (" (UNIX), but certificate is not valid before ", "it begins on"),
+    ];
+    let read = |(bound, words): (&str, &str)| {
+        let (before, rest) = text.split_once(CLOCK)?;
+        let (clock, rest) = rest.split_once(bound)?;
+        let (time, rest) = rest.split_once(" (")?;
+        let (_, after) = rest.split_once(')')?;
+        let at = |seconds: &str| Some(moment(OffsetDateTime::from_unix_timestamp(seconds.parse().ok()?).ok()?));
+        Some(format!("{before}: {words} {}, and the clock says {}{after}", at(time)?, at(clock)?))
+    };
+    BOUNDS.into_iter().find_map(read).unwrap_or_else(|| text.to_owned())
 }
 
 /// What an error itself says. Those of the library repeat their causes, and say an API server's answer as its fields.
@@ -88,6 +107,26 @@ mod tests {
     fn a_cause_is_said_once() {
         let plain = anyhow::anyhow!("connection refused").context("connecting").context("asking: connecting");
         assert_eq!(words(plain.as_ref()), "asking: connecting: connection refused");
+    }
+
+    #[test]
+    fn times_of_certificates_are_told_as_times() {
+        use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+        let at = |seconds| rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        for (error, want) in [
+            (
+                ExpiredContext { time: at(1_795_000_000), not_after: at(1_790_000_000) },
+                "invalid peer certificate: certificate expired: it has ended on 2026-09-21T14:13:20Z, and the clock says 2026-11-18T11:06:40Z",
+            ),
+            (
+                NotValidYetContext { time: at(3), not_before: at(1_795_000_000) },
+                "invalid peer certificate: certificate not valid yet: it begins on 2026-11-18T11:06:40Z, and the clock says 1970-01-01T00:00:03Z",
+            ),
+        ] {
+            assert_eq!(words(&rustls::Error::InvalidCertificate(error)), want);
+        }
+        let far = "certificate expired: verification time 1 (UNIX), but certificate is not valid after 99999999999999999999 (x)";
+        assert_eq!(words(anyhow::anyhow!(far).as_ref()), far);
     }
 
     #[test]

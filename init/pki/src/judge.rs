@@ -57,12 +57,13 @@ fn fault(
     }
     let facts = certificate.facts();
     says(facts, wanted)?;
+    let clock = moment(now);
     let now = authority.counted_from(now);
     if now < facts.not_before {
-        return Err(format!("it is valid only from {} on", moment(facts.not_before)));
+        return Err(format!("it is valid only from {} on, and the clock says {clock}", moment(facts.not_before)));
     }
     if now > facts.not_after {
-        return Err(format!("it has ended on {}", moment(facts.not_after)));
+        return Err(format!("it has ended on {}, and the clock says {clock}", moment(facts.not_after)));
     }
     let life = Duration::days(wanted.days.into()).min(facts.not_after - facts.not_before);
     let left = facts.not_after - now;

@@ -39,7 +39,7 @@ fn time_decides() {
         (0, 243, "kept until day 365"),
         (0, 244, "only 121 of its 365 days are left"),
         (0, 364, "only 1 of its 365 days are left"),
-        (0, 366, "it has ended on 2028-01-15T08:00:00Z"),
+        (0, 366, "it has ended on 2028-01-15T08:00:00Z, and the clock says 2028-01-16T08:00:00Z"),
         // Years after the authority began, a certificate has its own year.
         (2000, 2000, "kept until day 2365"),
         (2000, 2243, "kept until day 2365"),
@@ -51,7 +51,7 @@ fn time_decides() {
         (2000, 0, "kept until day 2365"),
         // What ends with the authority is kept to the end.
         (3640, 3649, "kept until day 3650"),
-        (3640, 3651, "it has ended on 2037-01-12T08:00:00Z"),
+        (3640, 3651, "it has ended on 2037-01-12T08:00:00Z, and the clock says 2037-01-13T08:00:00Z"),
     ] {
         let pair = made_on(&authority, made);
         assert_eq!(says(&authority, &pair, &wanted(), day(now)), want, "made on day {made}, now day {now}");

@@ -55,7 +55,10 @@ pub async fn wait(wanted: &Identities) {
     let joined = || own(&wanted.kubelet, OffsetDateTime::now_utc());
     let before = match (joined(), &wanted.earlier[..]) {
         (Own::Good, _) => return,
-        (Own::Ended(when), _) => format!(" (the certificate that it joined with has ended on {when})"),
+        (Own::Ended(when), _) => format!(
+            " (the certificate that it joined with has ended on {when}, and the clock says {})",
+            moment(OffsetDateTime::now_utc())
+        ),
         (Own::None, []) => String::new(),
         (Own::None, names) => format!(" (it has joined as {} before)", names.join(" and as ")),
     };
