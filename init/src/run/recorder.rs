@@ -20,14 +20,12 @@ use time::format_description::well_known::Rfc3339;
 use crate::log;
 use crate::stage::beside;
 use kmsg::Share;
+use waiting::Waiting;
 
 mod kmsg;
 pub mod pstore;
+mod waiting;
 
-/// How long something that was said may wait for more, to share a block with it.
-const TOGETHER: Duration = Duration::from_secs(1);
-/// How long at least there is between two blocks that are written at once, because something went wrong.
-const APART: Duration = Duration::from_millis(100);
 /// How often it is written down that the machine still runs: the end of one that ends without a word is known to that.
 const ALIVE: Duration = Duration::from_secs(600);
 /// How long anybody waits for an entry to be on the disk.
@@ -110,21 +108,19 @@ fn record(device: &Path, wake: &OwnedFd, news: &mpsc::Receiver<Told>) -> Result<
     tell_last(ring.boots.last());
     let log = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open("/dev/kmsg");
     let log = log.context("opening the kernel's log")?;
-    let mut recording = Recording { file, writer, waiting: None, written: None };
-    recording.take(&Entry { at: log::monotonic(), what: What::Begin(begin()) })?;
+    let mut recording = Recording { file, writer, waiting: Waiting::default() };
+    recording.take(&Entry { at: log::monotonic(), what: What::Begin(begin()) }, false)?;
     let mut share = Share::default();
     let mut alive = Instant::now() + ALIVE;
     loop {
-        let mut urgent = false;
         while let Some(entry) = next(&log)? {
             let Some(entry) = share.of(entry) else { continue };
-            urgent |= kmsg::is_urgent(&entry.what);
-            recording.take(&entry)?;
+            recording.take(&entry, kmsg::is_urgent(&entry.what))?;
         }
         let _ = rustix::io::read(wake, &mut [0; 8]);
         if let Ok(Told { what, last, done }) = news.try_recv() {
             for what in what {
-                recording.take(&Entry { at: log::monotonic(), what })?;
+                recording.take(&Entry { at: log::monotonic(), what }, false)?;
             }
             recording.flush()?;
             // Nobody waits any longer where this took too long.
@@ -136,13 +132,13 @@ fn record(device: &Path, wake: &OwnedFd, news: &mpsc::Receiver<Told>) -> Result<
         }
         let now = Instant::now();
         if now >= alive {
-            recording.take(&Entry { at: log::monotonic(), what: What::Alive })?;
+            recording.take(&Entry { at: log::monotonic(), what: What::Alive }, false)?;
             alive = now + ALIVE;
         }
-        if recording.is_due(now, urgent) {
+        if recording.waiting.due().is_some_and(|due| due <= now) {
             recording.flush()?;
         }
-        let next = recording.waiting.map_or(alive, |since| (since + if urgent { APART } else { TOGETHER }).min(alive));
+        let next = recording.waiting.due().map_or(alive, |due| due.min(alive));
         let timeout = next.saturating_duration_since(now).max(Duration::from_millis(10));
         let timeout = Timespec::try_from(timeout).context("waiting for the kernel's log")?;
         let mut sources = [PollFd::new(&log, PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
@@ -154,7 +150,10 @@ fn record(device: &Path, wake: &OwnedFd, news: &mpsc::Receiver<Told>) -> Result<
 }
 
 /// The next record of the kernel's log, if there is one yet.
-fn next(log: &File) -> Result<Option<Entry>> {
+///
+/// # Errors
+/// The kernel does not give it.
+pub(crate) fn next(log: &File) -> Result<Option<Entry>> {
     // The kernel gives a record whole, or refuses (printk.c, `devkmsg_read`: 2048 bytes hold the longest).
     let mut bytes = [0; 4096];
     loop {
@@ -177,29 +176,21 @@ fn next(log: &File) -> Result<Option<Entry>> {
 struct Recording {
     file: File,
     writer: Writer,
-    /// Since when something waits.
-    waiting: Option<Instant>,
-    /// When a block was last written.
-    written: Option<Instant>,
+    waiting: Waiting,
 }
 
 impl Recording {
-    fn take(&mut self, entry: &Entry) -> Result<()> {
-        self.waiting.get_or_insert_with(Instant::now);
+    /// An urgent one must be on the disk before the next cut.
+    fn take(&mut self, entry: &Entry, urgent: bool) -> Result<()> {
+        self.waiting.add(urgent, Instant::now());
         match self.writer.push(entry) {
             Some(placed) => self.write(placed),
             None => Ok(()),
         }
     }
 
-    fn is_due(&self, now: Instant, urgent: bool) -> bool {
-        let since = |time: Option<Instant>| time.map(|time| now.saturating_duration_since(time));
-        since(self.waiting)
-            .is_some_and(|waits| waits >= TOGETHER || urgent && since(self.written).is_none_or(|apart| apart >= APART))
-    }
-
     fn flush(&mut self) -> Result<()> {
-        self.waiting = None;
+        self.waiting.flushed();
         match self.writer.flush() {
             Some(placed) => self.write(placed),
             None => Ok(()),
@@ -207,7 +198,7 @@ impl Recording {
     }
 
     fn write(&mut self, (place, block): kscratch_recorder::Placed) -> Result<()> {
-        self.written = Some(Instant::now());
+        self.waiting.wrote(Instant::now());
         let write = || -> io::Result<()> {
             self.file.write_all_at(&block[..], place)?;
             self.file.sync_data()

@@ -14,7 +14,12 @@ use crate::run::recorder::{self, pstore};
 const SIGNS: [&str; 4] = ["Kernel panic", "BUG: ", "Oops: ", "watchdog: "];
 
 /// Does it in a thread: firmware takes its time, and other drivers are waited for meanwhile. A machine without UEFI has nowhere to leave them.
-pub(super) fn begin(root: &Path, loader: &Arc<Loader<'static>>) {
+/// `reset` is why the machine was reset, which every machine may know.
+pub(super) fn begin(root: &Path, loader: &Arc<Loader<'static>>, reset: Option<String>) {
+    let started = reset.map_or(Ok(()), |reason| beside::start("last-reset", move || tell(reason)));
+    if let Err(error) = started {
+        log::line(format_args!("{error:#}: why the machine was reset is not told"));
+    }
     if !root.join("sys/firmware/efi").exists() {
         return;
     }
@@ -25,7 +30,9 @@ pub(super) fn begin(root: &Path, loader: &Arc<Loader<'static>>) {
 }
 
 /// Why the machine was reset, as its watchdogs say (Documentation/watchdog/watchdog-api.rst, `WDIOF_CARDRESET`; ABI/testing/sysfs-class-watchdog).
-fn reset(root: &Path) -> Option<String> {
+///
+/// Asked before a watchdog is opened.
+pub(super) fn reset(root: &Path) -> Option<String> {
     const CARD_RESET: u32 = 0x20;
     let text = |path: PathBuf| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let mut watchdogs: Vec<PathBuf> =
@@ -38,13 +45,16 @@ fn reset(root: &Path) -> Option<String> {
     })
 }
 
+fn tell(reason: String) {
+    log::line(format_args!("before this boot the machine was reset by {reason}"));
+    if !recorder::keep(vec![What::Reset(reason)]) {
+        log::line("flight recorder: why the machine was reset is not kept");
+    }
+}
+
 fn collect(root: &Path, loader: &Loader<'_>) {
     if let Err(error) = loader.load("efi_pstore") {
         log::debug(format_args!("{error:#}"));
-    }
-    if let Some(reason) = reset(root) {
-        log::line(format_args!("before this boot the machine was reset by {reason}"));
-        let _ = recorder::keep(vec![What::Reset(reason)]);
     }
     let left = pstore::read(&root.join(pstore::PLACE.trim_start_matches('/')));
     if left.files.is_empty() {

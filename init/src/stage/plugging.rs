@@ -56,6 +56,12 @@ impl Plugging {
         Ok(())
     }
 
+    /// What loads further modules, once [`Plugging::wait_for_hardware`] has come to its end.
+    #[must_use]
+    pub fn loaded(&self) -> Option<Arc<Loader<'static>>> {
+        self.loader.clone()
+    }
+
     fn loader(&mut self, end: Instant) -> Result<Arc<Loader<'static>>> {
         if let Some(loader) = &self.loader {
             return Ok(Arc::clone(loader));
@@ -86,9 +92,10 @@ fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender
         before.finish();
     }
     loader.coldplug_controllers();
+    let reset = lastwords::reset(root);
     // That nobody waits any more is no reason to stop.
     let _ = news.send(Ok(Arc::clone(&loader)));
-    lastwords::begin(root, &loader);
+    lastwords::begin(root, &loader, reset);
     keep_plugging(&listener, &loader);
 }
 
