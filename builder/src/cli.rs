@@ -246,7 +246,8 @@ pub struct StampArgs {
 #[command(
     after_help = "The disk must be mounted nowhere and be in nobody's use. --override takes what the refusal names, and that alone:\n  \
     mounted:PLACE  held:DEVICE  partition:NAME  exists:FILE\n\
-    A disk that this machine runs from, one that is too small and one that is read-only are refused whatever is said."
+    A disk that this machine runs from, one that is too small and one that is read-only are refused whatever is said.\n\
+    Stopped by Ctrl-C or SIGTERM it ends with 130 or 143; a disk that was begun has no partition table then, and nothing boots from it."
 )]
 pub struct FlashArgs {
     /// The image: raw, raw.zst or qcow2

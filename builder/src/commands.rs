@@ -36,7 +36,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Config(args) => config(&args)?,
         Command::Inspect(args) => inspect(&args)?,
         Command::Stamp(args) => stamp(&args, console)?,
-        Command::Flash(args) => flash::execute(&args, console)?,
+        Command::Flash(args) => return flash::execute(&args, console),
         Command::Devices(args) => flash::devices(&args)?,
         Command::Autopsy(args) => autopsy::execute(&args, console)?,
         Command::Run(args) => return run::execute(&args, console),

@@ -1,6 +1,7 @@
 //! An image becomes the contents of a device: nothing boots from it before every byte was written, read back and found right.
 mod copy;
 mod heldback;
+mod interrupt;
 mod refuse;
 mod target;
 
@@ -14,6 +15,7 @@ use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::gpt;
 use sha2::{Digest as _, Sha256};
 
+pub use interrupt::{Interrupt, Interrupted};
 pub use refuse::{Override, Refusal, refusals};
 
 use crate::blockdevice::{BlockDevice, Contents, Kernel};
@@ -156,15 +158,23 @@ fn map(request: &Request<'_>, disk: &Opened, console: &Console) -> Result<BlockM
 /// Writes. What the device held is lost from here on; what is on it boots only if this says so.
 ///
 /// # Errors
-/// The device fails, or goes away; the image is not what its map says; what is read back is not what was written.
-pub fn write(prepared: &Prepared<'_>, console: &Console) -> Result<Flashed> {
+/// The device fails, or goes away; a signal came; the image is not what its map says; what is read back is not what was written.
+pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) -> Result<Flashed> {
     let Prepared { request, disk, map, .. } = prepared;
     let to = request.to;
     let in_use = request.overrides.iter().any(|one| matches!(one, Override::Mounted(_) | Override::Held(_)));
     let target = Target::open(to, map.image, !in_use)?;
-    write_all(request, disk, map, &target, console).map_err(|error| {
+    interrupt.begin();
+    write_all(request, disk, map, &target, interrupt, console).map_err(|error| {
+        let what = if target.is_gone() {
+            "the device is not there any more (was it pulled out?): put it in again and run the same"
+        } else if Interrupted::of(&error).is_some() {
+            "run the same again to have it whole"
+        } else {
+            "run the same again, onto another device if this one fails"
+        };
         error.context(format!("flashing {}", to.display())).context(Hint(format!(
-            "{} has no partition table now, so nothing boots from it by half; the image is as it was: run the same again, onto another device if this one fails",
+            "{} has no partition table now, so nothing boots from it by half; the image is as it was: {what}",
             to.display()
         )))
     })
@@ -175,23 +185,25 @@ fn write_all(
     disk: &Opened,
     map: &BlockMap,
     target: &Target,
+    interrupt: &Interrupt,
     console: &Console,
 ) -> Result<Flashed> {
     let tables = HeldBack::of(disk, &[0..CHUNK.min(map.image), map.image.saturating_sub(gpt::BACKUP)..map.image])?;
     target.without_tables(map.image)?;
     let begun = Instant::now();
-    copy::write(disk, target, map, &tables, console)?;
+    copy::write(disk, target, map, &tables, interrupt, console)?;
     target.sync()?;
     let writing = begun.elapsed();
     let begun = Instant::now();
-    copy::read_back(target, map, &tables, console)?;
+    copy::read_back(target, map, &tables, interrupt, console)?;
     let reading = begun.elapsed();
     if let Some(texts) = &request.texts {
         stamp::onto(target.file(), disk, texts, request.time)?;
         target.sync()?;
         stamp::is_on(target, disk, texts)?;
     }
-    // What was cut before this is no disk at all.
+    // What was cut before this is no disk at all; from here on it takes less than a second.
+    interrupt.check()?;
     tables.write(target)?;
     Ok(Flashed { bytes: map.mapped(), writing, reading })
 }

@@ -1,5 +1,6 @@
 //! `flash` and `devices`: a person sees what would be overwritten, and says that this is meant.
 use std::fmt::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -8,7 +9,7 @@ use serde_json::json;
 use crate::blockdevice::{BlockDevice, Kernel};
 use crate::cli::{DevicesArgs, FlashArgs};
 use crate::console::{Console, Hint, human_bytes};
-use crate::flash::{self, Override, Refusal, Request, Victim};
+use crate::flash::{self, Interrupt, Interrupted, Override, Refusal, Request, Victim};
 use crate::inspect::Opened;
 use crate::{resolve, stamp};
 
@@ -20,8 +21,9 @@ const SMALLEST: u64 = 1 << 30;
 /// Looks, asks, writes.
 ///
 /// # Errors
-/// Every reason not to write; a device that fails.
-pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
+/// Every reason not to write; a device that fails. A signal is told here, and is the exit code.
+pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<ExitCode> {
+    let interrupt = Interrupt::watch(console)?;
     let overrides: Vec<Override> = args
         .overrides
         .iter()
@@ -48,10 +50,17 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
     }
     if args.dry_run {
         console.say("nothing was written (--dry-run)");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     confirm(args.serial.as_deref(), &prepared.victim, console)?;
-    let done = flash::write(&prepared, console)?;
+    let done = match flash::write(&prepared, &interrupt, console) {
+        Ok(done) => done,
+        Err(error) => {
+            let Some(interrupted) = Interrupted::of(&error) else { return Err(error) };
+            console.error(&error);
+            return Ok(ExitCode::from(interrupted.status()));
+        }
+    };
     let rate = |time: Duration| human_bytes((done.bytes as f64 / time.as_secs_f64().max(0.001)) as u64);
     console.say(format_args!(
         "written    {} in {:.1} s ({}/s), read back in {:.1} s ({}/s): {} is ready",
@@ -62,7 +71,7 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<()> {
         rate(done.reading),
         args.to.display(),
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is going to be overwritten.

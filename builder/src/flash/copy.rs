@@ -9,6 +9,7 @@ use kscratch_formats::bytes::ReadAt;
 use sha2::{Digest as _, Sha256};
 
 use super::heldback::HeldBack;
+use super::interrupt::Interrupt;
 use super::target::{Buffer, Target};
 use crate::console::{Console, Progress};
 use crate::digest::CHUNK;
@@ -22,9 +23,10 @@ pub(super) fn write(
     target: &Target,
     map: &BlockMap,
     held: &HeldBack,
+    interrupt: &Interrupt,
     console: &Console,
 ) -> Result<()> {
-    each(map, &console.bytes("writing", map.mapped()).into(), |range, offset, bytes, hash| {
+    each(map, interrupt, &console.bytes("writing", map.mapped()).into(), |range, offset, bytes, hash| {
         disk.read_at(offset, bytes).with_context(|| format!("reading the image at byte {offset}"))?;
         hash.update(&*bytes);
         held.take_out(offset, bytes);
@@ -34,8 +36,14 @@ pub(super) fn write(
 }
 
 /// Reads all ranges back; what is held back counts as if it were there.
-pub(super) fn read_back(target: &Target, map: &BlockMap, held: &HeldBack, console: &Console) -> Result<()> {
-    each(map, &console.bytes("reading back", map.mapped()).into(), |range, offset, bytes, hash| {
+pub(super) fn read_back(
+    target: &Target,
+    map: &BlockMap,
+    held: &HeldBack,
+    interrupt: &Interrupt,
+    console: &Console,
+) -> Result<()> {
+    each(map, interrupt, &console.bytes("reading back", map.mapped()).into(), |range, offset, bytes, hash| {
         target.read(offset, bytes)?;
         held.put_in(offset, bytes);
         hash.update(&*bytes);
@@ -54,6 +62,7 @@ fn is_last(range: &Mapped, offset: u64, bytes: &[u8], hash: &mut Sha256, wrong: 
 /// Calls `work` for the pieces of every range in order; ranges are worked on by several threads, and the first error ends all.
 fn each(
     map: &BlockMap,
+    interrupt: &Interrupt,
     progress: &Mutex<Progress>,
     work: impl Fn(&Mapped, u64, &mut [u8], &mut Sha256) -> Result<()> + Sync,
 ) -> Result<()> {
@@ -61,6 +70,7 @@ fn each(
     let one = |range: &Mapped, buffer: &mut Buffer| -> Result<()> {
         let mut hash = Sha256::new();
         for offset in (range.bytes.start..range.bytes.end).step_by(CHUNK as usize) {
+            interrupt.check()?;
             let len = (range.bytes.end - offset).min(CHUNK);
             work(range, offset, &mut buffer.bytes()[..len as usize], &mut hash)?;
             progress.lock().unwrap_or_else(PoisonError::into_inner).add(len);

@@ -113,6 +113,12 @@ impl Target {
         self.sync()
     }
 
+    /// Whether a device is not there any more: the kernel takes its length away with it. Writing to it is "no space left" then.
+    pub(super) fn is_gone(&self) -> bool {
+        let device = self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        device && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|len| len == 0)
+    }
+
     /// Waits until everything is on the device.
     pub(super) fn sync(&self) -> Result<()> {
         self.file.sync_all().with_context(|| format!("waiting until everything is on {}", self.path.display()))
