@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::run::tools::Qemu;
+use crate::spec::Flavour;
 
 pub mod cluster;
 pub mod machines;
@@ -145,6 +146,9 @@ pub struct SpecArgs {
     /// Settings that differ from the defaults (see `kscratch-image config`) [default: image.toml in this folder, but for `config`]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Which machines it is for [default: cloud, unless the settings say otherwise]
+    #[arg(long, value_enum)]
+    pub flavour: Option<Flavour>,
     /// Kubernetes: a version such as 1.37.2, or an official server tarball or its folder
     #[arg(long, value_name = "VERSION|FILE")]
     pub kubernetes: Option<String>,

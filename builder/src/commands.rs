@@ -187,7 +187,8 @@ fn lock(args: &LockArgs, console: &Console) -> Result<()> {
 }
 
 fn config(args: &SpecArgs) -> Result<()> {
-    let plain = args.config.is_none() && args.kubernetes.is_none() && args.debian_mirror.is_none();
+    let options = args.flavour.is_some() || args.kubernetes.is_some() || args.debian_mirror.is_some();
+    let plain = args.config.is_none() && !options;
     if plain {
         return print(spec::DEFAULT);
     }
@@ -254,6 +255,9 @@ fn read_spec(args: &SpecArgs, config: Option<&Path>) -> Result<ImageSpec> {
         Some(file) => ImageSpec::read(file)?,
         None => ImageSpec::defaults()?,
     };
+    if let Some(flavour) = args.flavour {
+        spec.kernel.flavour = flavour;
+    }
     if let Some(kubernetes) = &args.kubernetes {
         if Path::new(kubernetes).exists() {
             let path = std::fs::canonicalize(kubernetes).with_context(|| format!("looking for {kubernetes}"))?;

@@ -20,7 +20,8 @@ use crate::store::Store;
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
 use crate::{
-    blockmap, check, controlplane, dockerstore, fetch, filesystem, initramfs, manifest, plan, resolve, sbom, uki, write,
+    blockmap, check, controlplane, dockerstore, fetch, filesystem, firmware, initramfs, manifest, microcode, plan,
+    resolve, sbom, uki, write,
 };
 
 /// Where artifacts come from and go to.
@@ -144,7 +145,7 @@ pub fn root(
     let unpacked = Unpackeds { by_name: unpack::all(&workshop.store, lock, &workshop.console)? };
     let packages = unpacked.packages(lock)?;
     clock.done("unpack");
-    let modules = modules::kernel(&spec.kernel, &packages, &workshop.store)?;
+    let modules = modules::kernel(&spec.kernel_with_hardware(), &packages, &workshop.store)?;
     clock.done("modules");
     let versions = Versions {
         kubernetes: release.version.clone(),
@@ -161,6 +162,7 @@ pub fn root(
         .merge(reached)?
         .merge(programs(&release)?)?
         .merge(modules.root.clone())?
+        .merge(firmware::tree(&modules.root_firmware, spec.firmware_packages(), &packages)?)?
         .merge(dockerstore::seed(&images)?)?
         .complete()?;
     clock.done("tree");
@@ -281,8 +283,11 @@ fn boot_file(
     time: i64,
 ) -> Result<std::sync::Arc<[u8]>> {
     let version = &root.versions.kernel;
-    let early = initramfs::tree(&root.modules.initramfs, overlay::programs::INIT)?;
-    let initramfs = initramfs::archive(&early, store.root(), time)?;
+    let firmware = firmware::tree(&root.modules.initramfs_firmware, spec.firmware_packages(), packages)?;
+    let early = initramfs::tree(&root.modules.initramfs.clone().merge(firmware)?, overlay::programs::INIT)?;
+    // The kernel looks for microcode at the very beginning, and unpacks one archive after the other.
+    let mut initramfs = microcode::archive(spec.microcode_packages(), packages, store, time)?;
+    initramfs.extend(initramfs::archive(&early, store.root(), time)?);
     let cmdline = uki::command_line(plan::root_guid(&filesystem.digest), &spec.kernel.console, &spec.kernel.cmdline)?;
     uki::build(&uki::Boot {
         stub: &package_file(packages, &spec.boot.stub, store)?,

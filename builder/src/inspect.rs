@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use kscratch_formats::bytes::{ReadAt, Window};
 use kscratch_formats::gpt::{self, Partition, Table};
 use kscratch_formats::guid::Guid;
-use kscratch_formats::{ext4, fat32, uki};
+use kscratch_formats::{cpio, ext4, fat32, uki};
 use kscratch_metadata::{Document, RoleMetadata};
 use serde::Serialize;
 
@@ -105,8 +105,10 @@ pub struct BootReport {
     pub kernel: String,
     /// Length of the kernel in bytes.
     pub linux_bytes: u64,
-    /// Length of the initramfs in bytes.
+    /// Length of the initramfs in bytes, the microcode before it included.
     pub initrd_bytes: u64,
+    /// Length of the processors' microcode in bytes, with the archive around it.
+    pub microcode_bytes: u64,
 }
 
 /// The role metadata, without secrets.
@@ -272,7 +274,18 @@ fn boot_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<BootReport>
         kernel: text(".uname"),
         linux_bytes: len(".linux"),
         initrd_bytes: len(".initrd"),
+        microcode_bytes: microcode(sections.get(".initrd").copied().unwrap_or_default()),
     }))
+}
+
+/// Bytes of the archive with microcode, where the initramfs begins with one.
+fn microcode(initrd: &[u8]) -> u64 {
+    match cpio::read(initrd) {
+        Ok((members, end)) if members.iter().any(|member| member.path.starts_with("kernel/x86/microcode/")) => {
+            end as u64
+        }
+        _ => 0,
+    }
 }
 
 /// A text file on the ESP; none where it is not there.

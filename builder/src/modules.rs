@@ -28,6 +28,10 @@ pub struct KernelModules {
     pub root: Tree,
     /// Modules, tables and `modules-load` of the initramfs.
     pub initramfs: Tree,
+    /// Firmware that modules of the root may ask for, and one of these modules.
+    pub root_firmware: BTreeMap<String, String>,
+    /// Firmware that modules of the initramfs may ask for, and one of these modules.
+    pub initramfs_firmware: BTreeMap<String, String>,
 }
 
 /// A module, uncompressed.
@@ -48,6 +52,35 @@ struct Module {
 struct Plain {
     data: Digest,
     modules: BTreeMap<String, Module>,
+}
+
+impl Plain {
+    /// A set of modules and all that it needs, with the reason why each is there.
+    fn with_needs(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+        let mut reasons: BTreeMap<String, String> =
+            names.iter().map(|name| (name.clone(), format!("module {name}"))).collect();
+        let mut next: Vec<String> = names.iter().cloned().collect();
+        while let Some(name) = next.pop() {
+            let module = self.modules.get(&name).ok_or_else(|| anyhow!("module {name} was not read"))?;
+            let soft = module.info.soft().map(|soft| canonical(soft.strip_prefix("crypto-").unwrap_or(soft)));
+            for needed in
+                module.info.depends.iter().cloned().chain(soft).filter(|needed| self.modules.contains_key(needed))
+            {
+                if !reasons.contains_key(&needed) {
+                    reasons.insert(needed.clone(), format!("needed by module {name}"));
+                    next.push(needed);
+                }
+            }
+        }
+        Ok(reasons)
+    }
+
+    /// The firmware that modules name.
+    fn firmware(&self, modules: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let of = |name: &String| self.modules.get(name).map(|module| (name.clone(), module.info.firmware.clone()));
+        let named = modules.keys().filter_map(of);
+        named.flat_map(|(name, files)| files.into_iter().map(move |file| (file, name.clone()))).collect()
+    }
 }
 
 /// A module as the package holds it.
@@ -89,9 +122,12 @@ pub fn kernel(spec: &Kernel, packages: &[Package<'_>], store: &Store) -> Result<
         .collect();
     let load: Vec<String> =
         spec.load.iter().map(|name| canonical(name)).filter(|name| plain.modules.contains_key(name)).collect();
+    let (root, initramfs) = (plain.with_needs(&root_names)?, plain.with_needs(&early_names)?);
     Ok(KernelModules {
-        root: all.tree(package, &plain, &root_names, &load)?,
-        initramfs: all.tree(package, &plain, &early_names, &early_load)?,
+        root_firmware: plain.firmware(&root),
+        initramfs_firmware: plain.firmware(&initramfs),
+        root: all.tree(package, &plain, root, &load)?,
+        initramfs: all.tree(package, &plain, initramfs, &early_load)?,
         version: all.version,
     })
 }
@@ -184,7 +220,7 @@ impl<'a> Kernels<'a> {
     fn plain(&self, package: &Package<'_>, wanted: &BTreeSet<String>, store: &Store) -> Result<Plain> {
         let parts =
             [package.unpacked.artifact.0.as_slice()].into_iter().chain(wanted.iter().map(|name| name.as_bytes()));
-        let key = derived::key("kernel modules 1", parts);
+        let key = derived::key("kernel modules 2", parts);
         if let Some(plain) = derived::get::<Plain>(store, &key).filter(|plain| store.has(&plain.data)) {
             return Ok(plain);
         }
@@ -237,23 +273,14 @@ impl<'a> Kernels<'a> {
         Ok((bytes, module))
     }
 
-    /// The files of a set of modules and all that it needs.
-    fn tree(&self, package: &Package<'_>, plain: &Plain, names: &BTreeSet<String>, load: &[String]) -> Result<Tree> {
-        let mut reasons: BTreeMap<String, String> =
-            names.iter().map(|name| (name.clone(), format!("module {name}"))).collect();
-        let mut next: Vec<String> = names.iter().cloned().collect();
-        while let Some(name) = next.pop() {
-            let module = plain.modules.get(&name).ok_or_else(|| anyhow!("module {name} was not read"))?;
-            let soft = module.info.soft().map(|soft| canonical(soft.strip_prefix("crypto-").unwrap_or(soft)));
-            for needed in
-                module.info.depends.iter().cloned().chain(soft).filter(|needed| plain.modules.contains_key(needed))
-            {
-                if !reasons.contains_key(&needed) {
-                    reasons.insert(needed.clone(), format!("needed by module {name}"));
-                    next.push(needed);
-                }
-            }
-        }
+    /// The files of modules, with the reason why each is there.
+    fn tree(
+        &self,
+        package: &Package<'_>,
+        plain: &Plain,
+        reasons: BTreeMap<String, String>,
+        load: &[String],
+    ) -> Result<Tree> {
         let modules: BTreeMap<String, Module> =
             reasons.keys().filter_map(|name| Some((name.clone(), plain.modules.get(name)?.clone()))).collect();
         let base = format!("/usr/lib/modules/{}", self.version);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::console::{Console, Hint};
 use crate::debian::keyring::Keyring;
@@ -53,8 +53,9 @@ pub fn lock(
     kubernetes: Vec<Artifact>,
     console: &Console,
 ) -> Result<Lock> {
-    let (releases, packages) = debian(spec, source, console)?;
-    let mut artifacts = choose(&spec.packages(), spec, &packages)?;
+    let names = spec.packages();
+    let (releases, packages) = debian(&names, spec, source, console)?;
+    let mut artifacts = choose(&names, spec, &packages)?;
     artifacts.extend(kubernetes);
     artifacts.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Lock { version: 1, inputs: Inputs::of(spec, role), releases, artifacts })
@@ -70,7 +71,7 @@ pub fn with_control_plane(spec: &ImageSpec, lock: Lock, control_plane: Vec<Artif
 
 /// Chooses these packages and the libraries that they depend on: for programs that the builder itself starts.
 pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &Console) -> Result<Lock> {
-    let (releases, packages) = debian(spec, source, console)?;
+    let (releases, packages) = debian(names, spec, source, console)?;
     let artifacts = choose(names, spec, &packages)?;
     Ok(Lock { version: 1, inputs: Inputs::of(spec, Role::Node), releases, artifacts })
 }
@@ -109,43 +110,62 @@ pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -
     Ok(Lock { artifacts, ..fresh })
 }
 
-/// Fetches and verifies the indices of every suite.
-pub(crate) fn debian(spec: &ImageSpec, source: &Source, console: &Console) -> Result<(Vec<DebianRelease>, Packages)> {
-    let mut releases = Vec::new();
-    let mut packages = Packages::default();
+/// Fetches and verifies the indices of every suite: of the first component, and of the others where it lacks one of `names`.
+pub(crate) fn debian(
+    names: &[String],
+    spec: &ImageSpec,
+    source: &Source,
+    console: &Console,
+) -> Result<(Vec<DebianRelease>, Packages)> {
+    let mut suites = Vec::new();
     // From the most to the least urgent: of equal versions, the first archive's stays, whose mirror is the fresher one.
-    for suite in Inputs::of(spec, Role::Node).suites.iter().rev() {
+    for suite in Inputs::of(spec, Role::Node).suites.into_iter().rev() {
         let archive = if suite.ends_with("-security") { Archive::Security } else { Archive::Main };
         let base = format!("{}/dists/{suite}", source.mirrors.base(archive)?);
         let bytes = source.http.get(&format!("{base}/InRelease"), RELEASE_LIMIT)?;
-        let release = Release::verify(&bytes, suite, source.keyring, source.now)
+        let release = Release::verify(&bytes, &suite, source.keyring, source.now)
             .with_context(|| format!("verifying {base}/InRelease"))?;
         console.detail(format_args!("{suite}: of {}", crate::debian::release::date(release.date)));
-        let index = index(&base, &release, source)?;
-        packages
-            .add(BufReader::with_capacity(1 << 20, index), archive)
-            .with_context(|| format!("reading the package index of {suite}"))?;
-        releases.push(DebianRelease { archive, suite: suite.clone(), date: release.date, sha256: release.sha256 });
+        suites.push((suite, archive, base, release));
     }
-    releases.reverse();
-    Ok((releases, packages))
+    let mut packages = Packages::default();
+    for (at, component) in spec.debian.components.iter().enumerate() {
+        if at > 0 && names.iter().all(|name| packages.get(name).is_some()) {
+            break;
+        }
+        for (suite, archive, base, release) in &suites {
+            let Some(index) = index(base, component, release, source)? else {
+                // Small archives of one's own have no more than they need.
+                ensure!(at > 0, "the InRelease file of {base} names no {component}/binary-amd64/Packages");
+                continue;
+            };
+            packages
+                .add(BufReader::with_capacity(1 << 20, index), *archive)
+                .with_context(|| format!("reading the package index of {suite}, {component}"))?;
+        }
+    }
+    let locked = |(suite, archive, _, release): (String, Archive, String, Release)| DebianRelease {
+        archive,
+        suite,
+        date: release.date,
+        sha256: release.sha256,
+    };
+    Ok((suites.into_iter().rev().map(locked).collect(), packages))
 }
 
-/// The package index that a release names: from the store, or fetched and verified into it.
-fn index(base: &str, release: &Release, source: &Source) -> Result<Box<dyn Read>> {
+/// The package index that a release names for a component, if it does: from the store, or fetched and verified into it.
+fn index(base: &str, component: &str, release: &Release, source: &Source) -> Result<Option<Box<dyn Read>>> {
     // Every Debian mirror has .xz; small archives of one's own may have another form.
-    for (path, unpack) in [
-        ("main/binary-amd64/Packages.xz", unpack_xz as fn(std::fs::File) -> Box<dyn Read>),
-        ("main/binary-amd64/Packages.gz", unpack_gz),
-        ("main/binary-amd64/Packages", plain),
-    ] {
-        let Some((size, digest)) = release.files.get(path) else { continue };
+    for (ending, unpack) in [(".xz", unpack_xz as fn(std::fs::File) -> Box<dyn Read>), (".gz", unpack_gz), ("", plain)]
+    {
+        let path = format!("{component}/binary-amd64/Packages{ending}");
+        let Some((size, digest)) = release.files.get(&path) else { continue };
         if !source.store.has(digest) {
-            fetch_index(base, path, release.by_hash, *size, digest, source)?;
+            fetch_index(base, &path, release.by_hash, *size, digest, source)?;
         }
-        return Ok(unpack(source.store.get(digest)?));
+        return Ok(Some(unpack(source.store.get(digest)?)));
     }
-    Err(anyhow!("the InRelease file of {base} names no main/binary-amd64/Packages"))
+    Ok(None)
 }
 
 fn fetch_index(base: &str, path: &str, by_hash: bool, size: u64, digest: &Digest, source: &Source) -> Result<()> {
@@ -206,8 +226,16 @@ fn kernel<'a>(flavour: &Package, packages: &'a Packages) -> Result<&'a Package> 
 
 fn unknown(name: &str, spec: &ImageSpec, packages: &Packages) -> anyhow::Error {
     let suites = Inputs::of(spec, Role::Node).suites.join(", ");
-    let error = anyhow!("no package `{name}` among the {} of {suites} (main, amd64)", packages.len());
+    let components = spec.debian.components.join(", ");
+    let error = anyhow!("no package `{name}` among the {} of {suites} ({components}, amd64)", packages.len());
+    let for_metal = |list: &[String]| list.iter().any(|package| package == name);
     let error = match packages.similar(name) {
+        _ if for_metal(spec.microcode_packages()) => error.context(Hint(
+            "another mirror may have it; without microcode: `microcode = []` under [hardware] in image.toml".into(),
+        )),
+        _ if for_metal(spec.firmware_packages()) => error.context(Hint(
+            "another mirror may have it; or name others: `firmware = [...]` under [hardware] in image.toml".into(),
+        )),
         Some(similar) => error.context(Hint(format!("there is a package `{similar}`"))),
         None => error.context(Hint("look at `package` and [debian] in image.toml".into())),
     };

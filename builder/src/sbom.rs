@@ -22,7 +22,8 @@ pub fn write(request: &Request<'_>, root: &Root, time: i64) -> Result<PathBuf> {
     let file = beside(&request.output, "spdx.json");
     let name = format!("kscratch-{}", role_name(request.role));
     // Packages that only the boot file is made of: they leave no file in the root.
-    let boot: BTreeSet<&str> = [request.spec.boot.stub_package.as_str()].into();
+    let spec = request.spec;
+    let boot = [&spec.boot.stub_package].into_iter().chain(spec.microcode_packages()).map(String::as_str).collect();
     write_json(&file, &document(&name, request.lock, &root.tree, &boot, time)?)?;
     Ok(file)
 }

@@ -10,10 +10,12 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+mod hardware;
 mod keys;
 mod merge;
 mod source;
 
+pub use hardware::{Flavour, Hardware};
 pub use source::{CriDockerdSource, KubernetesSource};
 
 /// The commented defaults.
@@ -32,6 +34,8 @@ pub struct ImageSpec {
     pub debian: Debian,
     /// The kernel, its modules and its command line.
     pub kernel: Kernel,
+    /// What the kernel has drivers for, and what those need besides.
+    pub hardware: Hardware,
     /// What the builder itself needs to make the boot file; not in the root tree.
     pub boot: Boot,
     /// Where Kubernetes comes from.
@@ -75,6 +79,8 @@ pub struct Debian {
     pub mirror: Option<String>,
     /// Base URL of the security archive; without it, the machine's apt configuration tells.
     pub security_mirror: Option<String>,
+    /// Components of the archive; those after the first are asked only for packages that it lacks.
+    pub components: Vec<String>,
     /// Keys that the archive is verified with; without it, the machine's Debian keyring or else the keys in the program.
     pub keyring: Option<PathBuf>,
     /// Packages fetched besides those that declarations name (for tools of one's own on the unpacked index).
@@ -98,26 +104,6 @@ pub struct Kernel {
     pub initramfs: Vec<String>,
     /// Modules loaded at boot without any hardware asking for them.
     pub load: Vec<String>,
-}
-
-/// Debian's kernels for amd64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Flavour {
-    /// `linux-image-cloud-amd64`: small, for virtual machines.
-    Cloud,
-    /// `linux-image-amd64`: drivers for bare metal.
-    Generic,
-}
-
-impl Flavour {
-    /// The package that depends on the newest kernel of this flavour.
-    pub fn package(self) -> &'static str {
-        match self {
-            Flavour::Cloud => "linux-image-cloud-amd64",
-            Flavour::Generic => "linux-image-amd64",
-        }
-    }
 }
 
 /// `[boot]`
@@ -346,6 +332,7 @@ impl ImageSpec {
     pub fn packages(&self) -> Vec<String> {
         let mut names: Vec<String> = vec![self.kernel.flavour.package().into(), self.boot.stub_package.clone()];
         names.extend(self.debian.packages.iter().cloned());
+        names.extend(self.firmware_packages().iter().chain(self.microcode_packages()).cloned());
         names.extend(self.programs.iter().map(|program| program.package.clone()));
         names.extend(self.files.iter().map(|file| file.package.clone()));
         names.extend(self.bundles.iter().map(|bundle| bundle.package.clone()));

@@ -13,29 +13,25 @@ pub const COLD: Duration = Duration::from_secs(50 * 60);
 /// The image of `build --role node` with no other setting.
 pub fn node() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| built("node", "node", None))
+    IMAGE.get_or_init(|| built("node", "node", None, &[]))
 }
 
-/// The image of `build --role node` with the kernel for real machines.
-pub fn generic() -> &'static Path {
+/// The image of `build --role node --flavour metal`.
+pub fn metal() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let config = program::scratch().join("generic.toml");
-        fs::write(&config, "version = 1\n\n[kernel]\nflavour = \"generic\"\n").expect("writing generic.toml");
-        built("generic", "node", Some(&config))
-    })
+    IMAGE.get_or_init(|| built("metal", "node", None, &["--flavour", "metal"]))
 }
 
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| built("node-with-probe", "node", Some(&probe_config())))
+    IMAGE.get_or_init(|| built("node-with-probe", "node", Some(&probe_config()), &[]))
 }
 
 /// The image of `build --role master`, with the probe's program in docker's store; its `kscratch.lock` stands beside it.
 pub fn master_with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| built("master-with-probe", "master", Some(&probe_config())))
+    IMAGE.get_or_init(|| built("master-with-probe", "master", Some(&probe_config()), &[]))
 }
 
 /// An image.toml that loads the probe, and beside it the probe.
@@ -50,12 +46,12 @@ fn probe_config() -> PathBuf {
     config
 }
 
-fn built(name: &str, role: &str, config: Option<&Path>) -> PathBuf {
+fn built(name: &str, role: &str, config: Option<&Path>, more: &[&str]) -> PathBuf {
     let folder = program::scratch().join(name);
     fs::create_dir_all(&folder).expect("making the image's folder");
     let _turn = turn(name);
     let output = folder.join(format!("kscratch-{role}.img"));
-    build_role(role, &folder, &output, config, &[]).succeeded();
+    build_role(role, &folder, &output, config, more).succeeded();
     output
 }
 

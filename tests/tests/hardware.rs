@@ -1,11 +1,12 @@
-//! Boots an image with the generic kernel on disks and network cards that real machines have, by `kscratch-image run` and what it lets a tester choose.
+//! Boots a metal image on disks and network cards that real machines have, by `kscratch-image run` and what it lets a tester choose.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use kscratch_tests::bench::Bench;
-use kscratch_tests::{node_image, program};
+use kscratch_tests::program::tool;
+use kscratch_tests::{disk, node_image, program};
 use regex::Regex;
 
 /// From power on to the network, under emulation; the first one may unpack QEMU.
@@ -16,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(10 * 60);
 fn boots(folder: &Path, more: &str) -> String {
     let record = folder.join("record");
     let mut command = Command::new(program::kscratch_image());
-    command.arg("run").arg(node_image::generic()).arg("--record").arg(&record).current_dir(folder);
+    command.arg("run").arg(node_image::metal()).arg("--record").arg(&record).current_dir(folder);
     // Debian 12's has no igb.
     command.args([
         "--qemu",
@@ -43,7 +44,7 @@ fn says(console: &str, pattern: &str) {
 }
 
 #[test]
-fn a_generic_image_boots_from_what_real_machines_have() {
+fn a_metal_image_boots_from_what_real_machines_have() {
     let _bench = Bench::take();
     let folder = tempfile::tempdir_in(program::scratch()).unwrap();
     let lease = r"link eth0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ";
@@ -52,6 +53,8 @@ fn a_generic_image_boots_from_what_real_machines_have() {
     let console = boots(folder.path(), "--disk-model sata --nic e1000e --delay 30 --loss 20 --rate 2000");
     says(&console, r"\] root /dev/sda2 \(root-a, ");
     says(&console, lease);
+    // Virtual processors take no microcode; the kernel finds nothing wrong with what it was given.
+    assert!(!Regex::new("microcode: .*(rror|nvalid|orrupt|ailed)").unwrap().is_match(&console), "{console}");
 
     // Of two disks the right one, and a clock that is years ahead.
     let empty = "--disk 1GiB,model=nvme,sector=4096,serial=EXTRA";
@@ -71,6 +74,40 @@ fn a_generic_image_boots_from_what_real_machines_have() {
     says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
     says(&console, lease);
     assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xA5), "a disk of somebody else was written to");
+}
+
+/// The largest boot file that a metal image may have: firmware reads all of it before anything else happens.
+const BOOT_FILE: u64 = 100_000_000;
+
+#[test]
+fn a_metal_image_begins_with_microcode_and_has_the_firmware_that_its_drivers_name() {
+    let image = node_image::metal();
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let partitions = disk::partitions(image);
+    let esp = partitions.iter().find(|partition| partition.name == "esp").unwrap();
+    let (place, uki) = (format!("{}@@{}", image.display(), esp.start), folder.path().join("uki.efi"));
+    let args = ["-i", &place, "::/EFI/BOOT/BOOTX64.EFI"].map(AsRef::as_ref).into_iter().chain([uki.as_os_str()]);
+    tool("mcopy", "mtools", args).succeeded();
+    assert!(fs::metadata(&uki).unwrap().len() < BOOT_FILE, "the boot file is {:?}", fs::metadata(&uki));
+    // What others read of it: the section, and in it first an archive that is not compressed.
+    let initrd = folder.path().join("initrd");
+    let section = format!(".initrd={}", initrd.display());
+    let args =
+        ["--dump-section", &section].map(AsRef::as_ref).into_iter().chain([uki.as_os_str(), "/dev/null".as_ref()]);
+    tool("objcopy", "binutils", args).succeeded();
+    let listed = tool("sh", "dash", ["-c", &format!("cpio -it < {}", initrd.display())]).succeeded();
+    let names: Vec<&str> = listed.stdout.lines().filter(|line| line.ends_with(".bin")).collect();
+    assert_eq!(names, ["kernel/x86/microcode/AuthenticAMD.bin", "kernel/x86/microcode/GenuineIntel.bin"]);
+
+    let told =
+        program::kscratch(folder.path(), ["inspect".as_ref(), image.as_os_str(), "--files".as_ref()], program::SHORT);
+    let told = told.succeeded().stdout;
+    says(&told, r"kernel +\S+ \(.*\), initramfs .*, microcode \d");
+    for want in ["rtl_nic/rtl8168h-2.fw", "tigon/tg3.bin", "bnx2/bnx2-mips-09-6.2.1b.fw", "intel/ice/ddp/ice.pkg"] {
+        assert!(told.contains(&format!("/usr/lib/firmware/{want}")), "{want} is not in the image");
+    }
+    // Drivers that are not in the image bring nothing.
+    assert!(!told.contains("/usr/lib/firmware/iwlwifi"), "there is firmware that nobody asks for");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn dress(secret: &SignedSecretKey, options: &KeyOptions) -> SignedPublicKey {
     public
 }
 
-/// An archive of one suite, `trixie`, with `main` for amd64.
+/// An archive of one suite, `trixie`, for amd64.
 pub(crate) struct TestArchive {
     pub(crate) server: Server,
     pub(crate) key: TestKey,
@@ -215,7 +215,12 @@ impl TestArchive {
 
     /// Adds a package; `fields` are further lines of its stanza.
     pub(crate) fn package(&mut self, name: &str, version: &str, fields: &str, deb: Vec<u8>) {
-        let path = format!("pool/main/{name}_{version}_amd64.deb");
+        self.package_of("main", name, version, fields, deb);
+    }
+
+    /// Adds a package of a component.
+    pub(crate) fn package_of(&mut self, component: &str, name: &str, version: &str, fields: &str, deb: Vec<u8>) {
+        let path = format!("pool/{component}/{name}_{version}_amd64.deb");
         let stanza = format!(
             "Package: {name}\nVersion: {version}\n{fields}Filename: {path}\nSize: {}\nSHA256: {}\n",
             deb.len(),
@@ -225,28 +230,44 @@ impl TestArchive {
     }
 
     pub(crate) fn index(&self) -> Vec<u8> {
-        let text: String = self.packages.values().map(|(stanza, _)| format!("{stanza}\n")).collect();
+        self.index_of("main")
+    }
+
+    fn index_of(&self, component: &str) -> Vec<u8> {
+        let inside = self.packages.iter().filter(|(path, _)| path.starts_with(&format!("pool/{component}/")));
+        let text: String = inside.map(|(_, (stanza, _))| format!("{stanza}\n")).collect();
         let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 1);
         std::io::Write::write_all(&mut packed, text.as_bytes()).unwrap();
         packed.finish().unwrap()
     }
 
     pub(crate) fn release(&self) -> String {
-        let index = self.index();
-        format!(
-            "Origin: Test\nSuite: stable\nCodename: {}\nDate: {}\nValid-Until: {}\nArchitectures: amd64\nComponents: main\nSHA256:\n {} {} main/binary-amd64/Packages.xz\n",
-            self.suite,
-            self.date,
-            self.valid_until,
-            Digest::of(&index),
-            index.len()
-        )
+        let mut text = format!(
+            "Origin: Test\nSuite: stable\nCodename: {}\nDate: {}\nValid-Until: {}\nArchitectures: amd64\nComponents: main non-free-firmware\nSHA256:\n",
+            self.suite, self.date, self.valid_until,
+        );
+        for component in self.components() {
+            let index = self.index_of(component);
+            text += &format!(" {} {} {component}/binary-amd64/Packages.xz\n", Digest::of(&index), index.len());
+        }
+        text
+    }
+
+    /// Those that have packages.
+    fn components(&self) -> impl Iterator<Item = &'static str> {
+        let has = |component: &&str| {
+            *component == "main" || self.packages.keys().any(|path| path.starts_with(&format!("pool/{component}/")))
+        };
+        ["main", "non-free-firmware"].into_iter().filter(has)
     }
 
     /// Puts everything on the server, signed.
     pub(crate) fn publish(&self) {
         self.server.put("/debian/dists/trixie/InRelease", self.key.sign(&self.release(), NOW - 2 * DAY));
-        self.server.put("/debian/dists/trixie/main/binary-amd64/Packages.xz", self.index());
+        for component in self.components() {
+            let path = format!("/debian/dists/trixie/{component}/binary-amd64/Packages.xz");
+            self.server.put(&path, self.index_of(component));
+        }
         for (path, (_, deb)) in &self.packages {
             self.server.put(&format!("/debian/{path}"), deb.clone());
         }

@@ -41,13 +41,12 @@ impl fmt::Display for Report {
         }
         if let Some(boot) = &self.boot {
             writeln!(f, "boot       {} ({})", boot.path, size(boot.len))?;
-            writeln!(
-                f,
-                "kernel     {} ({}), initramfs {}",
-                boot.kernel,
-                size(boot.linux_bytes),
-                size(boot.initrd_bytes)
-            )?;
+            let initramfs = boot.initrd_bytes.saturating_sub(boot.microcode_bytes);
+            write!(f, "kernel     {} ({}), initramfs {}", boot.kernel, size(boot.linux_bytes), size(initramfs))?;
+            if boot.microcode_bytes > 0 {
+                write!(f, ", microcode {}", size(boot.microcode_bytes))?;
+            }
+            writeln!(f)?;
             writeln!(f, "cmdline    {}", boot.cmdline)?;
         }
         for (name, version) in self.release.iter().filter_map(serde_json::Value::as_object).flatten() {

@@ -84,7 +84,7 @@ fn debian(
 ) -> Result<Option<String>> {
     let debian = Debian { suite: suite.into(), updates: false, security: false, ..spec.debian.clone() };
     let spec = ImageSpec { debian, ..spec.clone() };
-    let (releases, packages) = resolve::debian(&spec, source, console)?;
+    let (releases, packages) = resolve::debian(&[], &spec, source, console)?;
     let (major, oldest, _) = version::go(module.go())?;
     for minor in oldest..=oldest + NEWER {
         let (Some(go), Some(src)) =

@@ -12,6 +12,8 @@ pub struct Modinfo {
     pub softdeps: Vec<String>,
     /// Patterns of devices, filesystems and the like that it answers to.
     pub aliases: Vec<String>,
+    /// Firmware files that it may ask for: paths below `/lib/firmware`.
+    pub firmware: Vec<String>,
 }
 
 impl Modinfo {
@@ -44,6 +46,7 @@ pub fn read(module: &[u8]) -> Result<Modinfo> {
             }
             Some(("softdep", line)) => info.softdeps.push(line.to_owned()),
             Some(("alias", pattern)) => info.aliases.push(pattern.to_owned()),
+            Some(("firmware", path)) => info.firmware.push(path.to_owned()),
             _ => {}
         }
     }

@@ -65,6 +65,8 @@ fn package_of(store: &Store) -> Unpacked {
             "softdep=pre: crypto-sum post: later",
             "alias=pci:v00001AF4d*",
             "alias=pci:v00001AF5d*",
+            "firmware=card/one.fw",
+            "firmware=card/two.fw",
         ],
     );
     let files: Vec<(&str, Vec<u8>)> = vec![
@@ -121,6 +123,9 @@ fn names_globs_needs_and_soft_needs_are_chosen() {
     assert_eq!(text(&made.root, "/usr/share/kscratch/modules-load"), "later\n");
     assert_eq!(text(&made.initramfs, "/usr/share/kscratch/modules-load"), "net_stack\n");
     assert_eq!(text(&made.root, "modules.builtin"), "kernel/fs/ext4/ext4.ko\n");
+    assert_eq!(made.root_firmware.keys().collect::<Vec<_>>(), ["card/one.fw", "card/two.fw"]);
+    assert_eq!(made.root_firmware["card/two.fw"], "card");
+    assert!(made.initramfs_firmware.is_empty(), "{:?}", made.initramfs_firmware);
     let origin = &made.root.nodes[&format!("/usr/lib/modules/{VERSION}/kernel/lib/base.ko")].origin;
     assert!(origin.declaration.starts_with("needed by module"), "{origin}");
 }

@@ -199,8 +199,43 @@ fn packages_that_do_not_exist() {
         case.resolve(&spec("packages=['libmoun']")),
         &["looking for the package libmoun", "hint: there is a package `libmount1`"],
     );
-    refused(case.resolve(&spec("packages=['zzz']")), &["no package `zzz` among the 7 of trixie (main, amd64)"]);
-    refused(case.resolve(&spec("[kernel]\nflavour='generic'")), &["looking for the package linux-image-amd64"]);
+    refused(
+        case.resolve(&spec("packages=['zzz']")),
+        &["no package `zzz` among the 7 of trixie (main, non-free-firmware, amd64)"],
+    );
+    let metal = "[kernel]\nflavour='metal'\n[hardware]\nfirmware=[]\nmicrocode=[]";
+    refused(case.resolve(&spec(metal)), &["looking for the package linux-image-amd64"]);
+}
+
+#[test]
+fn microcode_comes_from_its_component_and_only_for_metal() {
+    let mut case = Case::new();
+    let metal = "[kernel]\nflavour='metal'\n[hardware]\nfirmware=[]\nmicrocode=['intel-microcode']";
+    let kernel = "Section: kernel\nDepends: linux-image-6.12.1-amd64\n";
+    case.archive.package("linux-image-amd64", "6.12-1", kernel, deb(&[]));
+    case.archive.package("linux-image-6.12.1-amd64", "6.12-1", "Section: kernel\n", deb(&[]));
+    case.archive.publish();
+    refused(
+        case.resolve(&spec(metal)),
+        &["looking for the package intel-microcode", "hint: another mirror may have it", "`microcode = []`"],
+    );
+    let fields = "Section: non-free-firmware/admin\nDepends: iucode-tool\n";
+    case.archive.package_of("non-free-firmware", "intel-microcode", "3.1", fields, deb(&[]));
+    case.archive.publish();
+    let lock = case.resolve(&spec(metal)).unwrap();
+    let Origin::DebianPackage { path, .. } = &lock.get("intel-microcode").unwrap().origin else { panic!("no package") };
+    assert_eq!(path, "pool/non-free-firmware/intel-microcode_3.1_amd64.deb");
+    lock.matches(&spec(metal), Role::Node).unwrap();
+    refused(
+        lock.matches(&spec("[kernel]\nflavour='metal'\n[hardware]\nfirmware=[]\nmicrocode=[]"), Role::Node),
+        &["the package intel-microcode is no longer asked for"],
+    );
+    // Who needs nothing of it does not ask for it.
+    let index = "/debian/dists/trixie/non-free-firmware/binary-amd64/Packages.xz";
+    case.archive.server.state.lock().unwrap().files.remove(index);
+    let cloud = Case { cache: tempfile::tempdir().unwrap(), ..case };
+    assert!(cloud.resolve(&spec("")).unwrap().get("intel-microcode").is_none());
+    refused(cloud.resolve(&spec(&format!("components=['main']\n{metal}"))), &["(main, amd64)"]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn refusals_name_line_and_fix() {
     refused("[disk]\nesp = 512", expect!["image.toml:2:7: invalid type: integer `512`, expected a string"]);
     refused(
         "[kernel]\nflavour = 'tiny'",
-        expect!["image.toml:2:11: unknown variant `tiny`, expected `cloud` or `generic`"],
+        expect!["image.toml:2:11: unknown variant `tiny`, expected one of `cloud`, `generic`, `metal`"],
     );
     refused(
         "[kubernetes]\nsource = 'mirror'",
@@ -128,6 +128,32 @@ fn refusals_name_line_and_fix() {
     refused("drop = ['/usr/bin/vi']", expect!["image.toml:1:9: nothing in the defaults has the path `/usr/bin/vi`"]);
     refused("version = 2", expect!["image.toml: version 2 is not known; this program reads version 1"]);
     refused("[debian\n", expect!["image.toml:1:8: unclosed table, expected `]`"]);
+}
+
+#[test]
+fn metal_has_firmware_and_microcode_and_cloud_has_none() {
+    let (cloud, metal) = (parse("").unwrap(), parse("[kernel]\nflavour = 'metal'").unwrap());
+    assert_eq!(metal, parse("[kernel]\nflavour = 'generic'").unwrap(), "the name before");
+    let more: Vec<String> = metal.packages().into_iter().filter(|name| !cloud.packages().contains(name)).collect();
+    let own = ["linux-image-amd64".to_owned()].into_iter();
+    let mut wanted: Vec<String> =
+        own.chain(metal.hardware.firmware.clone()).chain(metal.hardware.microcode.clone()).collect();
+    wanted.sort();
+    assert_eq!(more, wanted);
+    let bare = parse("[kernel]\nflavour = 'metal'\n[hardware]\nfirmware = []\nmicrocode = []").unwrap();
+    assert!(!bare.packages().iter().any(|name| name.contains("firmware") || name.contains("microcode")));
+}
+
+#[test]
+fn a_class_is_replaced_alone_and_disks_are_for_the_initramfs_too() {
+    let spec = parse("[hardware]\nstorage = ['nvme']\nusb = []").unwrap();
+    let kernel = spec.kernel_with_hardware();
+    assert_eq!(spec.hardware.network, parse("").unwrap().hardware.network);
+    let has = |list: &[String], name: &str| list.iter().any(|module| module == name);
+    assert!(has(&kernel.modules, "nvme") && has(&kernel.initramfs, "nvme") && !has(&kernel.initramfs, "ahci"));
+    let of_cards = |list: &[String]| list.iter().any(|module| module.starts_with("drivers/net/ethernet/{intel"));
+    assert!(of_cards(&kernel.modules) && !of_cards(&kernel.initramfs));
+    assert!(!kernel.modules.iter().any(|module| module.starts_with("drivers/usb")));
 }
 
 #[test]
