@@ -7,6 +7,7 @@ pub mod log;
 pub mod partition;
 pub mod plan;
 pub mod run;
+pub mod sntp;
 pub mod source;
 pub mod stage;
 pub mod superblock;

@@ -16,3 +16,4 @@ pub mod phases;
 pub mod plugging;
 pub mod podnetwork;
 pub mod root;
+pub mod synchronise;

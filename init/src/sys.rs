@@ -1,8 +1,11 @@
 //! [`Sys`] is the kernel as PID 1 needs it: the calls that change the machine, behind one trait that tests record.
 //!
 //! Plain file work is not here: functions that read or write files take the folder to do it under, and tests give a temporary one.
+use std::fs::File;
 use std::io;
 use std::path::Path;
+
+use crate::sntp::keeper::Adjust;
 
 pub mod linux;
 pub mod recording;
@@ -65,6 +68,18 @@ pub trait Sys: Send + Sync {
     /// # Errors
     /// The kernel's error.
     fn set_clock(&self, seconds: i64) -> io::Result<()>;
+
+    /// Sets the clock, or has the kernel lead it to the true time, and tells the kernel that it is synchronised (adjtimex(2)).
+    ///
+    /// # Errors
+    /// The kernel's error.
+    fn adjust_clock(&self, adjust: &Adjust) -> io::Result<()>;
+
+    /// Sets the time in seconds after which a watchdog that is not fed resets the machine, and gives the one that it has taken (`WDIOC_SETTIMEOUT`).
+    ///
+    /// # Errors
+    /// It does not say which it has.
+    fn set_watchdog(&self, device: &File, seconds: u32) -> io::Result<u32>;
 
     /// Tells the kernel that a partition in use has grown (`BLKPG_RESIZE_PARTITION`). Bytes.
     ///

@@ -157,6 +157,9 @@ pub struct NewArgs {
     /// With what kube-proxy leads connections from services to pods
     #[arg(long, value_enum, default_value_t = ProxyMode::Nftables)]
     pub proxy_mode: ProxyMode,
+    /// A time server of all its machines, by name or address (repeatable) [default: those that DHCP names]
+    #[arg(long, value_name = "HOST")]
+    pub time_server: Vec<String>,
     /// Kubernetes version of its images, for `cluster check` [default: the one that kscratch.lock names, where there is one]
     #[arg(long, value_name = "VERSION")]
     pub kubernetes: Option<String>,
@@ -190,6 +193,9 @@ pub struct MetadataArgs {
     /// A name server (repeatable) [default: those that DHCP names]
     #[arg(long, value_name = "IP")]
     pub dns_server: Vec<String>,
+    /// A time server, by name or address (repeatable) [default: those of cluster.toml, or those that DHCP names]
+    #[arg(long, value_name = "HOST")]
+    pub time_server: Vec<String>,
     /// MTU of its link in bytes [default: what the link has]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -230,7 +236,7 @@ pub struct MetadataArgs {
         value_name = "FILE",
         requires = "output",
         conflicts_with_all = [
-            "role", "address", "gateway", "interface", "dns_server", "mtu", "no_masquerade", "docker_mirror",
+            "role", "address", "gateway", "interface", "dns_server", "time_server", "mtu", "no_masquerade", "docker_mirror",
             "insecure_registry", "pod_range", "label", "taint", "schedule_pods",
             "api_name", "etcd_member", "join_control_plane", "secrets",
         ]

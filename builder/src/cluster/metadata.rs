@@ -36,6 +36,9 @@ pub struct Machine {
     /// Name servers.
     #[serde(default)]
     pub dns_servers: Vec<String>,
+    /// Time servers, names or addresses; without them, those of the settings.
+    #[serde(default)]
+    pub time_servers: Vec<String>,
     /// MTU of its link in bytes; without it, what the link has.
     pub mtu: Option<u32>,
     /// Whether its pods reach the world outside under its address; without it, they do.
@@ -88,6 +91,8 @@ struct Role<'a> {
     network: Network<'a>,
     #[serde(skip_serializing_if = "Docker::is_default")]
     docker: Docker<'a>,
+    #[serde(skip_serializing_if = "Time::is_default")]
+    time: Time<'a>,
     #[serde(flatten)]
     secret: Secrets,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,6 +147,17 @@ struct Docker<'a> {
 impl Docker<'_> {
     fn is_default(&self) -> bool {
         self.insecure_registries.is_empty() && self.mirrors.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct Time<'a> {
+    servers: &'a [String],
+}
+
+impl Time<'_> {
+    fn is_default(&self) -> bool {
+        self.servers.is_empty()
     }
 }
 
@@ -252,6 +268,9 @@ pub fn render(
         },
         network: network(machine, settings, prefix)?,
         docker: Docker { insecure_registries: &machine.insecure_registries, mirrors: &machine.docker_mirrors },
+        time: Time {
+            servers: if machine.time_servers.is_empty() { &settings.time_servers } else { &machine.time_servers },
+        },
         secret: Secrets::default(),
         control_plane: None,
     };

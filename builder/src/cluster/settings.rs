@@ -36,6 +36,9 @@ pub struct Settings {
     /// `nftables` or `iptables`; a cluster.toml from before there was a choice has the first.
     #[serde(default = "nftables")]
     pub proxy_mode: String,
+    /// Time servers of all machines, names or addresses; one that is given its own has those instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub time_servers: Vec<String>,
     /// Version of Kubernetes that the cluster was made for, e.g. `1.37.2`, where it was known; a check holds images against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<String>,
@@ -87,6 +90,8 @@ impl Settings {
         for (key, value) in [("mode", &self.mode), ("proxy_mode", &self.proxy_mode)] {
             let _ = writeln!(text, "{key} = {}", toml::Value::String(value.clone()));
         }
+        let servers = self.time_servers.iter().cloned().map(toml::Value::String).collect();
+        let _ = writeln!(text, "[time]\nservers = {}", toml::Value::Array(servers));
         let metadata = kscratch_metadata::parse(&text).map_err(|errors| told(&errors, prefix))?;
         if let Some(version) = &self.kubernetes {
             Version::parse(version).with_context(|| format!("{prefix}kubernetes"))?;
@@ -136,7 +141,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 22] = [
+const WORDS: [(&str, &str); 23] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),
@@ -153,6 +158,7 @@ const WORDS: [(&str, &str); 22] = [
     ("network.static.gateway", "gateway"),
     ("network.dns_servers", "dns-server"),
     ("network.mtu", "mtu"),
+    ("time.servers", "time-server"),
     ("docker.mirrors", "docker-mirror"),
     ("docker.insecure_registries", "insecure-registry"),
     ("control_plane.names", "api-name"),

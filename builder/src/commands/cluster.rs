@@ -111,6 +111,7 @@ fn make(args: &NewArgs, now: OffsetDateTime, console: &Console) -> Result<()> {
         dns_domain: args.dns_domain.clone(),
         mode: args.mode.word().to_owned(),
         proxy_mode: args.proxy_mode.word().to_owned(),
+        time_servers: args.time_server.clone(),
         kubernetes: kubernetes(args)?,
     };
     let settings = settings.checked("--")?;
@@ -159,6 +160,7 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
         address: args.address.clone(),
         gateway: args.gateway.clone(),
         dns_servers: args.dns_server.clone(),
+        time_servers: args.time_server.clone(),
         mtu: args.mtu,
         masquerade: args.no_masquerade.then_some(false),
         docker_mirrors: args.docker_mirror.clone(),

@@ -66,6 +66,7 @@ pub fn open(parent: &Path, plan: &Plan, modes: Modes, now: OffsetDateTime) -> Re
         dns_domain: kscratch_metadata::DEFAULT_DNS_DOMAIN.to_owned(),
         mode: modes.network.unwrap_or("routed").to_owned(),
         proxy_mode: modes.proxy.unwrap_or("nftables").to_owned(),
+        time_servers: Vec::new(),
         // What the first master will run. An image that does not say it is no reason to make no cluster.
         kubernetes: (inspect::kubernetes(&first.image.path).ok().flatten())
             .filter(|version| Version::parse(version).is_ok()),

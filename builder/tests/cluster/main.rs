@@ -32,6 +32,7 @@ fn settings() -> Settings {
         dns_domain: "cluster.local".to_owned(),
         mode: "routed".to_owned(),
         proxy_mode: "nftables".to_owned(),
+        time_servers: Vec::new(),
         kubernetes: None,
     }
 }

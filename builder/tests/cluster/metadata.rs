@@ -40,6 +40,25 @@ fn masters_are_told_of_the_address_that_they_share() {
 }
 
 #[test]
+fn a_machine_has_its_own_time_servers_or_its_clusters() {
+    let parent = tempfile::tempdir().unwrap();
+    let of_all = vec!["time.lab".to_owned(), "192.168.7.1".to_owned()];
+    let settings = Settings { time_servers: of_all.clone(), ..settings() }.checked("--").unwrap();
+    let folder = new::new(parent.path(), &settings, Lapse::Never, now()).unwrap();
+    assert_eq!(folder.settings, settings, "what was written is read again");
+    for (own, want) in [(vec![], of_all), (vec!["192.168.7.2".to_owned()], vec!["192.168.7.2".to_owned()])] {
+        let machine = Machine { time_servers: own, ..machine("node") };
+        assert_eq!(parse(&rendered(&folder, &machine, false).role).unwrap().time.servers, want);
+    }
+    let wrong = vec!["time lab".to_owned()];
+    let machine = Machine { time_servers: wrong.clone(), ..machine("node") };
+    let error = render(&folder, &machine, &Members::new(), false, "--", now()).unwrap_err().to_string();
+    assert!(error.starts_with("--time-server: \"time lab\" is neither"), "{error}");
+    let error = Settings { time_servers: wrong, ..settings }.checked("").unwrap_err().to_string();
+    assert!(error.starts_with("time_server: \"time lab\" is neither"), "{error}");
+}
+
+#[test]
 fn a_node_is_given_a_token_and_no_key() {
     let parent = tempfile::tempdir().unwrap();
     let folder = lab(parent.path());

@@ -8,6 +8,7 @@ use base64::Engine;
 
 use super::{Kind, Surroundings, Text, ask_all, choose, decode};
 use crate::cmdline::CommandLine;
+use crate::sntp::keeper::Adjust;
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
 use crate::sys::{Mount, Ran, Recording, Sys};
@@ -99,6 +100,12 @@ impl Sys for Volumes<'_> {
     }
     fn set_clock(&self, seconds: i64) -> std::io::Result<()> {
         self.calls.set_clock(seconds)
+    }
+    fn adjust_clock(&self, adjust: &Adjust) -> std::io::Result<()> {
+        self.calls.adjust_clock(adjust)
+    }
+    fn set_watchdog(&self, device: &std::fs::File, seconds: u32) -> std::io::Result<u32> {
+        self.calls.set_watchdog(device, seconds)
     }
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> std::io::Result<()> {
         self.calls.resize_partition(disk, number, start, length)

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::log;
+use crate::sntp::keeper::Floor;
 use crate::sys::Sys;
 
 /// Every file of the root bears the image's date.
@@ -32,11 +33,8 @@ struct Decision {
 /// The image has no date, or the clock cannot be set.
 pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata, written: Option<i64>) -> Result<()> {
     let now = seconds(SystemTime::now());
-    let dated = root.join(DATED.trim_start_matches('/'));
-    let image = std::fs::metadata(dated).and_then(|metadata| metadata.modified());
-    let image = seconds(image.with_context(|| format!("reading the date of {DATED}"))?);
-    let ca = metadata.cluster.as_ref().and_then(|cluster| validity(cluster.ca.as_deref()?));
-    let Decision { set, told } = decide(now, image, ca, written);
+    let ca = ca(metadata);
+    let Decision { set, told } = decide(now, floor_of(dated(root)?, ca), ca, written);
     if let Some(told) = told {
         log::line(told);
     }
@@ -46,10 +44,34 @@ pub fn lift(sys: &dyn Sys, root: &Path, metadata: &RoleMetadata, written: Option
     }
 }
 
-fn decide(now: i64, image: i64, ca: Option<Validity>, written: Option<i64>) -> Decision {
-    let first = ca.map_or(i64::MIN, |ca| ca.from);
-    let (least, what) =
-        if first > image { (first, "the first second of the cluster's CA") } else { (image, "the image's date") };
+/// What no clock of this machine can be before, whatever a time server says.
+///
+/// # Errors
+/// The image has no date.
+pub fn floor(root: &Path, metadata: &RoleMetadata) -> Result<Floor> {
+    Ok(floor_of(dated(root)?, ca(metadata)))
+}
+
+/// The image's date, in seconds since 1970.
+fn dated(root: &Path) -> Result<i64> {
+    let file = root.join(DATED.trim_start_matches('/'));
+    let image = std::fs::metadata(file).and_then(|metadata| metadata.modified());
+    Ok(seconds(image.with_context(|| format!("reading the date of {DATED}"))?))
+}
+
+fn ca(metadata: &RoleMetadata) -> Option<Validity> {
+    metadata.cluster.as_ref().and_then(|cluster| validity(cluster.ca.as_deref()?))
+}
+
+fn floor_of(image: i64, ca: Option<Validity>) -> Floor {
+    match ca.map(|ca| ca.from) {
+        Some(first) if first > image => Floor { seconds: first, what: "the first second of the cluster's CA" },
+        _ => Floor { seconds: image, what: "the image's date" },
+    }
+}
+
+fn decide(now: i64, floor: Floor, ca: Option<Validity>, written: Option<i64>) -> Decision {
+    let Floor { seconds: least, what } = floor;
     if now < least {
         // What was written after the cluster's end was written by a clock that had gone mad.
         let last = written.filter(|at| *at > least && ca.is_some_and(|ca| *at <= ca.until));
@@ -86,7 +108,7 @@ mod tests {
 
     use kscratch_metadata::{Cluster, RoleMetadata, Validity};
 
-    use super::{decide, lift};
+    use super::{decide, floor_of, lift};
     use crate::sys::Recording;
 
     const IMAGE: i64 = 1_795_000_000;
@@ -98,7 +120,8 @@ mod tests {
 
     #[track_caller]
     fn check_with(now: i64, ca: Option<(i64, i64)>, written: Option<i64>, set: Option<i64>, told: &str) {
-        let decision = decide(now, IMAGE, ca.map(|(from, until)| Validity { from, until }), written);
+        let ca = ca.map(|(from, until)| Validity { from, until });
+        let decision = decide(now, floor_of(IMAGE, ca), ca, written);
         assert_eq!((decision.set, decision.told.as_deref().unwrap_or_default()), (set, told));
     }
 

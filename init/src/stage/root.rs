@@ -21,6 +21,7 @@ use super::newlease::{self, Leases, RESOLV_CONF};
 use super::phases::Phases;
 use super::plugging::Plugging;
 use super::podnetwork;
+use super::synchronise::Synchroniser;
 use crate::apply::dhcp::Change;
 use crate::apply::disk::{self, State, reserve};
 use crate::apply::files;
@@ -244,6 +245,11 @@ impl Rest {
             machine.keep_leases_of(&plan)?;
             machine.plan(&plan)
         });
+        let mut synchroniser = Synchroniser::start(self.sys, root, &metadata);
+        for keeper in &machine.leases {
+            let servers = keeper.lease().map(|lease| lease.time_servers.as_slice()).unwrap_or_default();
+            synchroniser.leased(keeper.link(), servers);
+        }
         let mut gathered = None;
         let plan = self.phases.run("plan", plan_hint, || {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
@@ -252,14 +258,18 @@ impl Rest {
         let leases = std::mem::take(&mut machine.leases);
         let Some(facts) = gathered else {
             log::line(NO_SERVICE);
-            return self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
+            let changed = move |link: &str, change: &Change| synchroniser.lease_changed(link, change);
+            return self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         };
         if metadata.cluster.is_some() && plan.is_some() {
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
         // Without a plan, too: there may be one with the next address.
         let watch = Leases::new(root, metadata, facts, lasting, self.sender.clone());
-        let changed = move |link: &str, change: &Change| watch.changed(link, change);
+        let changed = move |link: &str, change: &Change| {
+            watch.changed(link, change);
+            synchroniser.lease_changed(link, change);
+        };
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let Some(plan) = plan else { return log::line(NO_SERVICE) };
         let plugging = &mut self.plugging;

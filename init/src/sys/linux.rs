@@ -1,18 +1,20 @@
 //! [`Linux`] turns the calls of [`Sys`] into Linux system calls; the only place of the crate with `unsafe`.
 #![allow(unsafe_code)]
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_int, c_long, c_void};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::ioctl::{Setter, ioctl, opcode};
+use nix::libc::{ADJ_ESTERROR, ADJ_MAXERROR, ADJ_NANO, ADJ_OFFSET, ADJ_SETOFFSET, ADJ_STATUS, ADJ_TIMECONST, STA_PLL};
+use rustix::ioctl::{Getter, Setter, Updater, ioctl, opcode};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::system::RebootCommand;
 use rustix::time::{ClockId, Timespec};
 
 use super::{Everyone, Flag, Mount, Power, Ran, Sys};
+use crate::sntp::keeper::Adjust;
 
 /// The running kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +45,16 @@ const BLKPG: u32 = opcode::none(0x12, 105);
 const BLKPG_RESIZE_PARTITION: c_int = 3;
 /// `EXT4_IOC_RESIZE_FS`, `_IOW('f', 16, __u64)`.
 const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
+
+/// `WDIOC_SETTIMEOUT` and `WDIOC_GETTIMEOUT` of `linux/watchdog.h`: `_IOWR('W', 6, int)` and `_IOR('W', 7, int)`.
+const WDIOC_SETTIMEOUT: u32 = opcode::read_write::<c_int>(b'W', 6);
+const WDIOC_GETTIMEOUT: u32 = opcode::read::<c_int>(b'W', 7);
+/// In a second.
+const NANOS: i128 = 1_000_000_000;
+
+fn invalid() -> io::Error {
+    io::ErrorKind::InvalidInput.into()
+}
 
 fn flags(list: &[Flag]) -> MountFlags {
     list.iter().fold(MountFlags::empty(), |all, flag| {
@@ -109,6 +121,44 @@ impl Sys for Linux {
     fn set_clock(&self, seconds: i64) -> io::Result<()> {
         let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
         Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
+    }
+
+    fn adjust_clock(&self, adjust: &Adjust) -> io::Result<()> {
+        let (seconds, nanos) = (adjust.offset.div_euclid(NANOS), adjust.offset.rem_euclid(NANOS));
+        // SAFETY: `struct timex` of linux/timex.h has nothing but integers, for which zeros are a value.
+        let mut timex: nix::libc::timex = unsafe { std::mem::zeroed() };
+        // That the status says nothing of being unsynchronised makes the kernel write the hardware clock every 11 minutes, too (kernel/time/ntp.c,
+        // `sync_hw_clock`); it forgets it by itself once the error that grows is too large.
+        timex.modes = ADJ_STATUS | ADJ_NANO | ADJ_MAXERROR | ADJ_ESTERROR;
+        timex.status = STA_PLL;
+        let micros = c_long::try_from(adjust.error.as_micros()).map_err(|_| invalid())?;
+        (timex.maxerror, timex.esterror) = (micros, micros);
+        if adjust.at_once {
+            timex.modes |= ADJ_SETOFFSET;
+            timex.time.tv_sec = seconds.try_into().map_err(|_| invalid())?;
+            timex.time.tv_usec = nanos.try_into().map_err(|_| invalid())?;
+        } else {
+            timex.modes |= ADJ_OFFSET | ADJ_TIMECONST;
+            timex.offset = adjust.offset.try_into().map_err(|_| invalid())?;
+            // As RFC 5905 has it: four less than the logarithm of the pause between two answers, which is 64 s at least.
+            timex.constant = c_long::from(adjust.next.as_secs().max(16).ilog2()) - 4;
+        }
+        // SAFETY: the kernel reads and writes one `struct timex`, which lives until the call returns.
+        match unsafe { nix::libc::adjtimex(&raw mut timex) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_watchdog(&self, device: &File, seconds: u32) -> io::Result<u32> {
+        let mut value = c_int::try_from(seconds).map_err(|_| invalid())?;
+        // SAFETY: WDIOC_SETTIMEOUT reads one int and writes what became of it.
+        let set = unsafe { ioctl(device, Updater::<WDIOC_SETTIMEOUT, c_int>::new(&mut value)) };
+        if set.is_err() {
+            // SAFETY: WDIOC_GETTIMEOUT writes one int.
+            value = unsafe { ioctl(device, Getter::<WDIOC_GETTIMEOUT, c_int>::new())? };
+        }
+        u32::try_from(value).map_err(|_| invalid())
     }
 
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {

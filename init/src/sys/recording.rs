@@ -1,7 +1,10 @@
 //! [`Recording`] turns the calls of [`Sys`] into lines of text that a test compares, and fails where the test says so.
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use crate::sntp::keeper::Adjust;
 
 use super::{Everyone, Mount, Power, Ran, Sys};
 
@@ -90,6 +93,15 @@ impl Sys for Recording {
 
     fn set_clock(&self, seconds: i64) -> io::Result<()> {
         self.record(format!("clock {seconds}"))
+    }
+
+    fn adjust_clock(&self, adjust: &Adjust) -> io::Result<()> {
+        let how = if adjust.at_once { "set" } else { "lead" };
+        self.record(format!("clock {how} by {} ms", adjust.offset / 1_000_000))
+    }
+
+    fn set_watchdog(&self, _device: &File, seconds: u32) -> io::Result<u32> {
+        self.record(format!("watchdog {seconds} s")).map(|()| seconds)
     }
 
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {

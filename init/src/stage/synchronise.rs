@@ -1,0 +1,197 @@
+//! Keeps the clock by the time servers that the metadata or DHCP name, in a thread that nobody waits for.
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use kscratch_metadata::RoleMetadata;
+
+use super::{beside, clock};
+use crate::apply::dhcp::Change;
+use crate::log;
+use crate::sntp::ask::{self, PORT, ask};
+use crate::sntp::keeper::{Failure, Floor, Keeper, Outcome, Said};
+use crate::sys::Sys;
+
+/// More servers than this are not asked: each is asked by a thread of its own.
+const MOST: usize = 16;
+/// How long a pause is while there is nobody to ask, or all of them rest.
+const NOBODY: Duration = Duration::from_secs(64);
+
+/// The thread, seen from the boot.
+pub struct Synchroniser {
+    /// Those of the metadata, which win.
+    named: Vec<String>,
+    /// Those that each link's lease names.
+    leased: BTreeMap<String, Vec<Ipv4Addr>>,
+    lists: Sender<Vec<String>>,
+}
+
+/// What the thread needs of the machine.
+pub struct Means {
+    /// Sets the clock.
+    pub sys: &'static dyn Sys,
+    /// What no time is before.
+    pub floor: Floor,
+    /// Where lines for people go.
+    pub say: Box<dyn Fn(&str) + Send>,
+}
+
+impl Synchroniser {
+    /// Starts the thread, which asks at once where the metadata names servers.
+    #[must_use]
+    pub fn start(sys: &'static dyn Sys, root: &Path, metadata: &RoleMetadata) -> Self {
+        // Whatever a server says comes after the first second; lifting the clock has told why there is no image's date.
+        let floor = clock::floor(root, metadata).unwrap_or(Floor { seconds: 0, what: "the year 1970" });
+        Self::with(Means { sys, floor, say: Box::new(|line| log::line(line)) }, metadata.time.servers.clone())
+    }
+
+    /// The same with other means.
+    #[must_use]
+    pub fn with(means: Means, named: Vec<String>) -> Self {
+        let (lists, news) = mpsc::channel();
+        if let Err(error) = beside::start("time", move || keep(&means, &news)) {
+            log::line(format_args!("{error:#}: the clock goes on by itself"));
+        }
+        let synchroniser = Self { named, leased: BTreeMap::new(), lists };
+        if !synchroniser.named.is_empty() {
+            synchroniser.tell();
+        }
+        synchroniser
+    }
+
+    /// Told of each lease that the machine has, and what becomes of it. Servers of a lease that is lost are asked on: there is nobody better.
+    pub fn lease_changed(&mut self, link: &str, change: &Change) {
+        if let Change::Bound(lease) = change {
+            self.leased(link, &lease.time_servers);
+        }
+    }
+
+    /// Told which servers a link's lease names (RFC 2132, 8.3).
+    pub fn leased(&mut self, link: &str, servers: &[Ipv4Addr]) {
+        let before = self.leased.insert(link.to_owned(), servers.to_vec()).unwrap_or_default();
+        if self.named.is_empty() && before != servers {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let mut list: Vec<String> = Vec::new();
+        let leased = self.leased.values().flatten().map(Ipv4Addr::to_string);
+        let named = self.named.iter().cloned();
+        for server in named.chain(leased.filter(|_| self.named.is_empty())) {
+            if !list.contains(&server) && list.len() < MOST {
+                list.push(server);
+            }
+        }
+        // A thread that has ended has told why.
+        let _ = self.lists.send(list);
+    }
+}
+
+/// Asks for ever.
+fn keep(means: &Means, news: &Receiver<Vec<String>>) {
+    let mut keeper = Keeper::new(means.floor);
+    let mut pause = NOBODY;
+    let mut failed = false;
+    loop {
+        match news.recv_timeout(pause) {
+            // The last of several counts.
+            Ok(list) => {
+                let list = news.try_iter().last().unwrap_or(list);
+                log::debug(format_args!("time servers: {}", list.join(", ")));
+                keeper.serve(list, log::monotonic());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(pause),
+        }
+        let due = keeper.due(log::monotonic());
+        if due.is_empty() {
+            pause = NOBODY;
+            continue;
+        }
+        let said = ask_all(due, means.floor.seconds);
+        for Said { server, time } in &said {
+            log::debug(format_args!("time server {server}: {time:?}"));
+        }
+        let Outcome { adjust, lines, next } = keeper.take(&said, ask::clock(), log::monotonic());
+        let done = adjust.map_or(Ok(()), |adjust| means.sys.adjust_clock(&adjust));
+        match done {
+            Ok(()) => {
+                failed = false;
+                lines.iter().for_each(|line| (means.say)(line));
+            }
+            Err(error) if !std::mem::replace(&mut failed, true) => {
+                (means.say)(&format!("the kernel does not take the time servers' time: {error}"));
+            }
+            Err(_) => {}
+        }
+        pause = spread(next);
+    }
+}
+
+/// Asks all at once: a name that cannot be looked up takes half a minute.
+fn ask_all(servers: Vec<String>, near: i64) -> Vec<Said> {
+    let thread = |server: String| {
+        let name = server.clone();
+        let asked = thread::Builder::new().name("time-server".to_owned()).spawn(move || ask(&server, PORT, near));
+        (name, asked)
+    };
+    let asked: Vec<_> = servers.into_iter().map(thread).collect();
+    let said = |(server, asked): (String, std::io::Result<thread::JoinHandle<_>>)| {
+        let other = |why: String| Err(Failure::Other(why));
+        let time = match asked {
+            Ok(thread) => thread.join().unwrap_or_else(|_| other("this machine failed to ask it".to_owned())),
+            Err(error) => other(format!("starting a thread to ask it: {error}")),
+        };
+        Said { server, time }
+    };
+    asked.into_iter().map(said).collect()
+}
+
+/// A pause that is longer by up to a sixteenth, so that machines which were switched on together do not ask together for ever.
+fn spread(pause: Duration) -> Duration {
+    let nanos = u32::try_from(ask::clock().rem_euclid(1_000_000_000)).unwrap_or_default();
+    pause + pause / 16 * (nanos / 1_000_000) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::{MOST, Synchroniser, spread};
+
+    #[test]
+    fn the_metadatas_servers_win_over_a_leases() {
+        let scene = |named: &[&str]| {
+            let (lists, told) = mpsc::channel();
+            let named = named.iter().map(|name| (*name).to_owned()).collect();
+            (Synchroniser { named, leased: Default::default(), lists }, told)
+        };
+        let (mut from_leases, told) = scene(&[]);
+        from_leases.leased("eth1", &[]);
+        assert!(told.try_recv().is_err(), "there is nothing new in a lease without servers");
+        from_leases.leased("eth1", &["10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap()]);
+        from_leases.leased("eth0", &["10.0.0.1".parse().unwrap()]);
+        from_leases.leased("eth0", &["10.0.0.1".parse().unwrap()]);
+        let lists: Vec<Vec<String>> = told.try_iter().collect();
+        assert_eq!(lists, [vec!["10.0.0.2", "10.0.0.1"], vec!["10.0.0.1", "10.0.0.2"]]);
+        let many: Vec<_> = (0..40).map(|last| std::net::Ipv4Addr::new(10, 0, 1, last)).collect();
+        from_leases.leased("eth0", &many);
+        assert_eq!(told.try_iter().last().unwrap().len(), MOST);
+        let (mut from_metadata, told) = scene(&["time.lab"]);
+        from_metadata.leased("eth0", &["10.0.0.1".parse().unwrap()]);
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn pauses_differ_a_little() {
+        for seconds in [0, 2, 64, 1024] {
+            let pause = Duration::from_secs(seconds);
+            assert!((pause..=pause + pause / 16).contains(&spread(pause)));
+        }
+    }
+}
