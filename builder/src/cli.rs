@@ -359,6 +359,9 @@ pub struct RunArgs {
     /// The network card: virtio, e1000e, igb, e1000, rtl8139
     #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
     pub nic: String,
+    /// The machine has a watchdog, which resets it where it hangs
+    #[arg(long, help_heading = "Hardware")]
+    pub watchdog: bool,
     /// What the machine's clock says at start, in UTC, e.g. 2031-01-01T00:00:00 [default: this machine's time]
     #[arg(long, value_name = "TIME", help_heading = "Hardware")]
     pub clock: Option<String>,

@@ -60,6 +60,8 @@ pub struct Options {
     pub disks: Vec<MoreDisk>,
     /// What the network card is.
     pub card: CardModel,
+    /// Whether it has a watchdog, which resets it where it hangs.
+    pub watchdog: bool,
     /// What the machine's clock says at start, in UTC; this machine's time where `None`.
     pub clock: Option<String>,
     /// How well the network's cable works.
@@ -184,6 +186,7 @@ fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine 
     let mut machine = Machine::new(firmware).disk(Disk { sector, ..Disk::from(overlay).model(model) });
     machine.card_model = options.card;
     machine.clock.clone_from(&options.clock);
+    machine.watchdog = options.watchdog;
     machine.memory = options.memory;
     machine.cpus = options.cpus;
     machine.accelerator = Accelerator::Auto;

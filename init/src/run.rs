@@ -9,3 +9,4 @@ pub mod power;
 pub mod ready;
 pub mod recorder;
 pub mod spawn;
+pub mod watchdog;

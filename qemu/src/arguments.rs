@@ -68,6 +68,9 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     if machine.tells_memory {
         args.option("-device", format!("virtio-balloon-pci,id={BALLOON}"));
     }
+    if machine.watchdog {
+        args.option("-device", "i6300esb").option("-action", "watchdog=reset");
+    }
     for entry in &machine.fw_cfg {
         args.option("-fw_cfg", joined(&format!("name={},file=", doubled(&entry.name)), &entry.file, ""));
     }
@@ -313,7 +316,7 @@ mod tests {
             &direct().forward(Forward::to(8080)).forward(Forward { host: 6443, guest: 443 }),
             false,
             &["user,id=net0,hostfwd=tcp:127.0.0.1:0-:8080,hostfwd=tcp:127.0.0.1:6443-:443", "mac=52:54:00:6b:73:01"],
-            &["restrict", "balloon"],
+            &["restrict", "balloon", "i6300esb", "-action"],
         );
         check(
             &direct().fw_cfg("opt/x", "/role.toml"),
@@ -345,6 +348,7 @@ mod tests {
         other.reboots = true;
         other.isolated = true;
         other.tells_memory = true;
+        other.watchdog = true;
         check(
             &other,
             false,
@@ -354,6 +358,7 @@ mod tests {
                 "-chardev stdio,id=serial0,signal=off,mux=on -serial chardev:serial0 -mon chardev=serial0,mode=readline",
                 "restrict=on",
                 "virtio-balloon-pci,id=balloon0",
+                "-device i6300esb -action watchdog=reset",
             ],
             &["-no-reboot", "logfile"],
         );

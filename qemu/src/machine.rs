@@ -54,6 +54,8 @@ pub struct Machine {
     pub folder: Option<PathBuf>,
     /// Whether a reset of the guest starts it again; QEMU ends otherwise.
     pub reboots: bool,
+    /// Whether the guest has a watchdog (an i6300ESB), which resets it where it is not fed.
+    pub watchdog: bool,
     /// Whether the guest's kernel tells how much memory it uses ([`crate::Vm::memory`]): it gets a balloon device, which takes none away.
     pub tells_memory: bool,
 }
@@ -235,6 +237,7 @@ impl Machine {
             console_file: None,
             folder: None,
             reboots: false,
+            watchdog: false,
             tells_memory: false,
         }
     }

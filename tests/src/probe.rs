@@ -108,6 +108,12 @@ impl Probe {
         self.ask(&format!("/kill?pid={}", process.pid));
     }
 
+    /// Writes a file of the probe's own, `/proc` and `/sys` among them.
+    #[track_caller]
+    pub fn write(self, path: &str, text: &str) {
+        self.ask(&format!("/write?path={path}&text={text}"));
+    }
+
     /// Has the kernel panic (Documentation/admin-guide/sysrq.rst). There is no answer to wait for.
     #[track_caller]
     pub fn crash(self) {

@@ -153,10 +153,11 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     let mut machine = bench.node(&overlay).fw_cfg(FW_CFG_ROLE, &role);
     // The firmware forgets what it was given to keep when QEMU ends.
     machine.reboots = true;
+    machine.watchdog = true;
     let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
     // One file for two machines, of which this is the second.
     let text = format!(
-        "version = 1\nrole = \"node\"\n\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
+        "version = 1\nrole = \"node\"\n\n[watchdog]\ntimeout = 30\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
          [[machines]]\nmac = \"52:54:00:00:00:01\"\nnode = {{ name = \"other\", pod_range = \"10.244.2.0/24\" }}\n\n\
          [[machines]]\nmac = \"{mac}\"\nnode = {{ name = \"told-1\", pod_range = \"10.244.3.0/24\" }}\n",
         probe::MANIFEST
@@ -165,6 +166,7 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     let mut vm = bench.start(&machine);
     wait(&vm, &format!(r"this machine is machines\[1\] of 2, told-1, by mac {mac}$"), BOOT);
     wait(&vm, r"service kubelet: ready \(", BOOT);
+    wait(&vm, r"\] the watchdog \(i6300ESB timer\) resets this machine 30 s after it was fed last$", BOOT);
     let probe = Probe::of(&vm, BOOT);
 
     assert_set_up(probe);
@@ -181,11 +183,12 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     assert_eq!(boots.len(), 2, "{boots:?}");
     let found = &boots[0]["found_by_next"];
     assert!(found.to_string().contains("sysrq triggered crash"), "{}", boots[0]);
+    assert!(found.to_string().contains("its watchdog (i6300ESB timer)"), "{}", boots[0]);
     assert_eq!(boots[0]["ended"], serde_json::Value::Null);
     assert_eq!(boots[1]["ended"], "power off");
 }
 
-/// A kernel that panics leaves its last words with the firmware, and the next boot tells them.
+/// A kernel that panics and hangs then is reset by the watchdog; it leaves its last words with the firmware, and the next boot tells both.
 #[track_caller]
 fn leaves_last_words(vm: &Vm, probe: Probe) {
     let mark = vm.lines().pop().expect("the console is not empty");
@@ -193,10 +196,13 @@ fn leaves_last_words(vm: &Vm, probe: Probe) {
         let pattern = Regex::new(pattern).unwrap();
         vm.wait_for_line_after(mark, pattern, BOOT).unwrap_or_else(|error| panic!("{error}"))
     };
+    // It would start anew by itself, as its command line says.
+    probe.write("/proc/sys/kernel/panic", "0");
     probe.crash();
     let panicked = after(&mark, "Kernel panic - not syncing: sysrq triggered crash");
     let told = after(&panicked, r"\] the kernel left last words of an earlier boot: ");
     assert!(told.text.contains("sysrq triggered crash"), "{}", told.text);
+    after(&panicked, r"\] before this boot the machine was reset by its watchdog \(i6300ESB timer\)$");
     after(&told, r"service kubelet: ready \(");
 }
 

@@ -31,6 +31,7 @@ pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         disk: disk(args)?,
         disks: words(&args.disk).context("reading --disk")?,
         card: args.nic.parse().map_err(|error: String| anyhow!(error)).context("reading --nic")?,
+        watchdog: args.watchdog,
         clock: args.clock.clone(),
         cable: Condition {
             up: !args.unplugged,

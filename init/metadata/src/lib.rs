@@ -18,6 +18,7 @@ mod secret;
 mod selector;
 mod syntax;
 mod validity;
+mod watchdog;
 
 pub use address::{Endpoint, Interface, Mac};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, JOINERS};
@@ -33,6 +34,7 @@ pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
 pub use selector::Selector;
 pub use validity::{Validity, share_a_key, validity};
+pub use watchdog::Watchdog;
 
 /// Whether a text can be the name of a node: an RFC 1123 subdomain of at most 63 characters.
 pub fn is_node_name(text: &str) -> bool {

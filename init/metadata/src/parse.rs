@@ -16,6 +16,7 @@ use crate::rules;
 use crate::secret::Secret;
 use crate::selector;
 use crate::syntax;
+use crate::watchdog;
 
 /// The version of the format that this program reads.
 const VERSION: i64 = 1;
@@ -85,6 +86,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let docker = reader.take_table(&mut root, "docker");
     let join = reader.take_table(&mut root, "join");
     let time = reader.take_table(&mut root, "time");
+    let watchdog = reader.take_table(&mut root, "watchdog");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -96,6 +98,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         docker: docker.map(|table| read_docker(reader, table)).unwrap_or_default(),
         join: join.map(|table| read_join(reader, table)).unwrap_or_default(),
         time: time.map(|table| read_time(reader, table)).unwrap_or_default(),
+        watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         manifests: read_manifests(reader, &mut root),
     };
@@ -140,7 +143,8 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 8] = ["role", "cluster", "node", "network", "docker", "time", "kubelet", "manifests"];
+    const OPEN: [&str; 9] =
+        ["role", "cluster", "node", "network", "docker", "time", "watchdog", "kubelet", "manifests"];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }
 

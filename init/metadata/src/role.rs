@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::address::{Endpoint, Interface};
 use crate::controlplane::ControlPlane;
 use crate::secret::{self, Secret};
+use crate::watchdog::Watchdog;
 
 /// Pod addresses of all nodes, where the metadata names none.
 pub const DEFAULT_POD_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
@@ -50,6 +51,9 @@ pub struct RoleMetadata {
     /// Where it gets the time.
     #[schemars(default)]
     pub time: Time,
+    /// What resets it where it hangs.
+    #[schemars(default)]
+    pub watchdog: Watchdog,
     /// Further fields of the KubeletConfiguration, as they are; fields that kscratch sets itself are refused.
     #[schemars(default)]
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -311,7 +315,7 @@ pub struct Join {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Time {
-    /// NTP servers, names or addresses. Default none: the machine's own clock is taken as it is.
+    /// NTP servers, names or addresses. Default: those that DHCP names; without any, the machine's own clock is taken as it is.
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
@@ -340,6 +344,7 @@ impl RoleMetadata {
             docker: Docker::default(),
             join: Join::default(),
             time: Time::default(),
+            watchdog: Watchdog::default(),
             kubelet: serde_json::Map::new(),
             manifests: Vec::new(),
         }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use kscratch_metadata::{
     Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, ProxyMode, Role,
-    RoleMetadata, Secret, Static, Taint, Time, json_schema, parse, parse_with_secrets, to_toml,
+    RoleMetadata, Secret, Static, Taint, Time, Watchdog, json_schema, parse, parse_with_secrets, to_toml,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -70,6 +70,9 @@ mirrors = ["https://mirror.lab/"]
 open_files = 65536
 [time]
 servers = ["time.lab", "192.168.7.3"]
+[watchdog]
+enabled = false
+timeout = 120
 [kubelet]
 maxPods = 50
 evictionHard = {{ "memory.available" = "100Mi" }}
@@ -125,6 +128,7 @@ content = "kind: Pod"
         },
         join: Join { token: Some(Secret::new("abcdef.0123456789abcdef")) },
         time: Time { servers: vec!["time.lab".into(), "192.168.7.3".into()] },
+        watchdog: Watchdog { enabled: false, timeout: 120 },
         kubelet: serde_json::json!({
             "maxPods": 50,
             "evictionHard": {"memory.available": "100Mi"},
@@ -154,6 +158,7 @@ fn the_schema_knows_the_same_fields() {
         ("Docker", "[docker]"),
         ("Join", "[join]"),
         ("Time", "[time]"),
+        ("Watchdog", "[watchdog]"),
         ("Manifest", "[[manifests]]"),
     ];
     for (name, header) in parts {

@@ -2,12 +2,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 
 use super::eventloop::LeaseChanged;
 use crate::apply::dhcp::Keeper;
+use crate::log::monotonic;
 use crate::plan::Service;
 use crate::supervise::Reason;
 
@@ -40,6 +43,7 @@ pub enum Message {
 pub struct Inbox {
     messages: Receiver<Message>,
     bell: Arc<OwnedFd>,
+    taken: Arc<AtomicU64>,
 }
 
 /// The boot's end.
@@ -47,6 +51,8 @@ pub struct Inbox {
 pub struct Sender {
     messages: mpsc::Sender<Message>,
     bell: Arc<OwnedFd>,
+    /// Milliseconds since the kernel's start.
+    taken: Arc<AtomicU64>,
 }
 
 /// Makes both ends.
@@ -56,17 +62,36 @@ pub struct Sender {
 pub fn pair() -> io::Result<(Sender, Inbox)> {
     let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (sender, messages) = mpsc::channel();
-    Ok((Sender { messages: sender, bell: Arc::clone(&bell) }, Inbox { messages, bell }))
+    let taken = Arc::new(AtomicU64::new(now()));
+    Ok((
+        Sender { messages: sender, bell: Arc::clone(&bell), taken: Arc::clone(&taken) },
+        Inbox { messages, bell, taken },
+    ))
 }
 
 impl Sender {
     /// Hands something over. A loop that has ended has no use for it any more.
     pub fn send(&self, message: Message) {
         if self.messages.send(message).is_ok() {
-            // It fails only where the bell is rung so often already that it could not be heard any better.
-            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+            self.knock();
         }
     }
+
+    /// Wakes the loop, which then takes what there is, be it nothing.
+    pub fn knock(&self) {
+        // It fails only where the bell is rung so often already that it could not be heard any better.
+        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+    }
+
+    /// When the loop took what there was last, as time since the kernel's start.
+    #[must_use]
+    pub fn taken(&self) -> Duration {
+        Duration::from_millis(self.taken.load(Ordering::Relaxed))
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Inbox {
@@ -74,6 +99,7 @@ impl Inbox {
     pub fn take(&self) -> Vec<Message> {
         // First the bell, then the messages: one that comes in between rings again.
         let _ = rustix::io::read(&*self.bell, &mut [0_u8; 8]);
+        self.taken.store(now(), Ordering::Relaxed);
         self.messages.try_iter().collect()
     }
 }
@@ -103,5 +129,16 @@ mod tests {
         assert!(rings());
         assert_eq!(inbox.take().len(), 2);
         assert!(!rings() && inbox.take().is_empty());
+    }
+
+    #[test]
+    fn a_knock_wakes_the_loop_and_says_when_it_turned() {
+        let (sender, inbox) = pair().unwrap();
+        let before = sender.taken();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        sender.knock();
+        assert_eq!(sender.taken(), before);
+        assert!(inbox.take().is_empty());
+        assert!(sender.taken() > before);
     }
 }

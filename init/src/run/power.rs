@@ -11,7 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::log;
-use crate::run::recorder;
+use crate::run::{recorder, watchdog};
 use crate::supervise::Ending;
 use crate::sys::{Everyone, Power, Sys};
 
@@ -45,6 +45,7 @@ pub fn finish(sys: &dyn Sys, ending: Ending) -> Result<()> {
     };
     log::line(words);
     recorder::end(words);
+    watchdog::disarm();
     sys.power(power).with_context(|| format!("asking the kernel for {words}"))
 }
 

@@ -31,7 +31,7 @@ use crate::log;
 use crate::plan::{self, Plan, PlanError};
 use crate::run::eventloop::{self, Options};
 use crate::run::inbox::{self, Message, Sender};
-use crate::run::power;
+use crate::run::{power, watchdog};
 use crate::source::Surroundings;
 use crate::sys::Sys;
 
@@ -47,6 +47,9 @@ const RESERVE_EVERY: Duration = Duration::from_secs(600);
 /// How long the first lease may take where the machine has started anew because of one: it may have come too late (a switch that keeps a
 /// new link from sending for a minute), and would again.
 const LATE_LEASE_WITHIN: Duration = Duration::from_secs(180);
+
+/// How long a watchdog's driver may come after the others.
+const LATE_WATCHDOG: Duration = Duration::from_secs(10);
 
 /// Runs the stage: the boot in order, from where the initramfs left off, if there was one. Returns only on failure.
 ///
@@ -89,8 +92,18 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let (device, written) = state.unzip();
     let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
     let written = written.flatten();
-    let rest = Rest { sys, phases, machine, plugging, state, written, root, id, sender, stop: Arc::default() };
-    let stop = Arc::clone(&rest.stop);
+    let stop: Arc<AtomicBool> = Arc::default();
+    if let Some(wanted) = metadata.as_ref().map(|metadata| &metadata.watchdog).filter(|wanted| wanted.enabled) {
+        let timeout = Duration::from_secs(wanted.timeout.into());
+        let (root, sender, lasting) = (root.to_owned(), sender.clone(), state.is_some());
+        let loader = plugging.loaded();
+        let (late, stop) = (LATE_WATCHDOG, Arc::clone(&stop));
+        watchdog::start(watchdog::Means { sys, root, timeout, late, sender, lasting, stop }, move || {
+            loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default())
+        });
+    }
+    let rest =
+        Rest { sys, phases, machine, plugging, state, written, root, id, sender, stop: Arc::clone(&stop) };
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
         Some(metadata) => beside::start("phases", move || {
