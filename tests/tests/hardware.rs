@@ -92,8 +92,9 @@ fn a_metal_image_begins_with_microcode_and_has_the_firmware_that_its_drivers_nam
     // What others read of it: the section, and in it first an archive that is not compressed.
     let initrd = folder.path().join("initrd");
     let section = format!(".initrd={}", initrd.display());
-    let args =
-        ["--dump-section", &section].map(AsRef::as_ref).into_iter().chain([uki.as_os_str(), "/dev/null".as_ref()]);
+    // It writes the rest as well, and refuses /dev/null.
+    let rest = folder.path().join("rest");
+    let args = ["--dump-section", &section].map(AsRef::as_ref).into_iter().chain([uki.as_os_str(), rest.as_os_str()]);
     tool("objcopy", "binutils", args).succeeded();
     let listed = tool("sh", "dash", ["-c", &format!("cpio -it < {}", initrd.display())]).succeeded();
     let names: Vec<&str> = listed.stdout.lines().filter(|line| line.ends_with(".bin")).collect();
