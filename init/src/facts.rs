@@ -32,6 +32,8 @@ pub struct Facts {
     pub etcd_ca: Option<String>,
     /// The CA of the cluster that it was a node of last, in PEM.
     pub cluster_ca: Option<String>,
+    /// The partition that etcd's data are on, by its GUID, where that is not mounted.
+    pub etcd_disk: Option<String>,
     /// The name that its kubelet was started with last, which is that of the certificate.
     pub node_name: Option<String>,
     /// Names that it joined under before that; their certificates are put aside.

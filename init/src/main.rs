@@ -136,6 +136,7 @@ fn print_plan(file: &Path) -> Result<String> {
             aside: Default::default(),
             pod_range: None,
         })
+            etcd_disk: None,
     })?;
     let network = plan::network(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;
     let node = plan::node(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;

@@ -1,76 +1,12 @@
 //! Turns the bytes of a disk into its GPT ([`Table`]), and a table with a grown last partition into the bytes to write.
 //!
 //! Format: UEFI Specification 2.10, section 5.3; field names are those of its tables 5.5 (header) and 5.6 (entry).
-use std::fmt;
+mod guid;
+pub mod single;
+
 use std::io::{self, Read, Seek, SeekFrom};
-use std::str::FromStr;
 
-/// A GUID in the order in which it is written, e.g. `C12A7328-F81F-11D2-BA4B-00A0C93EC93B`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Guid([u8; 16]);
-
-impl Guid {
-    /// EFI system partition.
-    pub const ESP: Self = Self(*b"\xC1\x2A\x73\x28\xF8\x1F\x11\xD2\xBA\x4B\x00\xA0\xC9\x3E\xC9\x3B");
-    /// Variable data, `/var` (Discoverable Partitions Specification).
-    pub const VAR: Self = Self(*b"\x4D\x21\xB0\x16\xB5\x34\x45\xC2\xA9\xFB\x5C\x16\xE0\x91\xFD\x2D");
-
-    /// The flight recorder.
-    pub const RECORDER: Self = Self(kscratch_recorder::PARTITION_TYPE);
-
-    /// From the disk: the first three fields are little endian (UEFI appendix A).
-    #[must_use]
-    pub fn from_disk(b: [u8; 16]) -> Self {
-        Self([b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]])
-    }
-
-    /// Whether it is all zeros: the type of an unused entry.
-    #[must_use]
-    pub fn is_nil(&self) -> bool {
-        self.0 == [0; 16]
-    }
-}
-
-impl fmt::Display for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Guid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A text that is no GUID.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a GUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")]
-pub struct NotAGuid;
-
-impl FromStr for Guid {
-    type Err = NotAGuid;
-
-    fn from_str(text: &str) -> Result<Self, NotAGuid> {
-        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
-        if lengths != [8, 4, 4, 4, 12] {
-            return Err(NotAGuid);
-        }
-        let mut guid = [0; 16];
-        for (byte, pair) in guid.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            *byte = digit(0).zip(digit(1)).map(|(high, low)| high << 4 | low).ok_or(NotAGuid)?;
-        }
-        Ok(Self(guid))
-    }
-}
+pub use guid::{Guid, NotAGuid};
 
 /// One used entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,6 +191,12 @@ impl Table {
         Ok(Ok(Self { sector, copy, partitions, header, entries }))
     }
 
+    /// `DiskGUID`
+    #[must_use]
+    pub fn disk_guid(&self) -> Guid {
+        Guid::from_disk(self.header.disk_guid)
+    }
+
     /// The table with partition `number` stretched to the end of a disk of `length` bytes, as writes to be done in this order. `None`
     /// where it cannot grow: it ends there already, or another partition lies behind it.
     ///
@@ -307,7 +249,7 @@ impl Table {
     }
 }
 
-/// What to write to make a partition longer.
+/// What to write to make a partition, or to make it longer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Growth {
     /// Where the partition starts, in bytes.

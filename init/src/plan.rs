@@ -25,7 +25,7 @@ use ipnet::Ipv4Net;
 
 pub use cluster::REMEMBERED_NODES;
 pub use clusterca::{CLUSTER_CA, Change, PKI};
-pub use controlplane::{ETCD_CA, ETCD_WAL};
+pub use controlplane::{ETCD_CA, ETCD_DATA_CA, ETCD_WAL};
 pub use error::PlanError;
 pub use identity::uplink;
 pub use links::network;

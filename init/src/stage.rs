@@ -3,6 +3,8 @@ pub mod beside;
 pub mod block;
 pub mod clock;
 pub mod gather;
+mod commandnetwork;
+mod furtherdisks;
 pub mod hardware;
 pub mod initramfs;
 mod lastwords;

@@ -8,6 +8,19 @@ pub struct Volume {
     pub kind: Kind,
     /// Its label, without padding.
     pub label: String,
+    /// What the kernel found wrong with it since it was checked all through.
+    pub errors: Option<Errors>,
+}
+
+/// Errors that the kernel wrote down in the superblock of an ext4.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors {
+    /// How many: `s_error_count`.
+    pub count: u32,
+    /// When it found the last one, by the clock of then, in seconds since 1970: `s_last_error_time`.
+    pub last: i64,
+    /// In which of its functions: `s_last_error_func`.
+    pub function: String,
 }
 
 /// Kinds of contents.
@@ -74,7 +87,7 @@ pub fn recognise(start: &[u8]) -> Volume {
     let found = ext4(start).or_else(|| iso9660(start)).or_else(|| vfat(start));
     found.unwrap_or_else(|| {
         let blank = start.iter().all(|byte| *byte == 0);
-        Volume { kind: if blank { Kind::Blank } else { Kind::Other }, label: String::new() }
+        Volume { kind: if blank { Kind::Blank } else { Kind::Other }, label: String::new(), errors: None }
     })
 }
 
@@ -99,13 +112,23 @@ fn ext4(start: &[u8]) -> Option<Volume> {
     let written = i64::from(superblock[0x274]) << 32 | i64::from(word(0x30));
     let blocks = high << 32 | u64::from(word(0x04));
     let kind = Kind::Ext4 { blocks, block_size: 1024 << shift, clean, written };
-    Some(Volume { kind, label: text(&superblock[0x78..0x88]) })
+    // s_error_count; s_last_error_time with its _hi, and s_last_error_func.
+    let errors = (word(0x194) > 0).then(|| Errors {
+        count: word(0x194),
+        last: i64::from(superblock[0x279]) << 32 | i64::from(word(0x1CC)),
+        function: text(&superblock[0x1E0..0x200]).chars().filter(char::is_ascii_graphic).collect(),
+    });
+    Some(Volume { kind, label: text(&superblock[0x78..0x88]), errors })
 }
 
 /// ECMA-119, 8.4: the primary volume descriptor is sector 16 of 2048 bytes.
 fn iso9660(start: &[u8]) -> Option<Volume> {
     let descriptor = start.get(16 * 2048..17 * 2048)?;
-    (descriptor[..6] == *b"\x01CD001").then(|| Volume { kind: Kind::Iso9660, label: text(&descriptor[40..72]) })
+    (descriptor[..6] == *b"\x01CD001").then(|| Volume {
+        kind: Kind::Iso9660,
+        label: text(&descriptor[40..72]),
+        errors: None,
+    })
 }
 
 /// Microsoft's FAT specification 1.03, section 3: `BS_VolLab` and `BS_FilSysType` of FAT12/16 and of FAT32.
@@ -119,7 +142,7 @@ fn vfat(start: &[u8]) -> Option<Volume> {
         (_, b"FAT12   " | b"FAT16   " | b"FAT     ") => &sector[0x2B..0x36],
         _ => return None,
     };
-    Some(Volume { kind: Kind::Vfat, label: text(label) })
+    Some(Volume { kind: Kind::Vfat, label: text(label), errors: None })
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -136,7 +159,7 @@ mod tests {
 
     use proptest::prelude::{any, proptest};
 
-    use super::{Kind, look, recognise};
+    use super::{Errors, Kind, look, recognise};
 
     #[track_caller]
     fn made(program: &str, args: &[&str], path: &Path, megabytes: u64) -> super::Volume {
@@ -170,17 +193,32 @@ mod tests {
     /// What debugfs(8) sets on a sound filesystem, and whether it is clean then.
     #[track_caller]
     fn clean_with(field: &str, value: &str) -> bool {
+        matches!(with(&[(field, value)]).kind, Kind::Ext4 { clean: true, .. })
+    }
+
+    #[track_caller]
+    fn with(values: &[(&str, &str)]) -> super::Volume {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("volume");
         made("mke2fs", &["-q", "-t", "ext4", "-b", "4096"], &path, 8);
-        let set = format!("set_super_value {field} {value}");
-        let output = Command::new("debugfs").args(["-w", "-R", &set]).arg(&path).output();
-        let output = output.expect("debugfs is needed: apt-get install e2fsprogs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let Kind::Ext4 { clean, .. } = look(&mut File::open(&path).unwrap()).unwrap().kind else {
-            panic!("{field} {value}: no ext4 any more")
-        };
-        clean
+        for (field, value) in values {
+            let set = format!("set_super_value {field} {value}");
+            let output = Command::new("debugfs").args(["-w", "-R", &set]).arg(&path).output();
+            let output = output.expect("debugfs is needed: apt-get install e2fsprogs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let volume = look(&mut File::open(&path).unwrap()).unwrap();
+        assert!(matches!(volume.kind, Kind::Ext4 { .. }), "{values:?}: no ext4 any more");
+        volume
+    }
+
+    #[test]
+    fn what_the_kernel_found_is_read() {
+        let errors =
+            with(&[("error_count", "3"), ("last_error_time", "20270131000000"), ("last_error_func", "ext4_lookup")])
+                .errors;
+        let want = Errors { count: 3, last: 1_801_353_600, function: "ext4_lookup".to_owned() };
+        assert_eq!((errors, with(&[]).errors), (Some(want), None));
     }
 
     #[test]

@@ -87,6 +87,12 @@ pub trait Sys: Send + Sync {
     /// What the kernel says.
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()>;
 
+    /// Tells the kernel of a partition that it does not know (`BLKPG_ADD_PARTITION`). Bytes.
+    ///
+    /// # Errors
+    /// What the kernel says (`EBUSY` where it knows one there).
+    fn add_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()>;
+
     /// Grows a mounted ext4 to `blocks` of its own blocks (`EXT4_IOC_RESIZE_FS`).
     ///
     /// # Errors

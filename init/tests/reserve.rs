@@ -25,30 +25,30 @@ fn fills_and_empties() {
     fs::create_dir_all(var.join("lib/kscratch")).unwrap();
     let kept = || fs::metadata(var.join("lib/kscratch/reserve")).ok().map(|file| file.len() >> 20);
 
-    reserve::give_away_if_full(root).unwrap();
+    reserve::give_away_if_full(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), None, "none is made before state has its size");
     // As the power left it that went in the middle of it.
     fs::write(var.join("lib/kscratch/reserve"), "").unwrap();
-    reserve::give_away_if_full(root).unwrap();
-    reserve::keep(root).unwrap();
+    reserve::give_away_if_full(root, &reserve::STATE).unwrap();
+    reserve::keep(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), Some(32));
-    reserve::give_away_if_full(root).unwrap();
+    reserve::give_away_if_full(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), Some(32), "there is room");
 
     let hog = var.join("hog");
     fill(&hog, available(&var));
     let error = fs::write(var.join("etcd"), [1; 4096]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    reserve::keep(root).unwrap();
+    reserve::keep(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), Some(32), "who runs gives nothing away: what fills state would have it at once");
-    reserve::give_away_if_full(root).unwrap();
+    reserve::give_away_if_full(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), None);
     fs::write(var.join("etcd"), [1; 4096]).unwrap();
-    reserve::keep(root).unwrap();
+    reserve::keep(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), None, "there is no room for it yet");
 
     fs::remove_file(hog).unwrap();
-    reserve::keep(root).unwrap();
+    reserve::keep(root, &reserve::STATE).unwrap();
     assert_eq!(kept(), Some(32));
 }
 

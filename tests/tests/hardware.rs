@@ -27,7 +27,7 @@ fn boots(folder: &Path, more: &str) -> String {
         "--timeout",
         "200",
         "--cut-at",
-        "] phase 08 plan: start",
+        " plan: start",
     ]);
     command.args(more.split(' '));
     let said = program::run(command, BOUND);
@@ -43,6 +43,35 @@ fn says(console: &str, pattern: &str) {
     assert!(Regex::new(pattern).unwrap().is_match(console), "`{pattern}` is not in:\n{console}");
 }
 
+/// Two cards as one, with a VLAN and a bridge on it; and a bond of every mode, whose cards are not there.
+const LINKS: &str = r#"
+[network.links.eth0]
+[network.links.second]
+mac = "52:54:00:6b:73:02"
+[network.links.bond0]
+bond = { members = ["eth0", "second"], mode = "active-backup", primary = "second" }
+dhcp4 = true
+[network.links."bond0.7"]
+vlan = { over = "bond0", id = 7 }
+[network.links.br7]
+bridge.members = ["bond0.7"]
+addresses = ["192.168.7.20/24", "2001:db8:7::20/64"]
+routes = [{ destination = "10.8.0.0/16", gateway = "192.168.7.1", metric = 50 }]
+[network.links.none]
+optional = true
+[network.links.rr]
+bond = { members = ["none"], mode = "balance-rr" }
+"#;
+
+/// Bonds without any card, by name, and what the console calls them.
+const MODES: [(&str, &str, &str); 5] = [
+    ("lacp", "mode = \"802.3ad\", miimon = 50, lacp_rate = \"fast\", hash_policy = \"layer3+4\"", "802.3ad, miimon 50, lacp rate fast, hash policy layer3+4"),
+    ("xor", "mode = \"balance-xor\", hash_policy = \"layer2+3\"", "balance-xor, miimon 100, hash policy layer2+3"),
+    ("cast", "mode = \"broadcast\"", "broadcast, miimon 100"),
+    ("tlb", "mode = \"balance-tlb\"", "balance-tlb, miimon 100"),
+    ("alb", "mode = \"balance-alb\"", "balance-alb, miimon 100"),
+];
+
 #[test]
 fn a_metal_image_boots_from_what_real_machines_have() {
     let _bench = Bench::take();
@@ -56,21 +85,50 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     // Virtual processors take no microcode; the kernel finds nothing wrong with what it was given.
     assert!(!Regex::new("microcode: .*(rror|nvalid|orrupt|ailed)").unwrap().is_match(&console), "{console}");
 
-    // Of two disks the right one, and a clock that is years ahead.
-    let empty = "--disk 1GiB,model=nvme,sector=4096,serial=EXTRA";
-    let console = boots(folder.path(), &format!("--disk-model nvme --nic e1000 --clock 2031-01-01T00:00:00 {empty}"));
+    // Of two disks the right one, and a clock that is years ahead. The other one is blank, and becomes docker's.
+    let disks = |serial: &str| format!("version = 1\nrole = \"node\"\n[[disks]]\nfor = \"docker\"\nserial = \"{serial}\"\n");
+    let bond = |(name, options, _): &(&str, &str, &str)| {
+        format!("[network.links.c-{name}]\noptional = true\n[network.links.{name}]\nbond = {{ members = [\"c-{name}\"], {options} }}\n")
+    };
+    let links: String = std::iter::once(LINKS.to_owned()).chain(MODES.iter().map(bond)).collect();
+    fs::write(folder.path().join("extra.toml"), disks("EXTRA") + &links).unwrap();
+    fs::write(folder.path().join("second.toml"), disks("SECOND")).unwrap();
+    fs::File::create(folder.path().join("extra.img")).unwrap().set_len(1 << 30).unwrap();
+    let extra = |model: &str| format!("--metadata extra.toml --disk extra.img,model={model},sector=4096,serial=EXTRA");
+    let console = boots(
+        folder.path(),
+        &format!("--disk-model nvme --nic e1000 --nics 2 --clock 2031-01-01T00:00:00 {}", extra("nvme")),
+    );
+    says(&console, r"link bond0 is made: a bond of eth0, eth1, active-backup, miimon 100, primary eth1");
+    says(&console, r"link bond0\.7 is made: VLAN 7 of bond0");
+    says(&console, r"link br7 is made: a bridge of bond0\.7");
+    says(&console, r"link br7 has 192\.168\.7\.20/24, 2001:db8:7::20/64");
+    says(&console, r"link bond0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ");
+    says(&console, r"phase \d+ network: ok");
+    for (name, _, what) in MODES {
+        says(&console, &regex::escape(&format!("link {name} is made: a bond of nothing, {what}")));
+    }
+    says(&console, r"\] docker's disk is /dev/nvme\dn1p1, serial EXTRA, made anew");
     says(&console, r"\] root /dev/nvme\dn1p2 \(root-a, ");
     says(&console, "setting system clock to 2031-01-01T00:00:");
     says(&console, lease);
 
-    let console = boots(folder.path(), "--disk-model usb --nic rtl8139");
-    says(&console, r"\] root /dev/sda2 \(root-a, ");
-    says(&console, lease);
+    // The same disk in another place, after a power cut.
+    let console = boots(folder.path(), &format!("--disk-model usb --nic rtl8139 {}", extra("usb")));
+    says(&console, r"\] docker's disk on /dev/sd[ab]1 was not clean: its journal was replayed");
+    says(&console, r"\] docker's disk is /dev/sd[ab]1, serial EXTRA\r?\n");
+    says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
+    // And one of its cards is not there.
+    says(&console, r"link second \(52:54:00:6b:73:02\) is not there; it is taken up when it comes \(the machine has eth0 \(52:54:00:6b:73:01\)\)");
+    says(&console, r"link bond0 is made: a bond of eth0, active-backup, miimon 100");
+    says(&console, r"link bond0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ");
 
-    // A file as the second disk, which the machine sees and leaves alone.
+    // A file as the second disk, which the machine sees and leaves alone, though it is told to take it.
     let file = folder.path().join("second.img");
     fs::write(&file, vec![0xA5; 8 << 20]).unwrap();
-    let console = boots(folder.path(), &format!("--disk-model scsi --nic igb --disk {},model=megasas", file.display()));
+    let second = format!("--metadata second.toml --disk {},model=megasas,serial=SECOND", file.display());
+    let console = boots(folder.path(), &format!("--disk-model scsi --nic igb {second}"));
+    says(&console, r"docker's disk, sd[ab], is somebody else's: it holds something that is not known here");
     says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
     says(&console, lease);
     assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0xA5), "a disk of somebody else was written to");

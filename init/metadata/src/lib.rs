@@ -3,6 +3,7 @@ mod address;
 mod certificate;
 mod controlplane;
 mod error;
+mod disks;
 mod identity;
 mod kubelet;
 mod overlay;
@@ -29,6 +30,7 @@ pub use rack::{Document, Entry, Selected, read, select, select_with_secrets};
 pub use role::{
     Cluster, DEFAULT_DNS_DOMAIN, DEFAULT_OPEN_FILES, DEFAULT_POD_RANGE, DEFAULT_SERVICE_RANGE, Docker, Effect, Join,
     Manifest, Mode, Network, Node, ProxyMode, Role, RoleMetadata, Static, Taint, Time,
+pub use disks::{Disk, DiskWords, Purpose};
 };
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use crate::certificate;
+use crate::console;
+use crate::disks;
 use crate::error::{Errors, Problem, Source};
 use crate::kubelet;
 use crate::read::{Reader, Table, fault};
@@ -106,6 +108,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         let fix = "give one machine's metadata, or hand the file to the machines of the rack as it is";
         reader.field_fault(&field, fault("lists the machines of a rack, and this is to be one machine", fix));
     }
+        disks: disks::disks(reader, &mut root),
     if reader.in_rack() {
         root = root.knowing(&selector::KEYS);
     }
@@ -143,8 +146,8 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 9] =
-        ["role", "cluster", "node", "network", "docker", "time", "watchdog", "kubelet", "manifests"];
+    const OPEN: [&str; 12] =
+        ["role", "cluster", "node", "network", "docker", "time", "watchdog", "console", "shutdown", "kubelet", "manifests", "disks"];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }
 

@@ -10,6 +10,8 @@ use serde::{Serialize, Serializer};
 use crate::address::{Endpoint, Interface};
 use crate::controlplane::ControlPlane;
 use crate::secret::{self, Secret};
+use crate::disks::{Disk, Purpose};
+use crate::links::Link;
 use crate::watchdog::Watchdog;
 
 /// Pod addresses of all nodes, where the metadata names none.
@@ -66,6 +68,10 @@ pub struct RoleMetadata {
 
 /// What a machine is in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+    /// Disks besides the one that the machine runs from, and what is kept on them.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Runs pods.
@@ -367,5 +373,11 @@ impl RoleMetadata {
             (None, Some(range)) => range,
             (None, None) => DEFAULT_POD_RANGE,
         }
+            disks: Vec::new(),
     }
 }
+    /// The disk that something has of its own.
+    pub fn disk_for(&self, purpose: Purpose) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.purpose == purpose)
+    }
+

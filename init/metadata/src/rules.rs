@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::address::Endpoint;
+use crate::disks;
+use crate::linkrules;
 use crate::read::{Reader, fault};
 use crate::role::{Cluster, Role, RoleMetadata, Static};
 
@@ -25,6 +27,8 @@ pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
     if let Some(fixed) = &metadata.network.fixed {
         static_address(reader, fixed);
     }
+    linkrules::check(reader, metadata);
+    disks::check(reader, metadata);
     // resolv.conf(5): MAXNS is 3, and kubelet warns about every pod where there are more.
     if metadata.network.dns_servers.len() > 3 {
         let what = format!("{} name servers, of which resolvers read 3", metadata.network.dns_servers.len());

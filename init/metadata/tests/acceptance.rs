@@ -2,10 +2,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use kscratch_metadata::{
-    Cluster, Docker, Effect, Endpoint, Interface, Join, Mac, Manifest, Mode, Network, Node, ProxyMode, Role,
-    RoleMetadata, Secret, Static, Taint, Time, Watchdog, json_schema, parse, parse_with_secrets, to_toml,
-};
+use kscratch_metadata::{Cluster, Console, Disk, Docker, Effect, Endpoint, Interface, Join, Keys, Mac, Manifest, Mode, Network, Node, ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time, Watchdog, json_schema, parse, parse_with_secrets, to_toml};
+use kscratch_metadata::{Bond, BondMode, Bridge, HashPolicy, LacpRate, Link, Route, Vlan};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
@@ -83,6 +81,11 @@ content = "kind: Pod"
 "#
     );
     let read = parse_with_secrets(&text, "[join]\ntoken = \"abcdef.0123456789abcdef\"\n").unwrap();
+[[disks]]
+for = "docker"
+serial = " S3Z8  NB0 "
+wwn = "wwn-0x5000C500A1B2C3D4"
+path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
     let want = RoleMetadata {
         version: 1,
         role: Role::Node,
@@ -146,6 +149,13 @@ content = "kind: Pod"
 /// Every field that the parser knows is in the schema, and the schema says what the parser says of unknown ones.
 #[test]
 fn the_schema_knows_the_same_fields() {
+        disks: vec![Disk {
+            purpose: Purpose::Docker,
+            serial: Some("S3Z8 NB0".into()),
+            wwn: Some("5000c500a1b2c3d4".into()),
+            path: Some("pci-0000:00:1f.2-ata-1".into()),
+            replaces: None,
+        }],
     let schema = json_schema();
     let machine = &schema["$defs"]["RoleMetadata"];
     assert_eq!(machine["additionalProperties"], serde_json::Value::Bool(false));
@@ -172,8 +182,8 @@ fn the_schema_knows_the_same_fields() {
         assert_eq!(fields, known, "{name}");
         let needed = part["required"].as_array().map_or(0, Vec::len);
         let wanted = match name {
-            "Static" => 1,
-            "Manifest" => 2,
+            "Static" | "Disk" | "Bond" | "Bridge" => 1,
+            "Manifest" | "Vlan" => 2,
             _ => 0,
         };
         assert_eq!(needed, wanted, "{name}: {}", part["required"]);
@@ -187,6 +197,9 @@ fn word() -> impl Strategy<Value = String> {
 /// A cluster under 10.64.0.0/10 with its node range inside, away from everything else that is generated here.
 fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
     let node_range = option::of(any::<u8>());
+        ("Shutdown", "[shutdown]"),
+        ("Console", "[console]"),
+        ("Disk", "[[disks]]"),
     (word(), word(), any::<u16>(), 0_u8..64, 12_u8..=28, node_range, "[a-z]{1,8}").prop_map(
         |(name, host, port, second, prefix, node, domain)| {
             let service_range = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), prefix);
@@ -293,3 +306,11 @@ proptest! {
         let _ = parse(&text);
     }
 }
+            let disk = Disk {
+                purpose: Purpose::Docker,
+                serial: Some(format!("S {open_files}")),
+                wwn: Some(format!("eui.{open_files:016x}")),
+                path: (open_files % 3 == 0).then(|| format!("pci-0000:00:{:02x}.0", open_files % 32)),
+                replaces: None,
+            };
+            metadata.disks = (open_files % 2 == 0).then_some(disk).into_iter().collect();

@@ -34,6 +34,8 @@ pub(super) const CERTIFICATES: &str = "/run/kscratch/certificates.json";
 pub const ETCD_WAL: &str = "/var/lib/etcd/member/wal";
 /// The authority of etcd's members, which they and their clients are held against.
 pub const ETCD_CA: &str = "/var/lib/kubernetes/etcd/ca.crt";
+/// The same among etcd's data, where those have a disk of their own: state, and the copy there, may be another one at the next boot.
+pub const ETCD_DATA_CA: &str = "/var/lib/etcd/kscratch-ca.crt";
 /// Static pods that the steward puts among the kubelet's when it is time.
 const PLANNED: &str = "/run/kscratch/controlplane";
 /// Objects that the steward keeps in the cluster.
@@ -141,6 +143,11 @@ impl<'a> Master<'a> {
 /// The first address of the service range: that of the service `kubernetes`, by which pods reach the API server.
 fn kubernetes_service(range: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(range.network()).saturating_add(1))
+}
+
+/// What says whose etcd's data are, among them.
+pub(super) fn data_ca(master: &Master<'_>) -> Step {
+    open(ETCD_DATA_CA.into(), &master.secrets.etcd_ca, Component::Etcd.user())
 }
 
 /// Everything in files, but the static pods ([`manifests`]).

@@ -52,6 +52,14 @@ pub enum PlanError {
     /// A master of one cluster with the data of another: it would serve the one's objects under the other's keys.
     #[error(
         "the control plane is not started: etcd on this machine has the data of another cluster (its CA is not in etcd_ca of control_plane.secrets)"
+    /// A master whose etcd's data are on a disk that is not named any more: etcd would begin anew on state.
+    #[error(
+        "the control plane is not started: etcd's data are on a disk of their own (partition {partition}), and the metadata names none"
+    )]
+    EtcdElsewhere {
+        /// GUID of the partition.
+        partition: String,
+    },
     )]
     EtcdOfAnotherCluster,
     /// A master without the secrets of a cluster; the boot makes them before it plans.
@@ -106,7 +114,10 @@ impl PlanError {
             Self::NoImage { .. } => "build the image again: kscratch-image build --role master",
             Self::NoState => "the phase `state` says what is wrong with it",
             Self::EtcdOfAnotherCluster => {
-                "give it the metadata of the cluster that it was a master of, or write its image anew to its disk: what that cluster's etcd has here is lost then"
+                "give it the metadata of the cluster that it was a master of, or write its image anew to its disk, and wipe etcd's own where it has one: what that cluster's etcd has here is lost then"
+            }
+            Self::EtcdElsewhere { .. } => {
+                "name that disk again: [[disks]] with for = \"etcd\"; or write the machine's image anew to its disk, and etcd has no data then"
             }
             Self::NoIdentity => "let `kscratch-image cluster metadata` write the metadata of this machine",
             Self::OtherMember { .. } => "correct the list, or give the machine that address with network.static",

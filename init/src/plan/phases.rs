@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use kscratch_metadata::{Mode, Role, RoleMetadata, share_a_key};
+use kscratch_metadata::{Mode, Purpose, Role, RoleMetadata, share_a_key};
 use serde_json::Value;
 
 use super::cluster::{self, Place};
@@ -91,6 +91,9 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
         config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
     config.extend(cluster::files(metadata, facts, &place, membership.as_ref()));
     config.extend(master.iter().flat_map(|master| controlplane::files(master, MANIFESTS)));
+    if metadata.disk_for(Purpose::Etcd).is_some() {
+        config.extend(master.iter().map(controlplane::data_ca));
+    }
     if master.as_ref().is_some_and(|master| !master.upstream) {
         let text = "this master has no DNS server: pods find names of the cluster alone, and none outside (network.dns_servers)";
         config.push(Step::Note(text.to_owned()));
@@ -147,6 +150,9 @@ fn master<'a>(
     }
     if !facts.lasting {
         return Err(PlanError::NoState);
+    }
+    if let (None, Some(partition)) = (metadata.disk_for(Purpose::Etcd), &facts.etcd_disk) {
+        return Err(PlanError::EtcdElsewhere { partition: partition.clone() });
     }
     let images = &facts.release.images;
     if let Some(component) = Master::needed_images().find(|name| !images.contains_key(*name)) {

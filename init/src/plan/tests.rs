@@ -47,6 +47,7 @@ pub(crate) fn facts() -> Facts {
         etcd_ca: None,
         cluster_ca: None,
         node_name: None,
+        etcd_disk: None,
         put_aside: BTreeSet::new(),
         aside: Default::default(),
         pod_range: None,

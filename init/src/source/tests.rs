@@ -110,6 +110,9 @@ impl Sys for Volumes<'_> {
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> std::io::Result<()> {
         self.calls.resize_partition(disk, number, start, length)
     }
+    fn add_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> std::io::Result<()> {
+        self.calls.add_partition(disk, number, start, length)
+    }
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> std::io::Result<()> {
         self.calls.resize_ext4(mountpoint, blocks)
     }

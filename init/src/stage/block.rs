@@ -1,4 +1,7 @@
 //! Turns sysfs and the disks' tables into the partition that is looked for ([`Found`]), or into what there is instead.
+mod bypath;
+pub mod words;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -84,11 +87,27 @@ impl Devices {
         disks
     }
 
+    /// The disk of this name, as it is now.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Disk> {
+        self.disk(name.to_owned())
+    }
+
+    /// Bytes of a disk's sectors.
+    #[must_use]
+    pub fn sector(&self, name: &str) -> u64 {
+        number(&self.sysfs.join(name).join("queue/logical_block_size")).unwrap_or(512)
+    }
+
     fn disk(&self, name: String) -> Option<Disk> {
         if ["loop", "ram", "zram"].iter().any(|prefix| name.starts_with(prefix)) {
             return None;
         }
         let folder = self.sysfs.join(&name);
+        // One of several ways to an NVMe disk has no device file of its own.
+        if number(&folder.join("hidden")) == Some(1) {
+            return None;
+        }
         // Always in units of 512 bytes, whatever the disk's sectors (Linux, Documentation/ABI/stable/sysfs-block).
         let size = number(&folder.join("size"))? * 512;
         let partition =

@@ -9,6 +9,7 @@ use kscratch_metadata::is_node_name;
 use kscratch_netlink::Netlink;
 
 use crate::apply::dhcp::Keeper;
+use crate::apply::disk;
 use crate::apply::files;
 use crate::apply::network;
 use crate::facts::{Aside, Facts, GivenRange, Link, Release};
@@ -50,6 +51,7 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         etcd_ca: etcd_ca(root),
         cluster_ca: cluster_ca(root, plan::PKI.0),
         node_name: remembered_name(root),
+        etcd_disk: disk::elsewhere(root)?,
         put_aside: names_aside(root, plan::PKI.0),
         aside: Aside {
             cluster_ca: cluster_ca(root, plan::PKI.1),
@@ -76,7 +78,9 @@ fn remembered_name(root: &Path) -> Option<String> {
 
 /// What the boot before this one wrote for etcd, and this one will write over.
 fn etcd_ca(root: &Path) -> Option<String> {
-    files::below(root, plan::ETCD_WAL).exists().then(|| fs::read_to_string(files::below(root, plan::ETCD_CA)).ok())?
+    let read = |path: &str| fs::read_to_string(files::below(root, path)).ok();
+    let there = files::below(root, plan::ETCD_WAL).exists();
+    there.then(|| read(plan::ETCD_DATA_CA).or_else(|| read(plan::ETCD_CA)))?
 }
 
 /// The CA of the cluster whose certificates are in a folder.
@@ -265,6 +269,10 @@ mod tests {
         assert_eq!(facts.etcd_ca.as_deref(), Some("etcd's"));
         // What is damaged there is no reason to configure nothing.
         fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
+        // What stands beside the data is theirs.
+        write(root.path(), "var/lib/etcd/kscratch-ca.crt", "the data's");
+        let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
+        assert_eq!(facts.etcd_ca.as_deref(), Some("the data's"));
         write(root.path(), "var/lib/kubelet/pki", "a file");
         assert!(with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap().put_aside.is_empty());
     }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use super::block::Devices;
 use super::clock;
 use super::gather;
 use super::initramfs::Early;
+use super::furtherdisks::{self, FurtherDisks};
 use super::metadata;
 use super::mounts;
 use super::newlease::{self, Leases, RESOLV_CONF};
@@ -23,7 +23,9 @@ use super::plugging::Plugging;
 use super::podnetwork;
 use super::synchronise::Synchroniser;
 use crate::apply::dhcp::Change;
-use crate::apply::disk::{self, State, reserve};
+use crate::apply::disk::reserve::{self, Place};
+use crate::apply::disk::reset;
+use crate::apply::disk::{self, State};
 use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
@@ -40,9 +42,6 @@ const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log
 
 /// How long the phases may take to notice that the machine stops: what they are at is ended with it.
 const PHASES_END_WITHIN: Duration = Duration::from_secs(3);
-
-/// How often it is looked whether there is room for the reserve again.
-const RESERVE_EVERY: Duration = Duration::from_secs(600);
 
 /// How long the first lease may take where the machine has started anew because of one: it may have come too late (a switch that keeps a
 /// new link from sending for a minute), and would again.
@@ -101,18 +100,16 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         watchdog::start(watchdog::Means { sys, root, timeout, late, sender, lasting, stop }, move || {
             loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default())
         });
+    let further = FurtherDisks::new(devices.clone());
     }
-    let rest =
-        Rest { sys, phases, machine, plugging, state, written, root, id, sender, stop: Arc::clone(&stop) };
+    let rest = Rest { sys, phases, machine, plugging, state, further, written, root, id, teller, sender, stop: Arc::clone(&stop) };
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
         Some(metadata) => beside::start("phases", move || {
             let (root, lasting, stop) = (rest.root, rest.state.is_some(), Arc::clone(&rest.stop));
             rest.run(metadata);
             drop(done);
-            if lasting {
-                keep_reserve(root, &stop);
-            }
+            furtherdisks::keep_reserves(root, &places, &stop);
         })?,
         None => {
             log::line(
@@ -130,20 +127,6 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     }
     power::finish(sys, ending)?;
     bail!("the kernel did not end the machine's run")
-}
-
-/// Sees to it, for as long as the machine runs, that there is something to give away at the next boot.
-fn keep_reserve(root: &Path, stop: &AtomicBool) {
-    let mut told = false;
-    // A file that is open would keep state from being unmounted.
-    while !stop.load(Ordering::Relaxed) {
-        if let Err(error) = reserve::keep(root)
-            && !std::mem::replace(&mut told, true)
-        {
-            log::line(format_args!("{error:#}; should state be full at a boot, there is nothing to give away"));
-        }
-        thread::sleep(RESERVE_EVERY);
-    }
 }
 
 /// Two disks with the same image are told apart by nothing: this machine's state is on the disk that its root is on.
@@ -182,7 +165,7 @@ fn wake_random_numbers() {
 fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<(PathBuf, Option<i64>)> {
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
-    if let Err(error) = reserve::give_away_if_full(root) {
+    if let Err(error) = reserve::give_away_if_full(root, &reserve::STATE) {
         log::line(format_args!("{error:#}; state stays as full as it is"));
     }
     for folder in VAR {
@@ -231,6 +214,8 @@ impl Rest {
         // A large disk takes its time, and there is room enough to start in.
         if let Some(state) = self.state.as_ref().filter(|_| !self.stop.load(Ordering::Relaxed))
             && let Err(error) = state.grow(self.sys, &self.root.join("var"))
+    /// The disks that the metadata name.
+    further: FurtherDisks,
         {
             log::line(format_args!("{error:#}; state keeps its size"));
         }
@@ -253,6 +238,10 @@ impl Rest {
             machine.lease_within = LATE_LEASE_WITHIN;
         }
         self.phases.run("network", hint("network"), || {
+        if !self.stop.load(Ordering::Relaxed) {
+            self.further.grow(self.sys, self.root);
+        }
+        self.state.iter().map(|_| reserve::STATE).chain(self.further.places()).collect()
             let facts = gather::facts(root, &id, &machine.leases, lasting)?;
             let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
             machine.keep_leases_of(&plan)?;
@@ -266,6 +255,13 @@ impl Rest {
         let mut gathered = None;
         let plan = self.phases.run("plan", plan_hint, || {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
+        let disks = self.further.mount(self.sys, root, &mut self.phases, &metadata, lasting);
+        if lasting
+            && disks
+            && let Err(error) = reset::finish(root, &self.further.places())
+        {
+            log::line(format_args!("{error:#}; the next boot begins again with that"));
+        }
             plan::node(&metadata, facts).map_err(PlanError::with_hint)
         });
         let leases = std::mem::take(&mut machine.leases);
@@ -299,6 +295,8 @@ impl Rest {
             }
             // Services without their files would run as something else than was meant.
             if phase.name == "services" && !configured {
+        // What belongs onto a disk that is not there is not begun elsewhere.
+        let plan = plan.filter(|_| disks);
                 log::line("services are not started: their configuration could not be written");
                 continue;
             }

@@ -41,7 +41,8 @@ struct BlkpgArgument {
 
 /// `BLKPG`, `_IO(0x12, 105)`.
 const BLKPG: u32 = opcode::none(0x12, 105);
-/// `BLKPG_RESIZE_PARTITION` of `linux/blkpg.h`.
+/// `BLKPG_ADD_PARTITION` and `BLKPG_RESIZE_PARTITION` of `linux/blkpg.h`.
+const BLKPG_ADD_PARTITION: c_int = 1;
 const BLKPG_RESIZE_PARTITION: c_int = 3;
 /// `EXT4_IOC_RESIZE_FS`, `_IOW('f', 16, __u64)`.
 const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
@@ -75,6 +76,42 @@ fn text(bytes: &str) -> io::Result<CString> {
 
 fn signed(value: u64) -> io::Result<i64> {
     i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn change_partition(operation: c_int, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
+    let mut partition = BlkpgPartition {
+        start: signed(start)?,
+        length: signed(length)?,
+        number: c_int::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+        device_name: [0; 64],
+        volume_name: [0; 64],
+    };
+    let argument = BlkpgArgument {
+        operation,
+        flags: 0,
+        length: size_of::<BlkpgPartition>() as c_int,
+        data: (&raw mut partition).cast(),
+    };
+    let disk = File::options().read(true).write(true).open(disk)?;
+    // SAFETY: BLKPG takes a pointer to `struct blkpg_ioctl_arg`, whose `data` points to a `struct blkpg_partition`; both have
+    // the kernel's layout (repr(C), fields in linux/blkpg.h's order) and live until the call returns.
+    unsafe { Ok(ioctl(&disk, Setter::<BLKPG, BlkpgArgument>::new(argument))?) }
+}
+
+impl Linux {
+    /// Whether the kernel's clock is held to another one's time (adjtimex(2): `TIME_ERROR` where nobody does).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn clock_is_held() -> io::Result<bool> {
+        // SAFETY: `struct timex` of linux/timex.h has nothing but integers, for which zeros are a value; with no modes it is only written to.
+        let mut timex: nix::libc::timex = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes one `struct timex`, which lives until the call returns.
+        match unsafe { nix::libc::adjtimex(&raw mut timex) } {
+            -1 => Err(io::Error::last_os_error()),
+            state => Ok(state != nix::libc::TIME_ERROR),
+        }
+    }
 }
 
 impl Sys for Linux {
@@ -162,23 +199,11 @@ impl Sys for Linux {
     }
 
     fn resize_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
-        let mut partition = BlkpgPartition {
-            start: signed(start)?,
-            length: signed(length)?,
-            number: c_int::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
-            device_name: [0; 64],
-            volume_name: [0; 64],
-        };
-        let argument = BlkpgArgument {
-            operation: BLKPG_RESIZE_PARTITION,
-            flags: 0,
-            length: size_of::<BlkpgPartition>() as c_int,
-            data: (&raw mut partition).cast(),
-        };
-        let disk = File::options().read(true).write(true).open(disk)?;
-        // SAFETY: BLKPG takes a pointer to `struct blkpg_ioctl_arg`, whose `data` points to a `struct blkpg_partition`; both have
-        // the kernel's layout (repr(C), fields in linux/blkpg.h's order) and live until the call returns.
-        unsafe { Ok(ioctl(&disk, Setter::<BLKPG, BlkpgArgument>::new(argument))?) }
+        change_partition(BLKPG_RESIZE_PARTITION, disk, number, start, length)
+    }
+
+    fn add_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
+        change_partition(BLKPG_ADD_PARTITION, disk, number, start, length)
     }
 
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {

@@ -108,6 +108,10 @@ impl Sys for Recording {
         self.record(format!("resize-partition {} {number} {start} {length}", disk.display()))
     }
 
+    fn add_partition(&self, disk: &Path, number: u32, start: u64, length: u64) -> io::Result<()> {
+        self.record(format!("add-partition {} {number} {start} {length}", disk.display()))
+    }
+
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {
         self.record(format!("resize-ext4 {} {blocks}", mountpoint.display()))
     }

@@ -9,8 +9,19 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use crate::apply::files;
 use crate::log;
 
-/// The file that nobody reads.
-const RESERVE: &str = "/var/lib/kscratch/reserve";
+/// A filesystem of which a piece is kept back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// What it is called on the console.
+    pub what: &'static str,
+    /// Where it is mounted.
+    pub mount: &'static str,
+    /// The file that nobody reads.
+    pub file: &'static str,
+}
+
+/// The state partition.
+pub const STATE: Place = Place { what: "state", mount: "/var", file: "/var/lib/kscratch/reserve" };
 /// What the services of a whole machine need until the kubelet can make room: etcd alone writes its log in pieces of 64 MB.
 const MOST: u64 = 256 << 20;
 /// No larger part of state than this is kept back.
@@ -29,9 +40,9 @@ struct Space {
     kept: u64,
 }
 
-/// Whether the reserve is to be given away, at the boot, before anything writes.
-fn is_needed(space: Space) -> bool {
-    space.kept > 0 && space.available < FULL
+/// Whether it is full, at the boot, before anything writes: the reserve is to be given away, if there is one.
+fn is_full(space: Space) -> bool {
+    space.available < FULL.min(space.total / FREE_PART)
 }
 
 /// How large a reserve is to be made, or made of the one that there is, while the machine runs.
@@ -42,17 +53,23 @@ fn wanted(space: Space) -> Option<u64> {
     (size >= FULL / 2 && space.kept < size && free >= space.total / FREE_PART).then_some(size)
 }
 
-/// Gives the reserve away if state is full. To be called before anything else is written to it.
+/// Says so if the filesystem is full, and gives the reserve away. To be called before anything else is written to it.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn give_away_if_full(root: &Path) -> Result<()> {
-    let space = space(root)?;
-    if is_needed(space) {
-        fs::remove_file(files::below(root, RESERVE)).with_context(|| format!("removing {RESERVE}"))?;
+pub fn give_away_if_full(root: &Path, place: &Place) -> Result<()> {
+    let Place { what, file, .. } = place;
+    let space = space(root, place)?;
+    if is_full(space) && space.kept == 0 {
+        log::line(format_args!(
+            "{what} is full ({} MiB left), and nothing is kept back for this; make room, or give the machine a larger disk",
+            space.available >> 20
+        ));
+    } else if is_full(space) {
+        fs::remove_file(files::below(root, file)).with_context(|| format!("removing {file}"))?;
         let (left, size) = (space.available >> 20, space.kept >> 20);
         log::line(format_args!(
-            "state is full ({left} MiB left): the {size} MiB that were kept back for this are given away; make room, or give the machine a larger disk"
+            "{what} is full ({left} MiB left): the {size} MiB that were kept back for this are given away; make room, or give the machine a larger disk"
         ));
     }
     Ok(())
@@ -62,28 +79,29 @@ pub fn give_away_if_full(root: &Path) -> Result<()> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn keep(root: &Path) -> Result<()> {
-    let Some(size) = wanted(space(root)?) else { return Ok(()) };
-    let path = files::below(root, RESERVE);
+pub fn keep(root: &Path, place: &Place) -> Result<()> {
+    let Some(size) = wanted(space(root, place)?) else { return Ok(()) };
+    let path = files::below(root, place.file);
     let make = || {
         let file = File::options().write(true).create(true).truncate(false).open(&path)?;
         fallocate(&file, FallocateFlags::empty(), 0, size).map_err(std::io::Error::from)
     };
-    make().with_context(|| format!("making {RESERVE}")).inspect_err(|_| {
+    make().with_context(|| format!("making {}", place.file)).inspect_err(|_| {
         let _ = fs::remove_file(&path);
     })
 }
 
-fn space(root: &Path) -> Result<Space> {
-    let state = statvfs(root.join("var")).context("reading how full state is")?;
-    let bytes = |blocks: u64| blocks.saturating_mul(state.f_frsize);
-    let kept = fs::metadata(files::below(root, RESERVE)).map_or(0, |file| file.len());
-    Ok(Space { total: bytes(state.f_blocks), available: bytes(state.f_bavail), kept })
+fn space(root: &Path, place: &Place) -> Result<Space> {
+    let found =
+        statvfs(files::below(root, place.mount)).with_context(|| format!("reading how full {} is", place.what))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    let kept = fs::metadata(files::below(root, place.file)).map_or(0, |file| file.len());
+    Ok(Space { total: bytes(found.f_blocks), available: bytes(found.f_bavail), kept })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Space, is_needed, wanted};
+    use super::{Space, is_full, wanted};
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
@@ -110,7 +128,8 @@ mod tests {
             (10 * GIB, 0, 0, false, None),
         ] {
             let space = Space { total, available, kept };
-            assert_eq!((is_needed(space), wanted(space)), (given_away, made.map(|size| size * MIB)), "{space:?}");
+            let given = is_full(space) && kept > 0;
+            assert_eq!((given, wanted(space)), (given_away, made.map(|size| size * MIB)), "{space:?}");
         }
     }
 }

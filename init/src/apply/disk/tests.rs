@@ -4,7 +4,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Growing, State, first_copy, mount_state};
+use super::fsck::first_copy;
+use super::{Growing, State, mount_state};
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
 use crate::sys::Recording;
@@ -56,11 +57,11 @@ fn a_clean_state_is_mounted_and_another_is_checked_first() {
     let State::Partition { device, made: false, written: Some(_) } = state else { panic!("{state:?}") };
     assert_eq!(device, devices.dev.join("vda4"));
     assert!(calls.iter().all(|line| !line.contains("e2fsck")), "{calls:?}");
-    assert_eq!(calls.last().unwrap(), "mount R/dev/vda4 R/var ext4 noatime");
+    assert_eq!(calls.last().unwrap(), "mount R/dev/vda4 R/var ext4 noatime nodelalloc");
 
     ours_unclean(&devices.dev.join("vda4"));
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
-    assert_eq!(calls[calls.len() - 2..], ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
+    assert_eq!(calls[calls.len() - 2..], ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime nodelalloc"]);
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn state_grows_with_its_disk_and_its_filesystem_with_it() {
         File::options().write(true).open(path).unwrap().set_len(82 << 20).unwrap();
     });
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
-    assert_eq!(calls, ["mount R/dev/vda4 R/var ext4 noatime"], "it is of use before it grows");
+    assert_eq!(calls, ["mount R/dev/vda4 R/var ext4 noatime nodelalloc"], "it is of use before it grows");
     let growing =
         Growing { device: devices.dev.join("vda4"), devices: devices.clone(), root: Some(ROOT.parse().unwrap()) };
     let grow = || -> Vec<String> {
@@ -152,9 +153,9 @@ fn refused_by_the_kernel(make: impl FnOnce(&Path), reason: &str, copy_is_taken: 
     let State::Memory { reason: told } = state else { panic!("{state:?}") };
     assert!(told.contains(reason), "{told}");
     let again = "run /usr/sbin/e2fsck -pf R/dev/vda4";
-    let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime", again];
+    let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime nodelalloc", again];
     if copy_is_taken {
-        want.extend(["run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
+        want.extend(["run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime nodelalloc"]);
     }
     want.push("mount tmpfs R/var tmpfs nosuid,nodev mode=0755");
     assert_eq!(calls, want);

@@ -74,6 +74,7 @@ fn facts(kubernetes: &str) -> Facts {
         joined: false,
         etcd_ca: None,
         cluster_ca: None,
+        etcd_disk: None,
         node_name: None,
         put_aside: BTreeSet::new(),
         aside: Default::default(),
@@ -256,6 +257,20 @@ fn etcds_data_stay_in_their_cluster() {
 
 #[test]
 fn while_a_ca_is_replaced_the_first_signs_and_both_are_believed() {
+#[test]
+fn etcd_does_not_begin_anew_beside_its_disk() {
+    let named = metadata("[[disks]]\nfor = \"etcd\"\nserial = \"S1\"\n");
+    let elsewhere = Facts { etcd_disk: Some("01010101-0101".to_owned()), ..facts("1.37.2") };
+    let partition = "01010101-0101".to_owned();
+    assert_eq!(node(&metadata(""), &elsewhere), Err(PlanError::EtcdElsewhere { partition }));
+    // It is not mounted yet when the metadata are looked at first.
+    node(&named, &elsewhere).unwrap();
+    // Whose the data are is said beside them.
+    const BESIDE: &str = "/var/lib/etcd/kscratch-ca.crt";
+    assert_eq!(files(&named, &elsewhere)[BESIDE], CA);
+    assert!(!files(&metadata(""), &facts("1.37.2")).contains_key(BESIDE));
+}
+
     let mut metadata = metadata("");
     let ca = &mut metadata.cluster.as_mut().unwrap().ca;
     let own = ca.take().unwrap();
