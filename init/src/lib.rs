@@ -2,6 +2,7 @@
 pub mod apply;
 pub mod cmdline;
 pub mod facts;
+pub mod inhibitor;
 pub mod kmod;
 pub mod log;
 pub mod partition;

@@ -12,7 +12,7 @@ use kscratch_init::run::{recorder, spawn};
 use kscratch_init::source::{Text, entry};
 use kscratch_init::stage::{gather, initramfs, modprobe, root};
 use kscratch_init::sys::{Linux, Power, Sys};
-use kscratch_init::{facts, log, plan};
+use kscratch_init::{facts, inhibitor, log, plan};
 
 /// How long the console shows a fatal error before the machine starts anew.
 const BEFORE_REBOOT: Duration = Duration::from_secs(60);
@@ -35,6 +35,11 @@ fn main() -> ExitCode {
     }
     if words.first().is_some_and(|word| word == spawn::EXEC_SERVICE) {
         return spawn::exec_service(args.into_iter().skip(2));
+    }
+    if let Some((verb, rest)) = words.split_first()
+        && verb == inhibitor::VERB
+    {
+        return inhibitor::main(rest);
     }
     if std::process::id() == 1 {
         pid1();

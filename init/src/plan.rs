@@ -200,6 +200,8 @@ pub struct Service {
     pub leave_children: bool,
     /// What it may do; `None` for root with everything that root may.
     pub rights: Option<Rights>,
+    /// Whether it is stopped before all others, which go on until it has ended.
+    pub stops_first: bool,
     /// Whether its lines are few and for people: the console shows them as they come.
     pub tells: bool,
 }

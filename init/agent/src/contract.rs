@@ -186,6 +186,9 @@ pub struct Steward {
     /// How this master's etcd comes to its peers, where it may have some.
     #[serde(default)]
     pub member: Option<Member>,
+    /// Where orders come from, and where they go.
+    #[serde(default)]
+    pub orders: Option<Orders>,
 }
 
 /// What must serve on this machine before a static pod is of use.
@@ -315,8 +318,23 @@ pub struct Identities {
     pub register: Option<Registration>,
     /// What is to be there.
     pub identities: Vec<Identity>,
+    /// Where orders come from, and where they go.
+    #[serde(default)]
+    pub orders: Option<Orders>,
     /// An empty file, written once all are there.
     pub ready: PathBuf,
+}
+
+/// What this machine is told by its own Node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orders {
+    /// Its name.
+    pub node: String,
+    /// The file in which PID 1 finds an order.
+    pub place: PathBuf,
+    /// Whether its state may be wiped by one.
+    pub resets: bool,
 }
 
 /// A client certificate that the cluster is asked for.
@@ -364,13 +382,13 @@ mod tests {
         check::<Steward>(
             r#"{"server": "https://127.0.0.1:6443", "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "objects": "/run/kscratch/addons",
             "certificates": "/run/kscratch/certificates.json", "approve": [{"common_name": "system:kube-proxy", "organizations": []}], "joiners": "system:bootstrappers:kscratch:nodes",
-            "release": "1.37.2", "ranges": [], "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
+            "release": "1.37.2", "orders": {"node": "m1", "place": "/o", "resets": false}, "ranges": [], "masters": {"m1": "192.168.7.10"}, "etcd": "http://127.0.0.1:2381", "pods": [{"name": "kube-apiserver", "after": "etcd", "manifest": "/n.json", "place": "/q.json"},
             {"name": "kube-scheduler", "after": "api-server", "manifest": "/o.json", "place": "/r.json"}], "ready": "/run/kscratch/ready/steward", "member": {"name": "m1", "peer_url": "https://h:2380", "join": false, "data": "/d", "local": "https://127.0.0.1:2379",
             "others": [{"client": "https://i:2379", "peer": "https://i:2380"}], "endpoint": {"server": "https://e:6443", "authority": "/e.crt"},
             "authority": "/a.crt", "certificate": "/c.crt", "key": "/c.key", "manifest": "/m.json", "place": "/p.json"}}"#,
         );
         check::<Identities>(
-            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "earlier": ["n0"], "remembered": "/n", "register": {"node": "n1", "pod_range": "10.244.3.0/24",
+            r#"{"server": "https://h:6443", "authority": "/a.crt", "kubelet": "/k.pem", "bootstrap": "/b.json", "node": "n1", "earlier": ["n0"], "remembered": "/n", "orders": {"node": "n1", "place": "/o", "resets": true}, "register": {"node": "n1", "pod_range": "10.244.3.0/24",
             "labels": {"a": "b"}, "taints": [{"key": "k", "value": "", "effect": "NoSchedule"}]}, "identities": [{"name": "kube-proxy",
             "common_name": "system:kube-proxy", "organizations": [], "certificate": "/p.crt", "key": "/p.key", "owner": 0}], "ready": "/r"}"#,
         );

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod identities;
 pub mod newcluster;
 pub mod node;
+pub mod orders;
 pub mod outage;
 pub mod place;
 pub mod registration;

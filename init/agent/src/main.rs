@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use kscratch_agent::certificates::{self, Kept};
-use kscratch_agent::{address, contract, fetch, identities, newcluster, routes, say, steward};
+use kscratch_agent::connection::Connection;
+use kscratch_agent::{address, contract, fetch, identities, newcluster, orders, routes, say, steward};
 use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
@@ -28,9 +29,17 @@ fn main() -> ExitCode {
             .and_then(|wanted| certificates::keep(&wanted, OffsetDateTime::now_utc(), Kept::Told)),
         ["fetch", url] => run(fetch::text(url, Path::new(fetch::AUTHORITIES)))
             .and_then(|text| std::io::stdout().write_all(&text).context("writing what was fetched")),
-        ["identities", file] => contract::read(Path::new(file)).and_then(|wanted| run(identities::run(wanted))),
+        ["identities", file] => contract::read(Path::new(file)).and_then(|wanted: contract::Identities| {
+            let orders = wanted.orders.clone();
+            let connection = Connection::new(&wanted.server, &wanted.authority, &wanted.kubelet, &wanted.kubelet);
+            run(orders::beside(orders, connection, identities::run(wanted)))
+        }),
         ["new-cluster", folder] => newcluster::make(Path::new(folder)),
-        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted| run(steward::run(wanted))),
+        ["steward", file] => contract::read(Path::new(file)).and_then(|wanted: contract::Steward| {
+            let orders = wanted.orders.clone();
+            let connection = Connection::new(&wanted.server, &wanted.authority, &wanted.certificate, &wanted.key);
+            run(orders::beside(orders, connection, steward::run(wanted)))
+        }),
         ["routes", file] => contract::read(Path::new(file)).and_then(|wanted| run(routes::run(wanted))),
         ["--version"] => {
             say::line(format_args!("kscratch-agent {}", env!("CARGO_PKG_VERSION")));

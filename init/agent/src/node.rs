@@ -105,6 +105,11 @@ impl Node {
         self.metadata.deletion_timestamp.is_some()
     }
 
+    /// What an annotation says.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
     /// Whether it carries a label.
     pub fn labelled(&self, label: &str) -> bool {
         self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))

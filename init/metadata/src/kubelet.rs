@@ -6,7 +6,7 @@ use crate::read::{Field, Reader, Table, fault};
 
 /// Fields of the KubeletConfiguration (kubelet.config.k8s.io/v1beta1) that kscratch sets itself, with the metadata field to use
 /// instead where there is one. `None`: the field follows from how the image is built and may not be changed.
-const OWNED: [(&str, Option<&str>); 29] = [
+const OWNED: [(&str, Option<&str>); 32] = [
     ("apiVersion", None),
     ("kind", None),
     ("authentication", None),
@@ -36,6 +36,9 @@ const OWNED: [(&str, Option<&str>); 29] = [
     ("resolvConf", Some("network.dns_servers")),
     ("rotateCertificates", None),
     ("serverTLSBootstrap", None),
+    ("shutdownGracePeriod", Some("shutdown.grace_seconds")),
+    ("shutdownGracePeriodByPodPriority", Some("shutdown.grace_seconds")),
+    ("shutdownGracePeriodCriticalPods", Some("shutdown.critical_grace_seconds")),
     ("volumePluginDir", None),
 ];
 

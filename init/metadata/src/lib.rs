@@ -17,6 +17,7 @@ mod rules;
 mod schema;
 mod secret;
 mod selector;
+mod shutdown;
 mod syntax;
 mod validity;
 mod watchdog;
@@ -35,6 +36,7 @@ pub use disks::{Disk, DiskWords, Purpose};
 pub use schema::{json_schema, to_toml};
 pub use secret::Secret;
 pub use selector::Selector;
+pub use shutdown::Shutdown;
 pub use validity::{Validity, share_a_key, validity};
 pub use watchdog::Watchdog;
 

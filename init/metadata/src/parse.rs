@@ -17,6 +17,7 @@ use crate::role::{
 use crate::rules;
 use crate::secret::Secret;
 use crate::selector;
+use crate::shutdown;
 use crate::syntax;
 use crate::watchdog;
 
@@ -89,6 +90,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let join = reader.take_table(&mut root, "join");
     let time = reader.take_table(&mut root, "time");
     let watchdog = reader.take_table(&mut root, "watchdog");
+    let shutdown = reader.take_table(&mut root, "shutdown");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -101,6 +103,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         join: join.map(|table| read_join(reader, table)).unwrap_or_default(),
         time: time.map(|table| read_time(reader, table)).unwrap_or_default(),
         watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
+        shutdown: shutdown.map(|table| shutdown::shutdown(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         manifests: read_manifests(reader, &mut root),
     };

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::address::{Endpoint, Interface};
 use crate::controlplane::ControlPlane;
 use crate::secret::{self, Secret};
+use crate::shutdown::Shutdown;
 use crate::disks::{Disk, Purpose};
 use crate::links::Link;
 use crate::watchdog::Watchdog;
@@ -56,6 +57,9 @@ pub struct RoleMetadata {
     /// What resets it where it hangs.
     #[schemars(default)]
     pub watchdog: Watchdog,
+    /// How much time pods have when the machine stops or starts anew.
+    #[schemars(default)]
+    pub shutdown: Shutdown,
     /// Further fields of the KubeletConfiguration, as they are; fields that kscratch sets itself are refused.
     #[schemars(default)]
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -350,6 +354,7 @@ impl RoleMetadata {
             docker: Docker::default(),
             join: Join::default(),
             time: Time::default(),
+            shutdown: Shutdown::default(),
             watchdog: Watchdog::default(),
             kubelet: serde_json::Map::new(),
             manifests: Vec::new(),

@@ -15,6 +15,7 @@ fn two_lines_are_a_machine_that_stands_alone() {
     let metadata = parse("version = 1\nrole = \"node\"\n").unwrap();
     assert_eq!(metadata, RoleMetadata::standalone());
     assert_eq!(metadata.docker.open_files, 1_000_000);
+    assert_eq!(metadata.shutdown, Shutdown { grace_seconds: 30, critical_grace_seconds: 10 });
     assert_eq!(metadata.node_pod_range(), Some("10.244.0.0/24".parse().unwrap()));
 }
 
@@ -71,6 +72,9 @@ servers = ["time.lab", "192.168.7.3"]
 [watchdog]
 enabled = false
 timeout = 120
+[shutdown]
+grace_seconds = 90
+critical_grace_seconds = 40
 [kubelet]
 maxPods = 50
 evictionHard = {{ "memory.available" = "100Mi" }}
@@ -132,6 +136,7 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
         join: Join { token: Some(Secret::new("abcdef.0123456789abcdef")) },
         time: Time { servers: vec!["time.lab".into(), "192.168.7.3".into()] },
         watchdog: Watchdog { enabled: false, timeout: 120 },
+        shutdown: Shutdown { grace_seconds: 90, critical_grace_seconds: 40 },
         kubelet: serde_json::json!({
             "maxPods": 50,
             "evictionHard": {"memory.available": "100Mi"},
@@ -144,6 +149,20 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
     };
     assert_eq!(read, want);
     assert_eq!(parse(&to_toml(&want).unwrap()).unwrap(), want);
+}
+
+#[test]
+fn critical_pods_have_a_part_of_the_grace() {
+    for (text, grace_seconds, critical_grace_seconds) in [
+        ("grace_seconds = 300", 300, 10),
+        ("grace_seconds = 6", 6, 2),
+        ("grace_seconds = 0", 0, 0),
+        ("critical_grace_seconds = 30", 30, 30),
+        ("grace_seconds = 60\ncritical_grace_seconds = 0", 60, 0),
+    ] {
+        let metadata = parse(&format!("version = 1\nrole = \"node\"\n[shutdown]\n{text}\n")).unwrap();
+        assert_eq!(metadata.shutdown, Shutdown { grace_seconds, critical_grace_seconds }, "{text}");
+    }
 }
 
 /// Every field that the parser knows is in the schema, and the schema says what the parser says of unknown ones.
@@ -168,6 +187,7 @@ fn the_schema_knows_the_same_fields() {
         ("Docker", "[docker]"),
         ("Join", "[join]"),
         ("Time", "[time]"),
+        ("Shutdown", "[shutdown]"),
         ("Watchdog", "[watchdog]"),
         ("Manifest", "[[manifests]]"),
     ];
@@ -263,6 +283,7 @@ fn metadata() -> impl Strategy<Value = RoleMetadata> {
             metadata.cluster = cluster.map(|(cluster, _)| cluster);
             metadata.node.labels = labels;
             metadata.network = network;
+            metadata.shutdown = Shutdown { grace_seconds: 3600, critical_grace_seconds: metadata.network.mtu.unwrap_or(0) % 3601 };
             metadata.docker.open_files = open_files;
             metadata.kubelet = kubelet.into_iter().collect();
             metadata.manifests = manifests

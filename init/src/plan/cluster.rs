@@ -13,6 +13,10 @@ use crate::facts::Facts;
 pub(super) const ROUTES_GROUP: &str = "kscratch:routes";
 /// Group whose members may keep the lease of the address that masters share, and nothing else.
 pub(super) const ADDRESS_GROUP: &str = "kscratch:address";
+/// Where the agent writes what the cluster has this machine do.
+pub const ORDERS: &str = "/run/kscratch/orders";
+/// The file in there.
+pub const ORDER: &str = "order";
 /// Where the agent writes this machine's pod range once the cluster has given it.
 pub const POD_RANGE: &str = "/run/kscratch/routes/pod-range";
 /// User and group of the service `routes`. The control plane's are below (`Component::user`).
@@ -86,6 +90,7 @@ pub(super) fn files(
         vec![Step::File { path: kubelet::CA.to_owned(), contents: ca.clone().into_bytes(), mode: 0o644, owner: 0 }];
     let directory = |path: &str, mode: u32, owner: u32| Step::Directory { path: path.to_owned(), mode, owner };
     steps.push(directory("/run/kscratch/ready", 0o700, 0));
+    steps.push(directory(ORDERS, 0o700, 0));
     steps.push(directory("/run/kscratch/routes", 0o755, ROUTES_USER));
     steps.push(directory("/var/lib/kscratch/routes", 0o700, ROUTES_USER));
     // Root's, so that no program changes its own certificate; it gets through to its files all the same.
@@ -166,8 +171,14 @@ fn identities(metadata: &RoleMetadata, facts: &Facts, server: &str, name: &str) 
         "remembered": membership::REMEMBERED_NAME,
         "register": kubelet::registration(metadata, name),
         "identities": wanted,
+        "orders": orders(name, true),
         "ready": services::IDENTITIES_READY,
     })
+}
+
+/// What `identities` and `steward` read of that.
+pub(super) fn orders(name: &str, resets: bool) -> Value {
+    json!({ "node": name, "place": format!("{ORDERS}/{ORDER}"), "resets": resets })
 }
 
 fn routes(

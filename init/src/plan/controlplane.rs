@@ -330,6 +330,7 @@ fn steward(master: &Master<'_>, manifests: &str) -> Value {
         "pods": waiting(manifests),
         "ready": services::STEWARD_READY,
         "register": master.registration,
+        "orders": super::cluster::orders(master.name, false),
         "member": member,
     })
 }

@@ -103,6 +103,9 @@ impl fmt::Display for Service {
         if *leave_children {
             f.write_str(", leaves its children")?;
         }
+        if self.stops_first {
+            f.write_str(", stops first")?;
+        }
         if let Some(rights) = &self.rights {
             write!(f, "\n    rights {rights}")?;
         }

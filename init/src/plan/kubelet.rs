@@ -36,6 +36,11 @@ pub(super) fn config(metadata: &RoleMetadata) -> Value {
         Some(cluster) => clustered(cluster),
         None => standalone(),
     };
+    let shutdown = &metadata.shutdown;
+    if shutdown.grace_seconds > 0 {
+        config["shutdownGracePeriod"] = format!("{}s", shutdown.grace_seconds).into();
+        config["shutdownGracePeriodCriticalPods"] = format!("{}s", shutdown.critical_grace_seconds).into();
+    }
     let taints = taints_as_objects(metadata);
     if has_own_range(metadata) {
         config["registerNode"] = false.into();

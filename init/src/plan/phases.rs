@@ -286,6 +286,10 @@ fn config(
         steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
     }
     steps.push(json(kubelet::CONFIG, 0o644, &kubelet::config(metadata)));
+    if metadata.shutdown.grace_seconds > 0 {
+        let (path, owner) = (services::INHIBITOR.to_owned(), services::INHIBITOR_USER);
+        steps.push(Step::Directory { path, mode: 0o700, owner });
+    }
     // Where it has no cluster to sign one for it, kubelet makes its serving certificate itself and does not wait for the disk. With empty files it
     // would never start again.
     let [certificate, key] = ["crt", "key"].map(|kind| format!("/var/lib/kubelet/pki/kubelet.{kind}"));

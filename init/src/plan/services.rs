@@ -8,6 +8,7 @@ use rustix::thread::CapabilitySet;
 use super::{Ready, Rights, Service, cluster, kubelet, kubeproxy};
 use crate::apply::certificates::AGENT;
 use crate::facts::Facts;
+use crate::inhibitor;
 
 /// The kernel spares these processes until nothing else is left (kubelet's own choice for itself, `qos.KubeletOOMScoreAdj`).
 const SPARED: i32 = -999;
@@ -18,6 +19,12 @@ const OPEN_FILES: u64 = 1_000_000;
 pub(super) const IDENTITIES: &str = "/run/kscratch/identities.json";
 pub(super) const ROUTES: &str = "/run/kscratch/routes.json";
 pub(super) const ADDRESS: &str = "/run/kscratch/address.json";
+/// Where the kubelet finds what stands in for systemd-logind, and the folder of that, which is its own.
+pub(super) const INHIBITOR: &str = "/run/kscratch/inhibitor";
+/// User and group of the service `inhibitor`.
+pub(super) const INHIBITOR_USER: u32 = 907;
+/// Our own program, which is PID 1 too.
+const INIT: &str = "/usr/lib/kscratch/init";
 const STEWARD: &str = "/run/kscratch/steward.json";
 /// What they write once they have done their work the first time.
 pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
@@ -36,6 +43,8 @@ const STEWARD_RIGHTS: Rights = Rights {
 };
 /// Changes routes and the overlay's device, and has files of its own.
 const ROUTES_RIGHTS: Rights = Rights { user: cluster::ROUTES_USER, capabilities: CapabilitySet::NET_ADMIN };
+/// A socket in its own folder is all that it has.
+const INHIBITOR_RIGHTS: Rights = Rights { user: INHIBITOR_USER, capabilities: CapabilitySet::empty() };
 /// Puts an address on the link, and tells the neighbours in frames of its own.
 const ADDRESS_RIGHTS: Rights =
     Rights { user: cluster::ADDRESS_USER, capabilities: CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW) };
@@ -49,11 +58,12 @@ const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// The services of a node called `name` but [`containerd`]; agents and kube-proxy only where there is a cluster.
 pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: Option<Ipv4Addr>) -> Vec<Service> {
-    let mut services = vec![
+    let mut services: Vec<Service> = inhibitor(metadata).into_iter().collect();
+    services.extend([
         dockerd(metadata.docker.open_files),
         cri_dockerd(&facts.release.pause_image),
         kubelet_service(metadata, name, address),
-    ];
+    ]);
     if metadata.cluster.is_some() {
         // By then the API server answers, and both have their certificates.
         let first = match metadata.role {
@@ -92,6 +102,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
         open_files: OPEN_FILES,
         leave_children: false,
         rights: None,
+        stops_first: false,
         tells: false,
     }
 }
@@ -141,6 +152,23 @@ fn cri_dockerd(pause_image: &str) -> Service {
     }
 }
 
+/// Gives pods their grace when the machine stops; none where they are to have none.
+fn inhibitor(metadata: &RoleMetadata) -> Option<Service> {
+    let seconds = metadata.shutdown.grace_seconds;
+    // What the kubelet says last of its pods is still on its way to the API server when they are gone.
+    let linger = u32::from(metadata.cluster.is_some());
+    let socket = format!("{INHIBITOR}/bus");
+    (seconds > 0).then(|| Service {
+        args: vec![inhibitor::VERB.to_owned(), socket.clone(), seconds.to_string(), linger.to_string()],
+        // It ends by itself before that.
+        stop_within: Duration::from_secs(u64::from(seconds) + 10),
+        rights: Some(INHIBITOR_RIGHTS),
+        stops_first: true,
+        tells: true,
+        ..service("inhibitor", INIT, Ready::UnixSocket(socket), &[])
+    })
+}
+
 fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr>) -> Service {
     let mut args = vec![
         format!("--config={}", kubelet::CONFIG),
@@ -161,11 +189,17 @@ fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr
         }
     }
     let ready = Ready::Http { port: 10248, path: "/healthz".to_owned() };
-    Service {
+    let mut kubelet = Service {
         args,
         ready_within: Duration::from_secs(120),
         ..service("kubelet", "/usr/bin/kubelet", ready, &["cri-dockerd"])
+    };
+    if metadata.shutdown.grace_seconds > 0 {
+        // It looks for logind once, at its start. Nobody else is to take this for the system's bus: dockerd would look for firewalld there.
+        kubelet.after.push("inhibitor");
+        kubelet.env.push(("DBUS_SYSTEM_BUS_ADDRESS".to_owned(), format!("unix:path={INHIBITOR}/bus")));
     }
+    kubelet
 }
 
 /// One of the agent's verbs as a service.

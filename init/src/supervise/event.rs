@@ -113,6 +113,8 @@ pub enum Reason {
     Terminate,
     /// SIGPWR: a power supply on its battery.
     PowerFailure,
+    /// The cluster asked for it.
+    Cluster(Ending),
     /// The cluster gave the node another pod range than its pods have addresses of.
     PodRange,
     /// The machine's address is another one than it booted with.
@@ -126,6 +128,7 @@ impl Reason {
         match self {
             Self::CtrlAltDel | Self::PodRange | Self::Address => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
+            Self::Cluster(ending) => ending,
         }
     }
 }
@@ -137,6 +140,7 @@ impl fmt::Display for Reason {
             Self::CtrlAltDel => "ctrl-alt-del",
             Self::Terminate => "SIGTERM",
             Self::PowerFailure => "power failure",
+            Self::Cluster(_) => "asked for by the cluster",
             Self::PodRange => "the node has another pod range now",
             Self::Address => "the machine has another address now",
         })

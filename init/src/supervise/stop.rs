@@ -1,4 +1,4 @@
-//! Turns [`Event::StopAll`](super::Event::StopAll) into an ordered end: users of the runtime, containers, the runtime itself, each in bounded time.
+//! Turns [`Event::StopAll`](super::Event::StopAll) into an ordered end: the pods' grace, users of the runtime, containers, the runtime itself, each in bounded time.
 use std::time::Duration;
 
 use super::{Action, Reason, Signal, State, Supervisor, Unit};
@@ -92,7 +92,10 @@ impl Supervisor {
 
     fn may_stop(&self, index: usize) -> bool {
         let unit = &self.units[index];
-        matches!(unit.state, State::Running(_))
+        if !matches!(unit.state, State::Running(_)) || unit.service.stops_first {
+            return matches!(unit.state, State::Running(_));
+        }
+        !self.units.iter().any(|other| other.service.stops_first && other.has_process())
             && (!unit.service.leave_children || self.containers == Containers::Gone)
             && !self
                 .units

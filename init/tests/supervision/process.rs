@@ -96,6 +96,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         open_files: 77,
         leave_children: value["leave_children"].as_bool().unwrap_or(false),
         rights: text("rights").map(|text| text.parse().unwrap()),
+        stops_first: false,
         tells: false,
     }
 }

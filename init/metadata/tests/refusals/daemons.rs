@@ -22,6 +22,22 @@ fn docker() {
 }
 
 #[test]
+fn shutdown() {
+    check(
+        "[shutdown]\ngrace_seconds = 3601\ncritical_grace_seconds = -1\n",
+        expect![[r#"
+            role.toml:4:17: shutdown.grace_seconds: 3601 is larger than 3600; give a value between 0 and 3600
+            role.toml:5:26: shutdown.critical_grace_seconds: -1 is smaller than 0; give a value between 0 and 3600"#]],
+    );
+    check(
+        "[shutdown]\ngrace_seconds = 5\ncritical_grace_seconds = 6\n[kubelet]\nshutdownGracePeriod = \"1m\"\n",
+        expect![[r#"
+            role.toml:5:26: shutdown.critical_grace_seconds: 6 is more than all pods have, shutdown.grace_seconds = 5; give a part of that
+            role.toml:7:23: kubelet.shutdownGracePeriod: is set by kscratch; use shutdown.grace_seconds"#]],
+    );
+}
+
+#[test]
 fn kubelet() {
     check(
         "[kubelet]\nstaticPodPath = \"/x\"\ncgroupDriver = \"systemd\"\nCLUSTERDNS = []\n",

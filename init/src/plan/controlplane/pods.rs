@@ -44,6 +44,8 @@ pub(super) fn pod(component: Component, master: &Master<'_>) -> Value {
         "spec": {
             "hostNetwork": true,
             "priorityClassName": "system-node-critical",
+            // The class by its number too: a kubelet does not look classes up for static pods, and would end them with ordinary ones (graceful node shutdown).
+            "priority": 2_000_001_000,
             "securityContext": {
                 "runAsUser": component.user(),
                 "runAsGroup": component.user(),

@@ -1,5 +1,5 @@
 //! The machine stops: in which order, within which bounds, and how it ends.
-use super::{check, check_booted, exited, service, started};
+use super::{check, check_after, check_booted, exited, service, started};
 use crate::supervise::{Ending, Event, Reason};
 
 #[test]
@@ -83,6 +83,50 @@ fn a_service_whose_middle_is_missing_still_stops_first() {
     );
 }
 
+/// The kubelet starts after it, and is its client: what would otherwise stop last stops first.
+#[test]
+fn who_stops_first_does_so_before_all_others() {
+    let mut first = service("inhibitor", &[], false);
+    first.stops_first = true;
+    let services = vec![first, service("kubelet", &["inhibitor"], false), service("proxy", &["kubelet"], false)];
+    let mut booted = vec![(0, Event::Timer)];
+    for name in ["inhibitor", "kubelet", "proxy"] {
+        booted.extend([(0, started(name)), (0, Event::Ready { name })]);
+    }
+    let from = booted.len();
+    let then = |more: Vec<(u64, Event)>| booted.iter().cloned().chain(more).collect();
+    let script = vec![
+        (5000, Event::StopAll(Reason::PowerButton)),
+        (6000, exited("proxy", 1)),
+        (9000, exited("inhibitor", 0)),
+        (9100, exited("kubelet", 0)),
+    ];
+    let want = "5000: say stopping: power button
+         5000: Terminate inhibitor
+         6000: say service proxy: exited with status 1
+         6000: tail of proxy
+         6000: kill cgroup of proxy
+         9000: say service inhibitor: stopped (4.0 s)
+         9000: kill cgroup of inhibitor
+         9000: Terminate kubelet
+         9100: say service kubelet: stopped (0.1 s)
+         9100: kill cgroup of kubelet
+         9100: Terminate containers";
+    check_after(services.clone(), from, then(script), want);
+    // One that does not end is killed like any other.
+    let script =
+        vec![(5000, Event::StopAll(Reason::Terminate)), (15_000, Event::Timer), (15_100, exited("inhibitor", 9))];
+    let want = "5000: say stopping: SIGTERM
+         5000: Terminate inhibitor
+         15000: say service inhibitor: still there after 10 s, killing it
+         15000: Kill inhibitor
+         15000: kill cgroup of inhibitor
+         15100: say service inhibitor: stopped (10.1 s)
+         15100: kill cgroup of inhibitor
+         15100: Terminate proxy";
+    check_after(services, from, then(script), want);
+}
+
 #[test]
 fn a_second_wish_to_stop_changes_nothing() {
     check_booted(
@@ -133,6 +177,7 @@ fn reasons_and_endings() {
         (Reason::CtrlAltDel, Ending::Reboot),
         (Reason::Terminate, Ending::PowerOff),
         (Reason::PowerFailure, Ending::PowerOff),
+        (Reason::Cluster(Ending::Reboot), Ending::Reboot),
     ] {
         assert_eq!(reason.ending(), ending, "{reason}");
     }
