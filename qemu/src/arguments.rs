@@ -65,6 +65,10 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     firmware(&mut args, &machine.firmware, files);
     disks(&mut args, &machine.disks);
     network(&mut args, machine);
+    if machine.screen {
+        // UEFI has a driver for it, and needs no ROM.
+        args.option("-device", "VGA,romfile=");
+    }
     if machine.tells_memory {
         args.option("-device", format!("virtio-balloon-pci,id={BALLOON}"));
     }
@@ -316,7 +320,7 @@ mod tests {
             &direct().forward(Forward::to(8080)).forward(Forward { host: 6443, guest: 443 }),
             false,
             &["user,id=net0,hostfwd=tcp:127.0.0.1:0-:8080,hostfwd=tcp:127.0.0.1:6443-:443", "mac=52:54:00:6b:73:01"],
-            &["restrict", "balloon", "i6300esb", "-action"],
+            &["restrict", "balloon", "VGA", "i6300esb", "-action"],
         );
         check(
             &direct().fw_cfg("opt/x", "/role.toml"),
@@ -348,6 +352,7 @@ mod tests {
         other.reboots = true;
         other.isolated = true;
         other.tells_memory = true;
+        other.screen = true;
         other.watchdog = true;
         check(
             &other,
@@ -358,6 +363,7 @@ mod tests {
                 "-chardev stdio,id=serial0,signal=off,mux=on -serial chardev:serial0 -mon chardev=serial0,mode=readline",
                 "restrict=on",
                 "virtio-balloon-pci,id=balloon0",
+                "-device VGA,romfile=",
                 "-device i6300esb -action watchdog=reset",
             ],
             &["-no-reboot", "logfile"],

@@ -56,6 +56,8 @@ pub struct Machine {
     pub reboots: bool,
     /// Whether the guest has a watchdog (an i6300ESB), which resets it where it is not fed.
     pub watchdog: bool,
+    /// Whether it has a screen ([`crate::Vm::screenshot`]); its firmware has to be UEFI. It has a keyboard in any case.
+    pub screen: bool,
     /// Whether the guest's kernel tells how much memory it uses ([`crate::Vm::memory`]): it gets a balloon device, which takes none away.
     pub tells_memory: bool,
 }
@@ -238,6 +240,7 @@ impl Machine {
             folder: None,
             reboots: false,
             watchdog: false,
+            screen: false,
             tells_memory: false,
         }
     }

@@ -145,6 +145,14 @@ impl Vm {
         self.execute("send-key", json!({ "keys": keys })).map(drop)
     }
 
+    /// Writes what the screen shows into a file, as PNG; of a machine that [has one](Machine::screen).
+    ///
+    /// # Errors
+    /// It has none, QEMU cannot write the file, or the machine has ended.
+    pub fn screenshot(&mut self, file: &Path) -> Result<(), Error> {
+        self.execute("screendump", json!({ "filename": file, "format": "png" })).map(drop)
+    }
+
     /// Presses the ACPI power button.
     ///
     /// # Errors

@@ -113,6 +113,20 @@ fn a_pause_and_keys_are_told_over_qmp() {
 }
 
 #[test]
+fn a_screen_is_shown_in_a_file() {
+    let bench = Bench::new();
+    let file = bench.folder.path().join("screen.png");
+    let mut blind = bench.start();
+    assert!(matches!(blind.screenshot(&file), Err(Error::Refused { .. })));
+    let mut machine = bench.machine();
+    machine.screen = true;
+    let mut vm = Vm::start(&bench.tools, &machine).unwrap();
+    vm.screenshot(&file).unwrap();
+    // PNG, 5.2: its signature.
+    assert!(fs::read(&file).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+}
+
+#[test]
 fn two_machines_get_two_ports() {
     let bench = Bench::new();
     let machine = bench.machine().forward(Forward::to(8080)).forward(Forward::to(6443));
