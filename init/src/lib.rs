@@ -1,6 +1,7 @@
 //! The parts of PID 1: what it decides (pure) and how it acts (behind one trait).
 pub mod apply;
 pub mod cmdline;
+pub mod console;
 pub mod facts;
 pub mod inhibitor;
 pub mod kmod;

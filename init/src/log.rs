@@ -2,9 +2,18 @@
 use std::fmt::{Arguments, Display};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+
+mod outlet;
+use outlet::Outlet;
 
 /// How a line of init's begins in the kernel's log.
 pub const KERNEL_PREFIX: &str = "kscratch: ";
@@ -13,19 +22,95 @@ pub const KERNEL_PREFIX: &str = "kscratch: ";
 static SINKS: Mutex<Option<Sinks>> = Mutex::new(None);
 static DEBUG: AtomicBool = AtomicBool::new(false);
 
+#[derive(Default)]
 struct Sinks {
-    console: Option<File>,
+    console: Option<Outlet<File>>,
     kernel: Option<File>,
+    /// Rung while the console has not taken all.
+    bell: Option<Arc<OwnedFd>>,
+}
+
+impl Sinks {
+    fn say(&mut self, text: &str) {
+        let Some(console) = &mut self.console else { return };
+        console.say(text);
+        if let Some(bell) = self.bell.as_ref().filter(|_| console.is_waiting()) {
+            // It fails only where it rings already.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+fn sinks() -> MutexGuard<'static, Option<Sinks>> {
+    SINKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opens `/dev/console` and `/dev/kmsg`. Lines before this go to standard error. Call it again after the root was switched.
 pub fn open() {
-    let console = File::options().write(true).open("/dev/console").ok();
     let kernel = File::options().write(true).open("/dev/kmsg").ok();
     // Otherwise no more than ten lines in five seconds are taken, from all programs (Documentation/admin-guide/sysctl/kernel.rst,
     // printk_devkmsg); the kernel takes the word with its end of line alone.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
-    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Sinks { console, kernel });
+    let mut guard = sinks();
+    let sinks = guard.get_or_insert_default();
+    sinks.kernel = kernel;
+    // What was opened before stays as good as it was, with what waits for it.
+    if sinks.console.is_none() {
+        sinks.console = outlet(Path::new("/dev/console"));
+    }
+}
+
+/// Takes another terminal for the console from here on, where there is one of that name.
+pub fn move_to(terminal: &Path) {
+    let moved = outlet(terminal);
+    let mut guard = sinks();
+    let sinks = guard.get_or_insert_default();
+    sinks.console = moved.or(sinks.console.take());
+}
+
+/// A terminal that is held up (flow control, a host that does not read) must hold up nobody who speaks, PID 1 first.
+fn outlet(terminal: &Path) -> Option<Outlet<File>> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options().write(true).custom_flags(flags.bits().cast_signed()).open(terminal);
+    file.ok().map(Outlet::new)
+}
+
+/// Says which bell is rung when the console has not taken all: whoever hears it calls [`drain`] once the console takes more.
+pub fn ring(bell: Arc<OwnedFd>) {
+    sinks().get_or_insert_default().bell = Some(bell);
+}
+
+/// Whether the console has not taken all yet.
+#[must_use]
+pub fn is_waiting() -> bool {
+    sinks().as_ref().and_then(|sinks| sinks.console.as_ref()).is_some_and(Outlet::is_waiting)
+}
+
+/// Hands the console what it takes of what waits.
+pub fn drain() {
+    if let Some(console) = sinks().as_mut().and_then(|sinks| sinks.console.as_mut()) {
+        console.drain();
+    }
+}
+
+/// Waits until the console has taken all, but no longer than that: the machine's run is about to end.
+pub fn flush(within: Duration) {
+    let end = monotonic() + within;
+    while is_waiting() {
+        let terminal = sinks().as_ref().and_then(|sinks| sinks.console.as_ref()?.terminal().try_clone().ok());
+        let (Some(terminal), left) = (terminal, end.saturating_sub(monotonic())) else { return };
+        let Some(left) = Timespec::try_from(left).ok().filter(|_| !left.is_zero()) else { return };
+        let _ = poll(&mut [PollFd::new(&terminal, PollFlags::OUT)], Some(&left));
+        drain();
+    }
+}
+
+/// Shows lines on the console alone, without a stamp: they answer somebody there, and are nothing that happened.
+pub fn show(lines: &[String]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if let Some(sinks) = sinks().as_mut() {
+        sinks.say(&text);
+    }
 }
 
 /// Lets the kernel print no more on its consoles than warnings and worse; its log keeps all. From here on the story is init's, and
@@ -67,13 +152,11 @@ pub fn debug(text: impl Display) {
 
 fn emit(text: Arguments<'_>) {
     let (console, kernel) = render(monotonic(), &text.to_string());
-    let mut guard = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut guard = sinks();
     // A console that cannot be written to must not stop the machine: there is nobody left to tell.
     match guard.as_mut() {
         Some(sinks) => {
-            if let Some(file) = &mut sinks.console {
-                let _ = file.write_all(console.as_bytes());
-            }
+            sinks.say(&console);
             if let Some(file) = &mut sinks.kernel {
                 for record in &kernel {
                     let _ = file.write_all(record.as_bytes());

@@ -6,12 +6,14 @@ use crate::plan::Service;
 
 mod event;
 mod share;
+mod standing;
 mod stop;
 #[cfg(test)]
 mod tests;
 
 pub use event::{Action, Ended, Ending, Event, Reason, Signal};
 pub use share::{Share, Told};
+pub use standing::{Stage, Standing};
 use stop::Containers;
 
 /// The first wait before a service that died is started again; it doubles with every further death.
@@ -64,6 +66,10 @@ struct Unit {
     state: State,
     /// Deaths since it was last healthy.
     deaths: u32,
+    /// Processes that it had.
+    starts: u32,
+    /// How the last of them ended by itself, or why there was none.
+    trouble: Option<String>,
 }
 
 impl Unit {
@@ -177,7 +183,7 @@ impl Supervisor {
             return false;
         }
         self.index.insert(service.name, self.units.len());
-        self.units.push(Unit { service, state: State::Waiting, deaths: 0 });
+        self.units.push(Unit { service, state: State::Waiting, deaths: 0, starts: 0, trouble: None });
         true
     }
 
@@ -205,6 +211,7 @@ impl Supervisor {
         if unit.state != State::Spawning {
             return;
         }
+        unit.starts = unit.starts.saturating_add(1);
         unit.state = State::Running(Running {
             since: now,
             ready: None,
@@ -222,6 +229,7 @@ impl Supervisor {
             return;
         }
         let wait = back_off(unit, stopping, now);
+        unit.trouble = Some(format!("could not be started: {reason}"));
         actions.push(Action::Log(format!("service {name}: could not be started: {reason}{wait}")));
     }
 
@@ -241,6 +249,7 @@ impl Supervisor {
                     unit.deaths = 0;
                 }
                 let wait = back_off(unit, stopping, now);
+                unit.trouble = Some(ended.to_string());
                 actions.push(Action::Log(format!("service {name}: {ended}{wait}")));
                 actions.push(Action::ShowTail(name));
                 if !unit.service.leave_children {

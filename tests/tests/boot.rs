@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use kscratch_qemu::{Overlay, Vm};
-use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, switch_off, wait};
+use kscratch_tests::bench::{BOOT, Bench, HELLO, SHUTDOWN, phases, switch_off, wait};
 use kscratch_tests::probe::{self, Probe};
 use kscratch_tests::program::SHORT;
 use kscratch_tests::{disk, http, https, node_image, program};
@@ -26,6 +26,7 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
     let mut vm = bench.start(&machine);
     assert_boots(&vm);
     let first = identity(&vm);
+    answers_keys(&mut vm);
     switch_off(&mut vm);
     assert_clean(&bench, &overlay, &vm);
 
@@ -39,7 +40,7 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
     assert_boots(&vm);
     assert_eq!(identity(&vm), first, "the boot after a power cut is another machine");
     wait(&vm, r"\] the boot before this one, begun \S+, ended without a word, \d+ s or more after its start", BOOT);
-    switch_off(&mut vm);
+    ends_by_a_word(&mut vm);
     assert_clean(&bench, &overlay, &vm);
 
     // The flight recorder has all three, by the disk alone.
@@ -52,6 +53,44 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
         assert!(phases.len() >= 14 && phases[0]["name"] == "mounts", "{text}");
         assert!(["containerd", "dockerd", "cri-dockerd", "kubelet"].iter().all(|name| text.contains(name)), "{text}");
     }
+}
+
+/// Keys on the serial line show what there is to see, and nothing but a whole word ends the machine's run.
+#[track_caller]
+fn answers_keys(vm: &mut Vm) {
+    let mut mark = vm.lines().pop().expect("the console is not empty");
+    for (keys, answers) in [
+        ("s", &[r"^node-\S+: a node that stands alone +kscratch \S+, up ", r"^kubelet +ready +\d+ (s|min) +0$"][..]),
+        // What noise may be: a stop, an arrow, half a word, a byte of none.
+        ("\x13\x1b[A\0reb\u{fffd}", &[]),
+        ("l", &["^console: +the log of which service"]),
+        ("1", &[r"^the last \d+ lines of containerd:$", r"^\| \S"]),
+        ("r", &["^console: +to restart this machine type the word reboot and Enter"]),
+        ("rebot", &["^console: +nothing was done"]),
+    ] {
+        vm.type_line(keys).unwrap_or_else(|error| panic!("{error}"));
+        for answer in answers {
+            let answer = Regex::new(answer).unwrap_or_else(|error| panic!("{error}"));
+            mark = vm.wait_for_line_after(&mark, answer, SHORT).unwrap_or_else(|error| panic!("{keys:?}: {error}"));
+        }
+        // A person's pace: keys that come in one go belong together.
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let long: Vec<String> = vm.lines().into_iter().map(|line| line.text).filter(|line| !line.starts_with('[')).collect();
+    assert!(long.iter().skip_while(|line| !line.starts_with("node-")).all(|line| line.len() <= 80), "{long:#?}");
+}
+
+/// The console's way to switch a machine off.
+#[track_caller]
+fn ends_by_a_word(vm: &mut Vm) {
+    let mark = vm.lines().pop().expect("the console is not empty");
+    vm.type_line("p").unwrap_or_else(|error| panic!("{error}"));
+    let asked = vm.wait_for_line_after(&mark, "type the word poweroff", SHORT).unwrap_or_else(|error| panic!("{error}"));
+    vm.type_line("poweroff").unwrap_or_else(|error| panic!("{error}"));
+    let stops = Regex::new(r"\] stopping: asked for at the console$").unwrap_or_else(|error| panic!("{error}"));
+    vm.wait_for_line_after(&asked, stops, SHORT).unwrap_or_else(|error| panic!("{error}"));
+    let status = vm.wait_for_exit(SHUTDOWN).unwrap_or_else(|error| panic!("{error}"));
+    assert!(status.success(), "QEMU ended with {status}: {}", vm.stderr());
 }
 
 /// What `kscratch-image autopsy` reads off a disk: boots, the oldest first.
@@ -219,6 +258,9 @@ fn assert_set_up(probe: Probe) {
     }
     assert_eq!(info["LiveRestoreEnabled"], true, "{info}");
     assert_eq!(info["RegistryConfig"]["IndexConfigs"]["registry.test:5000"]["Secure"], false, "{info}");
+    // What stands on the screen, as the kernel keeps it: the machine has one, if nobody sees it.
+    let screen = probe.wait_for("/read?path=/dev/vcs1", SHORT, |text| text.contains("all services are ready"));
+    assert!(screen.starts_with("told-1: a node that stands alone ") && screen.contains("---- log ---- keys: "), "{screen}");
     let docker = probe.docker("/networks/bridge");
     assert_eq!(docker["Options"]["com.docker.network.bridge.name"], "cbr0", "{docker}");
     assert_eq!(docker["Options"]["com.docker.network.bridge.enable_ip_masquerade"], "false", "{docker}");

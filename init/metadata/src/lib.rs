@@ -1,6 +1,7 @@
 //! Turns the text of a role metadata file into checked [`RoleMetadata`], or into errors that a person can act on.
 mod address;
 mod certificate;
+mod console;
 mod controlplane;
 mod error;
 mod disks;
@@ -23,6 +24,7 @@ mod validity;
 mod watchdog;
 
 pub use address::{Endpoint, Interface, Mac};
+pub use console::{Console, Keys};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, JOINERS};
 pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};

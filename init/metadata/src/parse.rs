@@ -89,6 +89,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let docker = reader.take_table(&mut root, "docker");
     let join = reader.take_table(&mut root, "join");
     let time = reader.take_table(&mut root, "time");
+    let console = reader.take_table(&mut root, "console");
     let watchdog = reader.take_table(&mut root, "watchdog");
     let shutdown = reader.take_table(&mut root, "shutdown");
     let kubelet = reader.take_table(&mut root, "kubelet");
@@ -102,6 +103,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         docker: docker.map(|table| read_docker(reader, table)).unwrap_or_default(),
         join: join.map(|table| read_join(reader, table)).unwrap_or_default(),
         time: time.map(|table| read_time(reader, table)).unwrap_or_default(),
+        console: console.map(|table| console::console(reader, table)).unwrap_or_default(),
         watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
         shutdown: shutdown.map(|table| shutdown::shutdown(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),

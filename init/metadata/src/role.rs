@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::address::{Endpoint, Interface};
+use crate::console::Console;
 use crate::controlplane::ControlPlane;
 use crate::secret::{self, Secret};
 use crate::shutdown::Shutdown;
@@ -54,6 +55,9 @@ pub struct RoleMetadata {
     /// Where it gets the time.
     #[schemars(default)]
     pub time: Time,
+    /// What may be done at its console.
+    #[schemars(default)]
+    pub console: Console,
     /// What resets it where it hangs.
     #[schemars(default)]
     pub watchdog: Watchdog,
@@ -354,6 +358,7 @@ impl RoleMetadata {
             docker: Docker::default(),
             join: Join::default(),
             time: Time::default(),
+            console: Console::default(),
             shutdown: Shutdown::default(),
             watchdog: Watchdog::default(),
             kubelet: serde_json::Map::new(),

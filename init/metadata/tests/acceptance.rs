@@ -69,6 +69,8 @@ mirrors = ["https://mirror.lab/"]
 open_files = 65536
 [time]
 servers = ["time.lab", "192.168.7.3"]
+[console]
+keys = "look"
 [watchdog]
 enabled = false
 timeout = 120
@@ -135,6 +137,7 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
         },
         join: Join { token: Some(Secret::new("abcdef.0123456789abcdef")) },
         time: Time { servers: vec!["time.lab".into(), "192.168.7.3".into()] },
+        console: Console { keys: Keys::Look },
         watchdog: Watchdog { enabled: false, timeout: 120 },
         shutdown: Shutdown { grace_seconds: 90, critical_grace_seconds: 40 },
         kubelet: serde_json::json!({
@@ -187,6 +190,7 @@ fn the_schema_knows_the_same_fields() {
         ("Docker", "[docker]"),
         ("Join", "[join]"),
         ("Time", "[time]"),
+        ("Console", "[console]"),
         ("Shutdown", "[shutdown]"),
         ("Watchdog", "[watchdog]"),
         ("Manifest", "[[manifests]]"),

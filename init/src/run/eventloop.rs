@@ -21,6 +21,8 @@ use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
 use super::spawn::{Process, Spawner};
 use crate::apply::dhcp::{Change, Keeper};
+use crate::console::board;
+use crate::console::status::Services;
 use crate::log::monotonic;
 use crate::plan::Service;
 use crate::stage::mounts::SERVICES;
@@ -56,6 +58,8 @@ pub struct Options {
     pub begun: Option<Duration>,
     /// Where lines for people go.
     pub say: Box<dyn FnMut(&str)>,
+    /// Who is shown how the services stand, each time that it changed.
+    pub show: Box<dyn FnMut(&Services)>,
 }
 
 impl Options {
@@ -75,6 +79,7 @@ impl Options {
             inbox: None,
             begun: None,
             say: Box::new(|line| crate::log::line(line)),
+            show: Box::new(|services| board::change(|board| board.services = services.clone())),
         }
     }
 }
@@ -131,6 +136,8 @@ struct Loop {
     /// Until the boot is over and told.
     share: Option<Share>,
     booted: bool,
+    /// What was shown last.
+    shown: Services,
     processes: BTreeMap<&'static str, Process>,
     /// Pipes outlive the process that wrote to them first: a service's children may hold on.
     outputs: Vec<Output>,
@@ -165,6 +172,7 @@ impl Loop {
             supervisor: Supervisor::new(services),
             share: options.begun.map(Share::new),
             booted: options.inbox.is_none(),
+            shown: Services::default(),
             options,
             signals,
             buttons,
@@ -279,7 +287,8 @@ impl Loop {
             match i32::try_from(signal.ssi_signo).map(UnixSignal::try_from) {
                 Ok(Ok(UnixSignal::SIGCHLD)) if self.options.reap_orphans => self.reap_orphans(),
                 Ok(Ok(UnixSignal::SIGTERM)) => self.handle(Event::StopAll(Reason::Terminate)),
-                Ok(Ok(UnixSignal::SIGINT)) => self.handle(Event::StopAll(Reason::CtrlAltDel)),
+                Ok(Ok(UnixSignal::SIGINT)) if board::keys_end() => self.handle(Event::StopAll(Reason::CtrlAltDel)),
+                Ok(Ok(UnixSignal::SIGINT)) => self.say("ctrl-alt-del is turned off in the metadata ([console] keys)"),
                 Ok(Ok(UnixSignal::SIGPWR)) => self.handle(Event::StopAll(Reason::PowerFailure)),
                 _ => {}
             }

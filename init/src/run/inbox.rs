@@ -32,6 +32,13 @@ pub enum Message {
         /// Told, in the loop: it must not take long.
         told: Box<dyn FnMut() + Send>,
     },
+    /// Somebody wants the last lines of a service's output.
+    Recent {
+        /// The service.
+        name: &'static str,
+        /// Told them, in the loop: it must not take long.
+        told: Box<dyn FnOnce(Vec<String>) + Send>,
+    },
     /// All phases are done; no further service comes.
     Booted,
     /// The machine is to stop.

@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How many lines of a service that died the console shows.
+/// How many lines of a service that died the console shows ...
 const TAIL_LINES: usize = 20;
+/// ... and how many it shows to whoever asks.
+const RECENT_LINES: usize = 60;
 /// What is kept of one line for the console, in bytes.
 const TAIL_LINE: usize = 400;
 
@@ -30,7 +32,9 @@ pub struct Log {
     rotation: Rotation,
     file: Option<File>,
     size: u64,
+    /// The last lines, and how many of them the console has not shown by itself.
     lines: VecDeque<String>,
+    fresh: usize,
     unfinished: Vec<u8>,
 }
 
@@ -44,6 +48,7 @@ impl Log {
             file: None,
             size: 0,
             lines: VecDeque::new(),
+            fresh: 0,
             unfinished: Vec::new(),
         }
     }
@@ -73,7 +78,14 @@ impl Log {
         if !unfinished.is_empty() {
             self.finish_line(&unfinished);
         }
-        self.lines.drain(..).collect()
+        let fresh = std::mem::take(&mut self.fresh).min(TAIL_LINES);
+        self.lines.iter().skip(self.lines.len().saturating_sub(fresh)).cloned().collect()
+    }
+
+    /// The last lines for whoever asks, oldest first, shown before or not.
+    #[must_use]
+    pub fn recent(&self) -> Vec<String> {
+        self.lines.iter().cloned().collect()
     }
 
     fn store(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -136,9 +148,10 @@ impl Log {
 
     fn finish_line(&mut self, line: &[u8]) {
         let line = &line[..line.len().min(TAIL_LINE)];
-        if self.lines.len() == TAIL_LINES {
+        if self.lines.len() == RECENT_LINES {
             self.lines.pop_front();
         }
+        self.fresh = (self.fresh + 1).min(RECENT_LINES);
         // What a service prints must not steer the terminal behind the console.
         let text: String =
             String::from_utf8_lossy(line).trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -187,6 +200,8 @@ mod tests {
         assert_eq!(tail[18], "and a [31m line 29");
         assert_eq!(tail[19], "and a [31m");
         assert!(log.take_tail().is_empty());
+        let recent = log.recent();
+        assert_eq!((recent.len(), recent[0].as_str(), recent[30].as_str()), (31, "line 0", "and a [31m"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::sys::{Everyone, Power, Sys};
 
 /// How long the processes that nobody supervises may take to end, each time.
 const STRAYS_WITHIN: Duration = Duration::from_secs(2);
+/// How long the console may take to be told all.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(1);
 /// Filesystems without a disk behind them hold nothing to be saved, and PID 1 needs some of them to the end.
 const KERNEL_FILESYSTEMS: [&str; 14] = [
     "autofs",
@@ -45,6 +47,7 @@ pub fn finish(sys: &dyn Sys, ending: Ending) -> Result<()> {
     };
     log::line(words);
     recorder::end(words);
+    log::flush(CONSOLE_WITHIN);
     watchdog::disarm();
     sys.power(power).with_context(|| format!("asking the kernel for {words}"))
 }

@@ -14,6 +14,7 @@ use super::hardware::Loader;
 use super::listener::{Heard, Listener};
 use super::mounts;
 use crate::cmdline::CommandLine;
+use crate::console::attending;
 use crate::log;
 use crate::partition::{Copy, Guid};
 use crate::run::recorder;
@@ -60,6 +61,7 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
         log::kernel_warnings_only();
     }
     log::line(format_args!("kscratch {} in the initramfs", env!("CARGO_PKG_VERSION")));
+    attending::start(root);
     if let Err(error) = mounts::cgroups(sys, root) {
         // The root's stage tries again, and tells what to do.
         log::debug(format_args!("{error:#}"));

@@ -29,6 +29,7 @@ use crate::apply::disk::{self, State};
 use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
+use crate::console::{attending, board};
 use crate::log;
 use crate::plan::{self, Plan, PlanError};
 use crate::run::eventloop::{self, Options};
@@ -63,6 +64,9 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let cmdline = CommandLine::parse(&text);
     log::set_debug(cmdline.debug);
     log::line(format_args!("kscratch {} on the root", env!("CARGO_PKG_VERSION")));
+    if early.is_none() {
+        attending::start(root);
+    }
     wake_random_numbers();
     if let Err(error) = sys.catch_ctrl_alt_del() {
         log::line(format_args!("ctrl-alt-del resets at once: {error}"));
@@ -88,6 +92,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         state.is_some(),
     );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
+    board::metadata(metadata.as_ref(), &sender);
     let (device, written) = state.unzip();
     let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
     let written = written.flatten();

@@ -119,6 +119,8 @@ pub enum Reason {
     PodRange,
     /// The machine's address is another one than it booted with.
     Address,
+    /// Somebody at the console typed the word for it.
+    Console(Ending),
 }
 
 impl Reason {
@@ -128,6 +130,7 @@ impl Reason {
         match self {
             Self::CtrlAltDel | Self::PodRange | Self::Address => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
+            Self::Console(ending) => ending,
             Self::Cluster(ending) => ending,
         }
     }
@@ -143,6 +146,7 @@ impl fmt::Display for Reason {
             Self::Cluster(_) => "asked for by the cluster",
             Self::PodRange => "the node has another pod range now",
             Self::Address => "the machine has another address now",
+            Self::Console(_) => "asked for at the console",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Turns sequences of events into the actions that the supervisor owes for them: a table, and random sequences.
 mod restart;
 mod sequences;
+mod standing;
 mod start;
 mod stop;
 

@@ -35,6 +35,7 @@ pub fn run_loop(folder: &Path) -> ExitCode {
         inbox: (!late.is_empty()).then_some(inbox),
         begun: Some(kscratch_init::log::monotonic()),
         say: Box::new(say),
+        show: Box::new(|_| {}),
     };
     if !late.is_empty() {
         beside::start("phases", move || phases(late, &sender)).unwrap();

@@ -6,6 +6,7 @@ use std::io;
 use rustix::process::pidfd_send_signal;
 
 use super::{Loop, Output};
+use crate::console::status::Services;
 use crate::log::monotonic;
 use crate::plan::Ready;
 use crate::run::cgroup;
@@ -29,6 +30,19 @@ impl Loop {
             }
         }
         self.tell_share();
+        self.show_services();
+    }
+
+    fn show_services(&mut self) {
+        let services = Services {
+            standings: self.supervisor.standings(),
+            booted: self.booted,
+            stopping: self.supervisor.stopping().map(|reason| reason.to_string()),
+        };
+        if services != self.shown {
+            (self.options.show)(&services);
+            self.shown = services;
+        }
     }
 
     /// Keeps account of whom the boot waits for, until all services are ready.

@@ -4,6 +4,7 @@ use crate::apply::dhcp::Change;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::run::inbox::{Inbox, Message};
+use crate::run::logs::Log;
 use crate::supervise::Event;
 use kscratch_netlink::LinkNews;
 
@@ -21,6 +22,7 @@ impl Loop {
                     (self.leases, self.lease_changed) = (leases, changed);
                 }
                 Message::Watch { name, told } => _ = self.watchers.insert(name, told),
+                Message::Recent { name, told } => told(self.logs.get(name).map(Log::recent).unwrap_or_default()),
                 Message::Stop(reason) => self.handle(Event::StopAll(reason)),
                 Message::Booted => {
                     self.booted = true;
