@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod modprobe;
 pub mod mounts;
 pub mod newlease;
+pub mod orders;
 pub mod owncluster;
 pub mod phases;
 pub mod plugging;

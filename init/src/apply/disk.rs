@@ -5,6 +5,7 @@ pub mod further;
 mod layout;
 mod repairs;
 pub mod reserve;
+pub mod reset;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};

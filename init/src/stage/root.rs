@@ -17,6 +17,7 @@ use super::initramfs::Early;
 use super::furtherdisks::{self, FurtherDisks};
 use super::metadata;
 use super::mounts;
+use super::orders;
 use super::newlease::{self, Leases, RESOLV_CONF};
 use super::phases::Phases;
 use super::plugging::Plugging;
@@ -173,6 +174,11 @@ fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -
     if let Err(error) = reserve::give_away_if_full(root, &reserve::STATE) {
         log::line(format_args!("{error:#}; state stays as full as it is"));
     }
+    if matches!(state, State::Partition { .. })
+        && let Err(error) = reset::begin(root)
+    {
+        log::line(format_args!("{error:#}; the next boot goes on with that"));
+    }
     for folder in VAR {
         files::directory(root, folder, if folder == "/var/tmp" { 0o1777 } else { 0o755 }, 0)?;
     }
@@ -237,6 +243,12 @@ impl Rest {
         self.apply(&plan::runtime(&metadata));
         let (root, id) = (self.root, self.id.clone());
         let lasting = self.state.is_some();
+        if lasting
+            && disks
+            && let Err(error) = reset::finish(root, &self.further.places())
+        {
+            log::line(format_args!("{error:#}; the next boot begins again with that"));
+        }
         let plan_hint = if metadata.role == Role::Master && !lasting { STATE_HINT } else { metadata::HINT };
         let machine = &mut self.machine;
         if newlease::restarts(root) > 0 {
@@ -276,6 +288,7 @@ impl Rest {
             return self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         };
         if metadata.cluster.is_some() && plan.is_some() {
+            orders::watch(root, &self.sender);
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
         // Without a plan, too: there may be one with the next address.
