@@ -59,7 +59,7 @@ fn unlike(machines: &[Machine]) -> Result<()> {
             }
             None => None,
         };
-        let address = machine.address.as_ref().and_then(|address| address.split('/').next()).map(str::to_owned);
+        let address = machine.fixed_address().map(str::to_owned);
         for (what, value) in [
             ("name", Some(name.clone())),
             ("mac", mac),
@@ -87,7 +87,7 @@ pub fn members(machines: &[Machine]) -> Result<Members> {
     }
     let mut members = Members::new();
     for master in masters {
-        let address = master.address.as_deref().and_then(|address| address.split('/').next());
+        let address = master.fixed_address();
         let address = address.ok_or_else(|| {
             anyhow!("{}: address: is missing; etcd's members have to know one another by fixed addresses", master.name)
         })?;

@@ -14,7 +14,7 @@ use super::token;
 use crate::console::Hint;
 
 /// What is said about one machine; everything but name and role may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Name of the node.
@@ -33,6 +33,9 @@ pub struct Machine {
     pub address: Option<String>,
     /// Default gateway beside a fixed address.
     pub gateway: Option<String>,
+    /// Several links, bonds, VLANs and bridges, as `network.links` of role metadata has them; instead of `interface`, `address` and `mtu`.
+    #[serde(default)]
+    pub links: toml::Table,
     /// Name servers.
     #[serde(default)]
     pub dns_servers: Vec<String>,
@@ -66,6 +69,21 @@ pub struct Machine {
     /// Master: join the masters that live; never begin a cluster.
     #[serde(default)]
     pub join_control_plane: bool,
+}
+
+impl Machine {
+    /// Its fixed address, without the prefix length: its own, or the first IPv4 address of its links, of the primary one before others.
+    pub fn fixed_address(&self) -> Option<&str> {
+        if let Some(address) = &self.address {
+            return address.split('/').next();
+        }
+        let is_primary = |link: &toml::Value| link.get("primary").and_then(toml::Value::as_bool) == Some(true);
+        let mut links: Vec<&toml::Value> = self.links.values().collect();
+        links.sort_by_key(|link| !is_primary(link));
+        let addresses = links.into_iter().filter_map(|link| link.get("addresses")?.as_array()).flatten();
+        let mut plain = addresses.filter_map(|address| address.as_str()?.split('/').next());
+        plain.find(|address| address.parse::<std::net::Ipv4Addr>().is_ok())
+    }
 }
 
 /// Names and addresses of the masters that begin the cluster, or that one joins; empty for a single one that stays alone.
@@ -134,6 +152,8 @@ struct Network<'a> {
     masquerade: Option<bool>,
     #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
     fixed: Option<Static<'a>>,
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    links: &'a toml::Table,
 }
 
 #[derive(Serialize)]
@@ -336,8 +356,8 @@ fn network<'a>(machine: &'a Machine, settings: &'a Settings, prefix: &str) -> Re
     // A fixed address belongs to one link: where none is named, to the one that the machine is told by.
     let interface = machine.interface.as_deref().or(fixed.as_ref().and(machine.mac.as_deref()));
     let Settings { mode, proxy_mode, .. } = settings;
-    let Machine { mtu, masquerade, dns_servers, .. } = machine;
-    Ok(Network { mode, proxy_mode, interface, mtu: *mtu, dns_servers, masquerade: *masquerade, fixed })
+    let Machine { mtu, masquerade, dns_servers, links, .. } = machine;
+    Ok(Network { mode, proxy_mode, interface, mtu: *mtu, dns_servers, masquerade: *masquerade, fixed, links })
 }
 
 /// What is lacking may be on the other side, too: a first master that no list names.

@@ -281,3 +281,21 @@ fn a_master_joins_those_that_live() {
     let etcd = parse(&role).unwrap().control_plane.unwrap().etcd;
     assert_eq!((etcd.join, etcd.members.len()), (true, 2));
 }
+
+#[test]
+fn links_of_a_list_reach_the_machine() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = lab(parent.path());
+    let links = "[eth0]\n[eth1]\n[bond0]\nbond = { members = [\"eth0\", \"eth1\"], mode = \"802.3ad\" }\n\
+        [\"bond0.7\"]\nvlan = { over = \"bond0\", id = 7 }\naddresses = [\"2001:db8::7/64\", \"192.168.7.11/24\"]\n\
+        [\"bond0.8\"]\nvlan = { over = \"bond0\", id = 8 }\naddresses = [\"192.168.8.11/24\"]\nprimary = true\n";
+    let node = Machine { links: links.parse().unwrap(), mac: Some("52:54:00:12:34:56".to_owned()), ..machine("node") };
+    assert_eq!(node.fixed_address(), Some("192.168.8.11"));
+    let network = parse(&rendered(&folder, &node, false).role).unwrap().network;
+    assert_eq!(network.links.len(), 5);
+    assert_eq!(network.links["bond0"].bond.as_ref().unwrap().members, ["eth0", "eth1"]);
+    assert_eq!(network.interface, None);
+    let wrong = Machine { interface: Some("eth0".to_owned()), ..node };
+    let error = render(&folder, &wrong, &Members::new(), false, "", now()).unwrap_err().to_string();
+    assert!(error.contains("interface: stands beside network.links"), "{error}");
+}

@@ -107,7 +107,7 @@ fn a_rack_gets_a_file_a_machine() {
                |
             11 | role2 = 1
                | ^^^^^
-            unknown field `role2`, expected one of `name`, `role`, `mac`, `serial`, `uuid`, `interface`, `address`, `gateway`, `dns_servers`, `time_servers`, `mtu`, `masquerade`, `docker_mirrors`, `insecure_registries`, `pod_range`, `labels`, `taints`, `schedule_pods`, `api_names`, `join_control_plane`
+            unknown field `role2`, expected one of `name`, `role`, `mac`, `serial`, `uuid`, `interface`, `address`, `gateway`, `links`, `dns_servers`, `time_servers`, `mtu`, `masquerade`, `docker_mirrors`, `insecure_registries`, `pod_range`, `labels`, `taints`, `schedule_pods`, `api_names`, `join_control_plane`
 
         "#]],
     );

@@ -60,6 +60,12 @@ impl FromStr for Mac {
     }
 }
 
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// How metadata names a link: by the kernel's name, or by hardware address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interface {

@@ -10,6 +10,7 @@ use crate::error::{Errors, Problem, Source};
 use crate::kubelet;
 use crate::read::{Reader, Table, fault};
 use crate::readcontrolplane;
+use crate::readlinks;
 use crate::role::{
     Cluster, DEFAULT_OPEN_FILES, Docker, Join, Manifest, Mode, Network, Node, ProxyMode, Role, RoleMetadata, Static,
     Time,
@@ -90,8 +91,8 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let join = reader.take_table(&mut root, "join");
     let time = reader.take_table(&mut root, "time");
     let console = reader.take_table(&mut root, "console");
-    let watchdog = reader.take_table(&mut root, "watchdog");
     let shutdown = reader.take_table(&mut root, "shutdown");
+    let watchdog = reader.take_table(&mut root, "watchdog");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -103,17 +104,17 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         docker: docker.map(|table| read_docker(reader, table)).unwrap_or_default(),
         join: join.map(|table| read_join(reader, table)).unwrap_or_default(),
         time: time.map(|table| read_time(reader, table)).unwrap_or_default(),
-        console: console.map(|table| console::console(reader, table)).unwrap_or_default(),
         watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
+        console: console.map(|table| console::console(reader, table)).unwrap_or_default(),
         shutdown: shutdown.map(|table| shutdown::shutdown(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
+        disks: disks::disks(reader, &mut root),
         manifests: read_manifests(reader, &mut root),
     };
     if let Some(field) = reader.take(&mut root, "machines") {
         let fix = "give one machine's metadata, or hand the file to the machines of the rack as it is";
         reader.field_fault(&field, fault("lists the machines of a rack, and this is to be one machine", fix));
     }
-        disks: disks::disks(reader, &mut root),
     if reader.in_rack() {
         root = root.knowing(&selector::KEYS);
     }
@@ -151,8 +152,20 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 12] =
-        ["role", "cluster", "node", "network", "docker", "time", "watchdog", "console", "shutdown", "kubelet", "manifests", "disks"];
+    const OPEN: [&str; 12] = [
+        "role",
+        "cluster",
+        "node",
+        "network",
+        "docker",
+        "time",
+        "watchdog",
+        "console",
+        "shutdown",
+        "kubelet",
+        "manifests",
+        "disks",
+    ];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }
 
@@ -217,6 +230,7 @@ fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
     let t = &mut table;
     let interface = reader.take_string(t, "interface", syntax::interface);
     let fixed = reader.take_table(t, "static").and_then(|table| read_static(reader, table));
+    let links = reader.take_table(t, "links").map(|table| readlinks::links(reader, &table)).unwrap_or_default();
     let mode = reader.take_string(t, "mode", |text| match text {
         "routed" => Ok(Mode::Routed),
         "overlay" => Ok(Mode::Overlay),
@@ -237,6 +251,7 @@ fn read_network(reader: &mut Reader<'_>, mut table: Table<'_>) -> Network {
         mode: mode.unwrap_or(Mode::Routed),
         proxy_mode: proxy_mode.unwrap_or(ProxyMode::Nftables),
         masquerade: reader.take_bool(t, "masquerade").unwrap_or(true),
+        links,
     };
     reader.finish(&table);
     network

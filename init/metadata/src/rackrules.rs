@@ -1,13 +1,13 @@
 //! Checks the rules that hold for a rack as a whole: no two machines alike, and nothing in it that only masters may know.
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::rack::{Member, Rack};
-use crate::read::{Reader, fault};
+use crate::read::{Reader, fault, quoted};
 use crate::selector;
 
 /// Reports every rule that is broken.
@@ -58,23 +58,21 @@ fn no_masters_secrets(reader: &mut Reader<'_>, rack: &Rack<'_>, text: &str) {
 fn unlike(reader: &mut Reader<'_>, rack: &Rack<'_>) {
     let mut seen: BTreeMap<(&str, String), &Member<'_>> = BTreeMap::new();
     for member in &rack.members {
-        let mut marks: Vec<(&str, &[&str], String)> = Vec::new();
+        let mut marks: Vec<(&str, Vec<&str>, String)> = Vec::new();
         for (key, value) in member.selector.given() {
-            marks.push((key, &[], value));
+            marks.push((key, vec![key], value));
         }
         if let Some(name) = text_at(rack, member, &NAME) {
-            marks.push(("name", &NAME, name.to_owned()));
+            marks.push(("name", NAME.to_vec(), name.to_owned()));
         }
-        if let Some(address) = address(rack, member) {
-            marks.push(("address", &ADDRESS, address.to_string()));
-        }
+        marks.extend(addresses(rack, member).into_iter().map(|(path, address)| ("address", path, address.to_string())));
         for (what, path, value) in marks {
-            let key = [what];
-            let path = if path.is_empty() { &key } else { path };
             match seen.get(&(what, value.clone())) {
+                // One machine's own links are its own reading's to hold against each other.
+                Some(other) if std::ptr::eq(*other, member) => {}
                 Some(other) => {
                     let said = format!("{} is the {what} of {} too", value.escape_debug(), rack.called(other));
-                    report(reader, member, path, &said, "give each machine its own");
+                    report(reader, member, &path, &said, "give each machine its own");
                 }
                 None => drop(seen.insert((what, value), member)),
             }
@@ -84,6 +82,7 @@ fn unlike(reader: &mut Reader<'_>, rack: &Rack<'_>) {
 
 const NAME: [&str; 2] = ["node", "name"];
 const ADDRESS: [&str; 3] = ["network", "static", "address"];
+const LINKS: [&str; 2] = ["network", "links"];
 const RANGE: [&str; 2] = ["node", "pod_range"];
 
 /// The pods of one cluster's machines have addresses of their own. Machines that stand alone may have the same.
@@ -109,7 +108,8 @@ fn ranges_apart(reader: &mut Reader<'_>, rack: &Rack<'_>) {
 
 /// Reports at an entry's own field, or at the entry where the field is the common part's.
 fn report(reader: &mut Reader<'_>, member: &Member<'_>, path: &[&str], what: &str, fix: &str) {
-    let field = format!("{}.{}", member.path, path.join("."));
+    let keys: Vec<String> = path.iter().map(|key| quoted(key)).collect();
+    let field = format!("{}.{}", member.path, keys.join("."));
     match value_at(member.own, path) {
         Some(value) => reader.place(&field, value.span().start),
         None => reader.place(&field, reader.start_of(&member.path)),
@@ -117,10 +117,24 @@ fn report(reader: &mut Reader<'_>, member: &Member<'_>, path: &[&str], what: &st
     reader.fault_at(&field, fault(what, fix));
 }
 
-/// A machine's fixed address; what is none is for its own reading to tell.
-fn address(rack: &Rack<'_>, member: &Member<'_>) -> Option<Ipv4Addr> {
-    let net: Ipv4Net = text_at(rack, member, &ADDRESS)?.parse().ok()?;
-    Some(net.addr())
+/// A machine's fixed addresses, with their places; what is none is for its own reading to tell.
+fn addresses<'r>(rack: &'r Rack<'_>, member: &'r Member<'_>) -> Vec<(Vec<&'r str>, IpAddr)> {
+    let read = |text: &str| text.parse::<IpNet>().ok().map(|net| net.addr());
+    let mut found: Vec<(Vec<&str>, IpAddr)> =
+        text_at(rack, member, &ADDRESS).and_then(read).map(|address| (ADDRESS.to_vec(), address)).into_iter().collect();
+    let names: BTreeSet<&str> = [member.own, &rack.common]
+        .into_iter()
+        .filter_map(|table| value_at(table, &LINKS)?.get_ref().as_table())
+        .flat_map(|links| links.keys().map(|name| name.get_ref().as_ref()))
+        .collect();
+    for name in names {
+        let path = [LINKS[0], LINKS[1], name, "addresses"];
+        let listed = value_at(member.own, &path).or_else(|| value_at(&rack.common, &path));
+        let listed = listed.and_then(|value| value.get_ref().as_array()).into_iter().flat_map(|array| array.iter());
+        let listed = listed.filter_map(|value| read(value.get_ref().as_str()?));
+        found.extend(listed.map(|address| (path.to_vec(), address)));
+    }
+    found
 }
 
 /// A machine's string at a path: its own, else the common one.

@@ -71,7 +71,7 @@ impl<'t> Table<'t> {
 }
 
 /// Writes a key as it would stand in TOML, so that a path reads as one.
-fn quoted(key: &str) -> String {
+pub(crate) fn quoted(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") }
 }
@@ -309,6 +309,13 @@ impl<'s> Reader<'s> {
     /// Whether a field, or anything in it, has been found wrong already.
     pub fn faulty(&self, path: &str) -> bool {
         self.problems.iter().any(|(_, problem)| problem.field == path || problem.field.is_empty())
+    }
+
+    /// Whether anything of a table has been found wrong already.
+    pub fn faulty_below(&self, path: &str) -> bool {
+        let below =
+            |field: &str| field.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.problems.iter().any(|(_, problem)| below(&problem.field) || problem.field.is_empty())
     }
 
     /// Reports that a value has another type than `wanted`. The value is not shown: it may be secret.

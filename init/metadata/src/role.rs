@@ -10,10 +10,10 @@ use serde::{Serialize, Serializer};
 use crate::address::{Endpoint, Interface};
 use crate::console::Console;
 use crate::controlplane::ControlPlane;
-use crate::secret::{self, Secret};
-use crate::shutdown::Shutdown;
 use crate::disks::{Disk, Purpose};
 use crate::links::Link;
+use crate::secret::{self, Secret};
+use crate::shutdown::Shutdown;
 use crate::watchdog::Watchdog;
 
 /// Pod addresses of all nodes, where the metadata names none.
@@ -58,16 +58,20 @@ pub struct RoleMetadata {
     /// What may be done at its console.
     #[schemars(default)]
     pub console: Console,
-    /// What resets it where it hangs.
-    #[schemars(default)]
-    pub watchdog: Watchdog,
     /// How much time pods have when the machine stops or starts anew.
     #[schemars(default)]
     pub shutdown: Shutdown,
+    /// What resets it where it hangs.
+    #[schemars(default)]
+    pub watchdog: Watchdog,
     /// Further fields of the KubeletConfiguration, as they are; fields that kscratch sets itself are refused.
     #[schemars(default)]
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub kubelet: serde_json::Map<String, serde_json::Value>,
+    /// Disks besides the one that the machine runs from, and what is kept on them.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
     /// Static pods besides those of the image.
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -76,10 +80,6 @@ pub struct RoleMetadata {
 
 /// What a machine is in its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-    /// Disks besides the one that the machine runs from, and what is kept on them.
-    #[schemars(default)]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub disks: Vec<Disk>,
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Runs pods.
@@ -233,6 +233,16 @@ pub struct Network {
     pub proxy_mode: ProxyMode,
     /// Whether pods reach the world outside under the node's address. Default true; false where pod addresses are routed there.
     pub masquerade: bool,
+    /// Several links, bonds, VLANs and bridges, by name, instead of `interface`, `static` and `mtu`. Other cards are left alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, Link>,
+}
+
+impl Network {
+    /// Whether nothing is said of links and addresses: then the kernel command line's word counts, and without that DHCP on every card.
+    pub fn leaves_links_open(&self) -> bool {
+        self.interface.is_none() && self.fixed.is_none() && self.mtu.is_none() && self.links.is_empty()
+    }
 }
 
 impl Default for Network {
@@ -246,6 +256,7 @@ impl Default for Network {
             mode: Mode::Routed,
             proxy_mode: ProxyMode::Nftables,
             masquerade: true,
+            links: BTreeMap::new(),
         }
     }
 }
@@ -358,10 +369,11 @@ impl RoleMetadata {
             docker: Docker::default(),
             join: Join::default(),
             time: Time::default(),
-            console: Console::default(),
-            shutdown: Shutdown::default(),
             watchdog: Watchdog::default(),
+            shutdown: Shutdown::default(),
+            console: Console::default(),
             kubelet: serde_json::Map::new(),
+            disks: Vec::new(),
             manifests: Vec::new(),
         }
     }
@@ -376,6 +388,11 @@ impl RoleMetadata {
         }
     }
 
+    /// The disk that something has of its own.
+    pub fn disk_for(&self, purpose: Purpose) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.purpose == purpose)
+    }
+
     /// Addresses of all pods of the cluster; of a machine that stands alone, its own pods.
     pub fn pod_range(&self) -> Ipv4Net {
         match (&self.cluster, self.node_pod_range()) {
@@ -383,11 +400,5 @@ impl RoleMetadata {
             (None, Some(range)) => range,
             (None, None) => DEFAULT_POD_RANGE,
         }
-            disks: Vec::new(),
     }
 }
-    /// The disk that something has of its own.
-    pub fn disk_for(&self, purpose: Purpose) -> Option<&Disk> {
-        self.disks.iter().find(|disk| disk.purpose == purpose)
-    }
-

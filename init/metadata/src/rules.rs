@@ -188,6 +188,10 @@ fn virtual_address(reader: &mut Reader<'_>, metadata: &RoleMetadata, address: Ip
             reader.fault_at(FIELD, fault(format!("{address} {what}"), FREE));
         }
     }
+    if !linkrules::reaches(&metadata.network.links, address) && !reader.faulty_below("network.links") {
+        let what = format!("{address} lies in none of the networks of network.links");
+        reader.fault_at(FIELD, fault(what, FREE));
+    }
     let members = metadata.control_plane.iter().flat_map(|control_plane| &control_plane.etcd.members);
     if let Some((name, _)) = members.into_iter().find(|(_, member)| **member == address) {
         reader

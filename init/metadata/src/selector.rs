@@ -66,7 +66,7 @@ impl fmt::Display for Selector {
     }
 }
 
-fn mac(text: &str) -> Result<Mac, Fault> {
+pub(crate) fn mac(text: &str) -> Result<Mac, Fault> {
     let fix = "write it like 52:54:00:12:34:56";
     let mac = text.parse().map_err(|()| fault(format!("{text:?} is no hardware address"), fix))?;
     if !is_of_a_card(mac) {

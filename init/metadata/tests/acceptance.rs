@@ -2,8 +2,12 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use kscratch_metadata::{Cluster, Console, Disk, Docker, Effect, Endpoint, Interface, Join, Keys, Mac, Manifest, Mode, Network, Node, ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time, Watchdog, json_schema, parse, parse_with_secrets, to_toml};
 use kscratch_metadata::{Bond, BondMode, Bridge, HashPolicy, LacpRate, Link, Route, Vlan};
+use kscratch_metadata::{
+    Cluster, Console, Disk, Docker, Effect, Endpoint, Interface, Join, Keys, Mac, Manifest, Mode, Network, Node,
+    ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time, Watchdog, json_schema, parse,
+    parse_with_secrets, to_toml,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
@@ -69,11 +73,11 @@ mirrors = ["https://mirror.lab/"]
 open_files = 65536
 [time]
 servers = ["time.lab", "192.168.7.3"]
-[console]
-keys = "look"
 [watchdog]
 enabled = false
 timeout = 120
+[console]
+keys = "look"
 [shutdown]
 grace_seconds = 90
 critical_grace_seconds = 40
@@ -81,17 +85,17 @@ critical_grace_seconds = 40
 maxPods = 50
 evictionHard = {{ "memory.available" = "100Mi" }}
 memoryThrottlingFactor = 0.5
+[[disks]]
+for = "docker"
+serial = " S3Z8  NB0 "
+wwn = "wwn-0x5000C500A1B2C3D4"
+path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
 [[manifests]]
 name = "web"
 content = "kind: Pod"
 "#
     );
     let read = parse_with_secrets(&text, "[join]\ntoken = \"abcdef.0123456789abcdef\"\n").unwrap();
-[[disks]]
-for = "docker"
-serial = " S3Z8  NB0 "
-wwn = "wwn-0x5000C500A1B2C3D4"
-path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
     let want = RoleMetadata {
         version: 1,
         role: Role::Node,
@@ -129,6 +133,7 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
             mode: Mode::Overlay,
             proxy_mode: ProxyMode::Iptables,
             masquerade: false,
+            links: BTreeMap::new(),
         },
         docker: Docker {
             insecure_registries: vec!["registry.lab:5000".into(), "192.168.0.0/16".into()],
@@ -137,8 +142,8 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
         },
         join: Join { token: Some(Secret::new("abcdef.0123456789abcdef")) },
         time: Time { servers: vec!["time.lab".into(), "192.168.7.3".into()] },
-        console: Console { keys: Keys::Look },
         watchdog: Watchdog { enabled: false, timeout: 120 },
+        console: Console { keys: Keys::Look },
         shutdown: Shutdown { grace_seconds: 90, critical_grace_seconds: 40 },
         kubelet: serde_json::json!({
             "maxPods": 50,
@@ -148,6 +153,13 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
         .as_object()
         .unwrap()
         .clone(),
+        disks: vec![Disk {
+            purpose: Purpose::Docker,
+            serial: Some("S3Z8 NB0".into()),
+            wwn: Some("5000c500a1b2c3d4".into()),
+            path: Some("pci-0000:00:1f.2-ata-1".into()),
+            replaces: None,
+        }],
         manifests: vec![Manifest { name: "web".into(), content: "kind: Pod".into() }],
     };
     assert_eq!(read, want);
@@ -171,13 +183,6 @@ fn critical_pods_have_a_part_of_the_grace() {
 /// Every field that the parser knows is in the schema, and the schema says what the parser says of unknown ones.
 #[test]
 fn the_schema_knows_the_same_fields() {
-        disks: vec![Disk {
-            purpose: Purpose::Docker,
-            serial: Some("S3Z8 NB0".into()),
-            wwn: Some("5000c500a1b2c3d4".into()),
-            path: Some("pci-0000:00:1f.2-ata-1".into()),
-            replaces: None,
-        }],
     let schema = json_schema();
     let machine = &schema["$defs"]["RoleMetadata"];
     assert_eq!(machine["additionalProperties"], serde_json::Value::Bool(false));
@@ -187,12 +192,18 @@ fn the_schema_knows_the_same_fields() {
         ("Node", "[node]"),
         ("Network", "[network]"),
         ("Static", "[network.static]"),
+        ("Link", "[network.links.a]"),
+        ("Bond", "[network.links.a.bond]"),
+        ("Vlan", "[network.links.a.vlan]"),
+        ("Bridge", "[network.links.a.bridge]"),
+        ("Route", "[[network.links.a.routes]]"),
         ("Docker", "[docker]"),
         ("Join", "[join]"),
         ("Time", "[time]"),
-        ("Console", "[console]"),
-        ("Shutdown", "[shutdown]"),
         ("Watchdog", "[watchdog]"),
+        ("Shutdown", "[shutdown]"),
+        ("Console", "[console]"),
+        ("Disk", "[[disks]]"),
         ("Manifest", "[[manifests]]"),
     ];
     for (name, header) in parts {
@@ -221,9 +232,6 @@ fn word() -> impl Strategy<Value = String> {
 /// A cluster under 10.64.0.0/10 with its node range inside, away from everything else that is generated here.
 fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
     let node_range = option::of(any::<u8>());
-        ("Shutdown", "[shutdown]"),
-        ("Console", "[console]"),
-        ("Disk", "[[disks]]"),
     (word(), word(), any::<u16>(), 0_u8..64, 12_u8..=28, node_range, "[a-z]{1,8}").prop_map(
         |(name, host, port, second, prefix, node, domain)| {
             let service_range = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), prefix);
@@ -242,7 +250,68 @@ fn cluster() -> impl Strategy<Value = (Cluster, Option<ipnet::Ipv4Net>)> {
     )
 }
 
+/// A bond of two cards with a VLAN and a bridge over it, each with what it may have besides.
+fn links() -> impl Strategy<Value = BTreeMap<String, Link>> {
+    let pick = |all: usize| 0..all;
+    let bond = (pick(BondMode::ALL.len()), 1_u32..=10_000, option::of(pick(HashPolicy::ALL.len())), any::<[bool; 4]>());
+    (bond, 1_u16..=4094, any::<u8>(), option::of(any::<u32>()), option::of(1280_u32..=9000)).prop_map(
+        |((mode, miimon, hash, flags), id, host, metric, mtu)| {
+            let mode = BondMode::ALL[mode];
+            let bond = Bond {
+                members: vec!["left".into(), "right".into()],
+                mode,
+                miimon,
+                lacp_rate: (mode == BondMode::Lacp).then(|| LacpRate::ALL[usize::from(flags[0])]),
+                hash_policy: hash.filter(|_| mode.hashes()).map(|hash| HashPolicy::ALL[hash]),
+                primary: mode.has_primary().then(|| "left".into()),
+            };
+            let net = |text: String| text.parse::<ipnet::IpNet>().unwrap();
+            BTreeMap::from([
+                ("left".into(), Link { mac: Some(Mac([0x52, 0x54, 0, 0, 0, host])), ..Link::default() }),
+                ("right".into(), Link { mtu: None, optional: flags[1], ..Link::default() }),
+                (
+                    "bond0".into(),
+                    Link { bond: Some(bond), dhcp4: flags[2], mtu, metric, primary: flags[2], ..Link::default() },
+                ),
+                (
+                    "bond0.7".into(),
+                    Link {
+                        vlan: Some(Vlan { over: "bond0".into(), id }),
+                        accept_ra: Some(flags[3]),
+                        ..Link::default()
+                    },
+                ),
+                (
+                    "br0".into(),
+                    Link {
+                        bridge: Some(Bridge { members: vec!["bond0.7".into()], stp: flags[3] }),
+                        addresses: vec![net(format!("2001:db8::{host:x}:2/64")), net("192.168.9.2/24".into())],
+                        routes: vec![
+                            Route { destination: None, gateway: Some("192.168.9.1".parse().unwrap()), metric },
+                            Route { destination: Some(net("2001:db8:8::/48".into())), gateway: None, metric: None },
+                        ],
+                        ..Link::default()
+                    },
+                ),
+            ])
+        },
+    )
+}
+
 fn network() -> impl Strategy<Value = Network> {
+    prop_oneof![
+        short_network(),
+        links().prop_map(|mut links| {
+            // A bridge's port has no addresses of its own.
+            if let Some(vlan) = links.get_mut("bond0.7") {
+                vlan.accept_ra = None;
+            }
+            Network { links, ..Network::default() }
+        }),
+    ]
+}
+
+fn short_network() -> impl Strategy<Value = Network> {
     let interface = prop_oneof![
         "eth[0-9]{1,3}".prop_map(Interface::Name),
         any::<[u8; 6]>().prop_map(|mac| Interface::Mac(Mac(mac))),
@@ -287,8 +356,17 @@ fn metadata() -> impl Strategy<Value = RoleMetadata> {
             metadata.cluster = cluster.map(|(cluster, _)| cluster);
             metadata.node.labels = labels;
             metadata.network = network;
-            metadata.shutdown = Shutdown { grace_seconds: 3600, critical_grace_seconds: metadata.network.mtu.unwrap_or(0) % 3601 };
+            metadata.shutdown =
+                Shutdown { grace_seconds: 3600, critical_grace_seconds: metadata.network.mtu.unwrap_or(0) % 3601 };
             metadata.docker.open_files = open_files;
+            let disk = Disk {
+                purpose: Purpose::Docker,
+                serial: Some(format!("S {open_files}")),
+                wwn: Some(format!("eui.{open_files:016x}")),
+                path: (open_files % 3 == 0).then(|| format!("pci-0000:00:{:02x}.0", open_files % 32)),
+                replaces: None,
+            };
+            metadata.disks = (open_files % 2 == 0).then_some(disk).into_iter().collect();
             metadata.kubelet = kubelet.into_iter().collect();
             metadata.manifests = manifests
                 .into_iter()
@@ -327,15 +405,54 @@ proptest! {
         let text = format!("version = 1\nrole = {quoted}\n[cluster]\nname = {quoted}\nendpoint = {quoted}\nca = {quoted}\npod_range = {quoted}\n\
             service_range = {quoted}\ndns_address = {quoted}\n[node]\nname = {quoted}\npod_range = {quoted}\nlabels = {{ {quoted} = {quoted} }}\n\
             taints = [{quoted}]\n[network]\ninterface = {quoted}\n[docker]\nmirrors = [{quoted}]\ninsecure_registries = [{quoted}]\n\
+            [network.links.{quoted}]\nmac = {quoted}\naddresses = [{quoted}]\nroutes = [{{ gateway = {quoted}, destination = {quoted} }}]\n\
+            bond = {{ members = [{quoted}], mode = {quoted}, primary = {quoted} }}\nvlan = {{ over = {quoted}, id = 1 }}\n\
             [join]\ntoken = {quoted}\n[kubelet]\n{quoted} = {quoted}\n");
         let _ = parse(&text);
     }
 }
-            let disk = Disk {
-                purpose: Purpose::Docker,
-                serial: Some(format!("S {open_files}")),
-                wwn: Some(format!("eui.{open_files:016x}")),
-                path: (open_files % 3 == 0).then(|| format!("pci-0000:00:{:02x}.0", open_files % 32)),
-                replaces: None,
-            };
-            metadata.disks = (open_files % 2 == 0).then_some(disk).into_iter().collect();
+
+#[test]
+fn every_field_of_a_link_is_read() {
+    let text = r#"
+version = 1
+role = "node"
+[network]
+dns_servers = ["192.168.7.1"]
+[network.links.left]
+mac = "52:54:00:00:00:01"
+[network.links.eth1]
+[network.links.bond0]
+bond = { members = ["left", "eth1"], mode = "802.3ad", miimon = 50, lacp_rate = "fast", hash_policy = "layer3+4" }
+mtu = 9000
+addresses = ["2001:db8::20/64", "192.168.7.20/24"]
+routes = [
+  { gateway = "192.168.7.1", metric = 5 },
+  { destination = "10.8.0.0/16", gateway = "192.168.7.254" },
+  { gateway = "fe80::1" },
+]
+accept_ra = false
+primary = true
+[network.links."bond0.7"]
+vlan = { over = "bond0", id = 7 }
+[network.links.br0]
+bridge = { members = ["bond0.7"], stp = true }
+dhcp4 = true
+metric = 200
+optional = true
+"#;
+    let read = parse(text).map_err(|errors| errors.to_string()).unwrap();
+    let links = &read.network.links;
+    assert_eq!(links.keys().collect::<Vec<_>>(), ["bond0", "bond0.7", "br0", "eth1", "left"]);
+    assert_eq!(links["eth1"], Link::default());
+    let bond = links["bond0"].bond.as_ref().unwrap();
+    assert_eq!((bond.mode, bond.miimon, bond.lacp_rate), (BondMode::Lacp, 50, Some(LacpRate::Fast)));
+    assert_eq!(bond.hash_policy, Some(HashPolicy::Layer3And4));
+    assert_eq!(links["bond0"].below().collect::<Vec<_>>(), ["left", "eth1"]);
+    assert_eq!(links["bond0"].routes[2].leads_to().unwrap().to_string(), "::/0");
+    assert_eq!(links["bond0.7"].vlan, Some(Vlan { over: "bond0".into(), id: 7 }));
+    let br0 = &links["br0"];
+    assert_eq!((br0.dhcp4, br0.metric, br0.optional, br0.bridge.as_ref().unwrap().stp), (true, Some(200), true, true));
+    assert_eq!(parse(&to_toml(&read).unwrap()).unwrap(), read);
+    assert!(!read.network.leaves_links_open());
+}

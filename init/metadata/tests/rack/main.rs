@@ -319,3 +319,21 @@ fn a_master_may_have_its_role_of_the_rack_and_its_secrets_of_its_own() {
     let selected = select_with_secrets(&nodes, token, &node).unwrap();
     assert!(selected.metadata.join.token.is_some());
 }
+
+#[test]
+fn links_are_laid_over_name_by_name() {
+    let rack = "version = 1\nrole = \"node\"\n[network.links.eth0]\n[network.links.eth1]\n[network.links.bond0]\nbond = { members = [\"eth0\", \"eth1\"], mode = \"active-backup\" }\n\
+        [[machines]]\nserial = \"A\"\nnetwork.links.bond0.addresses = [\"192.168.7.21/24\"]\n\
+        [[machines]]\nserial = \"B\"\nnetwork.links.bond0.dhcp4 = true\nnetwork.links.eth1.mac = \"52:54:00:00:00:02\"\n";
+    let links = |serial| select(rack, &identity(serial, "")).unwrap().metadata.network.links;
+    let (first, second) = (links("A"), links("B"));
+    assert_eq!(first["bond0"].bond, second["bond0"].bond);
+    assert_eq!((first["bond0"].addresses.len(), first["bond0"].dhcp4), (1, false));
+    assert!(second["bond0"].dhcp4 && second["eth1"].mac.is_some() && second["bond0"].addresses.is_empty());
+    let twice = rack.replace("bond0.dhcp4 = true", "bond0.addresses = [\"192.168.7.21/24\"]");
+    let error = select(&twice, &identity("A", "")).unwrap_err().to_string();
+    assert!(
+        error.contains("machines[1].network.links.bond0.addresses: 192.168.7.21 is the address of machines[0] too"),
+        "{error}"
+    );
+}

@@ -1,8 +1,8 @@
 //! Tables of metadata texts and the exact words with which each is refused.
 mod cluster;
 mod daemons;
-mod links;
 mod disks;
+mod links;
 mod network;
 mod node;
 mod secrets;
