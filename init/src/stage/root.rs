@@ -12,13 +12,13 @@ use kscratch_metadata::{Role, RoleMetadata};
 use super::beside;
 use super::block::Devices;
 use super::clock;
+use super::furtherdisks::{self, FurtherDisks};
 use super::gather;
 use super::initramfs::Early;
-use super::furtherdisks::{self, FurtherDisks};
 use super::metadata;
 use super::mounts;
-use super::orders;
 use super::newlease::{self, Leases, RESOLV_CONF};
+use super::orders;
 use super::phases::Phases;
 use super::plugging::Plugging;
 use super::podnetwork;
@@ -95,6 +95,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
     board::metadata(metadata.as_ref(), &sender);
     let (device, written) = state.unzip();
+    let further = FurtherDisks::new(devices.clone());
     let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
     let written = written.flatten();
     let stop: Arc<AtomicBool> = Arc::default();
@@ -106,14 +107,25 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         watchdog::start(watchdog::Means { sys, root, timeout, late, sender, lasting, stop }, move || {
             loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default())
         });
-    let further = FurtherDisks::new(devices.clone());
     }
-    let rest = Rest { sys, phases, machine, plugging, state, further, written, root, id, teller, sender, stop: Arc::clone(&stop) };
+    let rest = Rest {
+        sys,
+        phases,
+        machine,
+        plugging,
+        state,
+        further,
+        written,
+        root,
+        id,
+        sender,
+        stop: Arc::clone(&stop),
+    };
     let (done, ended) = mpsc::channel::<()>();
     match metadata {
         Some(metadata) => beside::start("phases", move || {
-            let (root, lasting, stop) = (rest.root, rest.state.is_some(), Arc::clone(&rest.stop));
-            rest.run(metadata);
+            let (root, stop) = (rest.root, Arc::clone(&rest.stop));
+            let places = rest.run(metadata);
             drop(done);
             furtherdisks::keep_reserves(root, &places, &stop);
         })?,
@@ -209,6 +221,8 @@ struct Rest {
     plugging: Plugging,
     /// The state partition, unless state is in memory.
     state: Option<disk::Growing>,
+    /// The disks that the metadata name.
+    further: FurtherDisks,
     /// When it was last written to before this boot.
     written: Option<i64>,
     root: &'static Path,
@@ -219,17 +233,20 @@ struct Rest {
 }
 
 impl Rest {
-    fn run(mut self, metadata: RoleMetadata) {
+    /// Gives what a piece is to be kept back of.
+    fn run(mut self, metadata: RoleMetadata) -> Vec<Place> {
         self.node(metadata);
         self.sender.send(Message::Booted);
         // A large disk takes its time, and there is room enough to start in.
         if let Some(state) = self.state.as_ref().filter(|_| !self.stop.load(Ordering::Relaxed))
             && let Err(error) = state.grow(self.sys, &self.root.join("var"))
-    /// The disks that the metadata name.
-    further: FurtherDisks,
         {
             log::line(format_args!("{error:#}; state keeps its size"));
         }
+        if !self.stop.load(Ordering::Relaxed) {
+            self.further.grow(self.sys, self.root);
+        }
+        self.state.iter().map(|_| reserve::STATE).chain(self.further.places()).collect()
     }
 
     /// Applies the plan of a node. A phase that fails does not keep back those that can do without it.
@@ -243,6 +260,7 @@ impl Rest {
         self.apply(&plan::runtime(&metadata));
         let (root, id) = (self.root, self.id.clone());
         let lasting = self.state.is_some();
+        let disks = self.further.mount(self.sys, root, &mut self.phases, &metadata, lasting);
         if lasting
             && disks
             && let Err(error) = reset::finish(root, &self.further.places())
@@ -255,10 +273,6 @@ impl Rest {
             machine.lease_within = LATE_LEASE_WITHIN;
         }
         self.phases.run("network", hint("network"), || {
-        if !self.stop.load(Ordering::Relaxed) {
-            self.further.grow(self.sys, self.root);
-        }
-        self.state.iter().map(|_| reserve::STATE).chain(self.further.places()).collect()
             let facts = gather::facts(root, &id, &machine.leases, lasting)?;
             let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
             machine.keep_leases_of(&plan)?;
@@ -272,15 +286,10 @@ impl Rest {
         let mut gathered = None;
         let plan = self.phases.run("plan", plan_hint, || {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
-        let disks = self.further.mount(self.sys, root, &mut self.phases, &metadata, lasting);
-        if lasting
-            && disks
-            && let Err(error) = reset::finish(root, &self.further.places())
-        {
-            log::line(format_args!("{error:#}; the next boot begins again with that"));
-        }
             plan::node(&metadata, facts).map_err(PlanError::with_hint)
         });
+        // What belongs onto a disk that is not there is not begun elsewhere.
+        let plan = plan.filter(|_| disks);
         let leases = std::mem::take(&mut machine.leases);
         let Some(facts) = gathered else {
             log::line(NO_SERVICE);
@@ -313,8 +322,6 @@ impl Rest {
             }
             // Services without their files would run as something else than was meant.
             if phase.name == "services" && !configured {
-        // What belongs onto a disk that is not there is not begun elsewhere.
-        let plan = plan.filter(|_| disks);
                 log::line("services are not started: their configuration could not be written");
                 continue;
             }
