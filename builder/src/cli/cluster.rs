@@ -13,7 +13,7 @@ pub enum ClusterCommand {
     /// Make a cluster's identity: the folder NAME with settings, authorities, keys, a join token and kubeconfigs
     New(NewArgs),
     /// Write the role metadata of a machine, with just the secrets that its role needs
-    Metadata(MetadataArgs),
+    Metadata(Box<MetadataArgs>),
     /// Tokens with which machines may join
     #[command(subcommand)]
     Token(TokenCommand),
