@@ -135,13 +135,13 @@ fn print_plan(file: &Path) -> Result<String> {
             lasting: true,
             joined: false,
             etcd_ca: None,
+            etcd_disk: None,
             cluster_ca: None,
             node_name: None,
             put_aside: std::collections::BTreeSet::new(),
             aside: Default::default(),
             pod_range: None,
         })
-            etcd_disk: None,
     })?;
     let network = plan::network(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;
     let node = plan::node(&metadata, &facts).map_err(|error| anyhow!("{error}; {}", error.hint()))?;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::log;
 use fsck::Ours;
 
+use crate::log;
 use crate::partition::{Growth, Guid, Write};
 use crate::stage::block::{Devices, Found};
 use crate::superblock::{Kind, Volume, look};
@@ -27,11 +27,11 @@ pub const NAME: &str = "state";
 /// Label of its filesystem.
 pub const LABEL: &str = "kscratch-state";
 
-/// What `/var` is.
 const STATE: Ours = Ours { what: "state", label: LABEL, place: "/var" };
 
 pub use etcdplace::elsewhere;
 
+/// What `/var` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// The state partition.

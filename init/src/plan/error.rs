@@ -52,6 +52,8 @@ pub enum PlanError {
     /// A master of one cluster with the data of another: it would serve the one's objects under the other's keys.
     #[error(
         "the control plane is not started: etcd on this machine has the data of another cluster (its CA is not in etcd_ca of control_plane.secrets)"
+    )]
+    EtcdOfAnotherCluster,
     /// A master whose etcd's data are on a disk that is not named any more: etcd would begin anew on state.
     #[error(
         "the control plane is not started: etcd's data are on a disk of their own (partition {partition}), and the metadata names none"
@@ -60,8 +62,6 @@ pub enum PlanError {
         /// GUID of the partition.
         partition: String,
     },
-    )]
-    EtcdOfAnotherCluster,
     /// A master without the secrets of a cluster; the boot makes them before it plans.
     #[error("this master has no cluster: the metadata lacks cluster.ca or control_plane.secrets")]
     NoIdentity,

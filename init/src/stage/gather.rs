@@ -267,12 +267,12 @@ mod tests {
         assert_eq!(facts.pod_range, Some(given(None)));
         assert_eq!(facts.node_name, None);
         assert_eq!(facts.etcd_ca.as_deref(), Some("etcd's"));
-        // What is damaged there is no reason to configure nothing.
-        fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
         // What stands beside the data is theirs.
         write(root.path(), "var/lib/etcd/kscratch-ca.crt", "the data's");
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
         assert_eq!(facts.etcd_ca.as_deref(), Some("the data's"));
+        // What is damaged there is no reason to configure nothing.
+        fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
         write(root.path(), "var/lib/kubelet/pki", "a file");
         assert!(with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap().put_aside.is_empty());
     }

@@ -257,8 +257,6 @@ fn etcds_data_stay_in_their_cluster() {
 }
 
 #[test]
-fn while_a_ca_is_replaced_the_first_signs_and_both_are_believed() {
-#[test]
 fn etcd_does_not_begin_anew_beside_its_disk() {
     let named = metadata("[[disks]]\nfor = \"etcd\"\nserial = \"S1\"\n");
     let elsewhere = Facts { etcd_disk: Some("01010101-0101".to_owned()), ..facts("1.37.2") };
@@ -272,6 +270,8 @@ fn etcd_does_not_begin_anew_beside_its_disk() {
     assert!(!files(&metadata(""), &facts("1.37.2")).contains_key(BESIDE));
 }
 
+#[test]
+fn while_a_ca_is_replaced_the_first_signs_and_both_are_believed() {
     let mut metadata = metadata("");
     let ca = &mut metadata.cluster.as_mut().unwrap().ca;
     let own = ca.take().unwrap();
