@@ -130,8 +130,8 @@ impl Reason {
         match self {
             Self::CtrlAltDel | Self::PodRange | Self::Address => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
-            Self::Console(ending) => ending,
             Self::Cluster(ending) => ending,
+            Self::Console(ending) => ending,
         }
     }
 }
