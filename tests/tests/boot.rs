@@ -76,7 +76,8 @@ fn answers_keys(vm: &mut Vm) {
         // A person's pace: keys that come in one go belong together.
         std::thread::sleep(Duration::from_secs(2));
     }
-    let long: Vec<String> = vm.lines().into_iter().map(|line| line.text).filter(|line| !line.starts_with('[')).collect();
+    let long: Vec<String> =
+        vm.lines().into_iter().map(|line| line.text).filter(|line| !line.starts_with('[')).collect();
     assert!(long.iter().skip_while(|line| !line.starts_with("node-")).all(|line| line.len() <= 80), "{long:#?}");
 }
 
@@ -85,7 +86,8 @@ fn answers_keys(vm: &mut Vm) {
 fn ends_by_a_word(vm: &mut Vm) {
     let mark = vm.lines().pop().expect("the console is not empty");
     vm.type_line("p").unwrap_or_else(|error| panic!("{error}"));
-    let asked = vm.wait_for_line_after(&mark, "type the word poweroff", SHORT).unwrap_or_else(|error| panic!("{error}"));
+    let asked =
+        vm.wait_for_line_after(&mark, "type the word poweroff", SHORT).unwrap_or_else(|error| panic!("{error}"));
     vm.type_line("poweroff").unwrap_or_else(|error| panic!("{error}"));
     let stops = Regex::new(r"\] stopping: asked for at the console$").unwrap_or_else(|error| panic!("{error}"));
     vm.wait_for_line_after(&asked, stops, SHORT).unwrap_or_else(|error| panic!("{error}"));
@@ -260,7 +262,10 @@ fn assert_set_up(probe: Probe) {
     assert_eq!(info["RegistryConfig"]["IndexConfigs"]["registry.test:5000"]["Secure"], false, "{info}");
     // What stands on the screen, as the kernel keeps it: the machine has one, if nobody sees it.
     let screen = probe.wait_for("/read?path=/dev/vcs1", SHORT, |text| text.contains("all services are ready"));
-    assert!(screen.starts_with("told-1: a node that stands alone ") && screen.contains("---- log ---- keys: "), "{screen}");
+    assert!(
+        screen.starts_with("told-1: a node that stands alone ") && screen.contains("---- log ---- keys: "),
+        "{screen}"
+    );
     let docker = probe.docker("/networks/bridge");
     assert_eq!(docker["Options"]["com.docker.network.bridge.name"], "cbr0", "{docker}");
     assert_eq!(docker["Options"]["com.docker.network.bridge.enable_ip_masquerade"], "false", "{docker}");
