@@ -7,6 +7,7 @@ pub mod disk;
 pub mod files;
 pub mod firewall;
 pub mod imageseed;
+pub mod links;
 pub mod network;
 pub mod nodename;
 pub mod steps;

@@ -1,6 +1,8 @@
 //! Turns the kernel command line's text into the words that kscratch knows ([`CommandLine`]).
 use crate::partition::Guid;
 
+pub mod network;
+
 /// What the kernel command line says to kscratch (ARCHITECTURE.md, "Kernel command line"). Of a word given twice the last counts,
 /// as with the kernel's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +17,8 @@ pub struct CommandLine {
     pub debug: bool,
     /// Whether it says what the kernel prints on its console: `loglevel=`, `debug`, `quiet` or `ignore_loglevel`.
     pub kernel_level: bool,
+    /// What it says of the network: `ip=`, `bond=` and their kin.
+    pub network: network::Words,
 }
 
 impl CommandLine {
@@ -22,6 +26,7 @@ impl CommandLine {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut found = Self::default();
+        let mut pairs = Vec::new();
         for word in words(text) {
             // Words after `--` belong to init's own arguments (kernel-parameters.rst).
             if word == "--" {
@@ -29,6 +34,10 @@ impl CommandLine {
             }
             let Some((key, value)) = word.split_once('=') else {
                 found.kernel_level |= ["debug", "quiet", "ignore_loglevel"].contains(&word.as_str());
+                // Without a value, the usual one is meant (dracut.cmdline(7)).
+                if ["bond", "bridge"].contains(&word.as_str()) {
+                    pairs.push((word, String::new()));
+                }
                 continue;
             };
             match key {
@@ -37,9 +46,10 @@ impl CommandLine {
                 "kscratch.role" => found.role = Some(value.to_owned()),
                 "kscratch.log" => found.debug = value == "debug",
                 "loglevel" => found.kernel_level = true,
-                _ => {}
+                _ => pairs.push((key.to_owned(), value.to_owned())),
             }
         }
+        found.network = network::Words::read(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         found
     }
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Facts {
     /// Links with hardware behind them, by name, in the kernel's order of names.
     pub links: BTreeMap<String, Link>,
+    /// Bonds, VLANs and bridges that are there, by name, but for those of pods.
+    pub made: BTreeMap<String, Link>,
     /// `/usr/share/kscratch/release.json` of the root.
     pub release: Release,
     /// Names and bytes of the image's own static manifests (`/usr/share/kscratch/manifests`).
@@ -30,10 +32,10 @@ pub struct Facts {
     pub joined: bool,
     /// The CA of etcd's data, where there are data, in PEM.
     pub etcd_ca: Option<String>,
-    /// The CA of the cluster that it was a node of last, in PEM.
-    pub cluster_ca: Option<String>,
     /// The partition that etcd's data are on, by its GUID, where that is not mounted.
     pub etcd_disk: Option<String>,
+    /// The CA of the cluster that it was a node of last, in PEM.
+    pub cluster_ca: Option<String>,
     /// The name that its kubelet was started with last, which is that of the certificate.
     pub node_name: Option<String>,
     /// Names that it joined under before that; their certificates are put aside.
@@ -42,6 +44,19 @@ pub struct Facts {
     pub aside: Aside,
     /// This machine's pods as the cluster gave them at an earlier boot.
     pub pod_range: Option<GivenRange>,
+}
+
+impl Facts {
+    /// A link by its name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.get(name).or_else(|| self.made.get(name))
+    }
+
+    /// A link by its name, to be changed.
+    pub fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
+        self.links.get_mut(name).or_else(|| self.made.get_mut(name))
+    }
 }
 
 /// The kubelet's certificates of another cluster.
@@ -67,13 +82,13 @@ pub struct GivenRange {
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Hardware address.
+    /// Hardware address; of a card the one that it came with, also while it is a bond's.
     pub mac: [u8; 6],
     /// MTU in bytes.
     pub mtu: u32,
     /// IPv4 addresses that it has now.
     pub addresses: Vec<Ipv4Net>,
-    /// Whether the default route goes through it.
+    /// Whether the default route goes through it; of several, the one that is preferred.
     pub default_route: bool,
 }
 

@@ -113,6 +113,7 @@ fn print_plan(file: &Path) -> Result<String> {
     let facts = gather::facts(here, &"0".repeat(32), &[], true).or_else(|_| {
         anyhow::Ok(facts::Facts {
             links,
+            made: std::collections::BTreeMap::new(),
             release: facts::Release {
                 kubernetes: unknown(),
                 cri_dockerd: unknown(),

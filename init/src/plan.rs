@@ -18,17 +18,17 @@ mod services;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use cluster::REMEMBERED_NODES;
 pub use clusterca::{CLUSTER_CA, Change, PKI};
 pub use controlplane::{ETCD_CA, ETCD_DATA_CA, ETCD_WAL};
 pub use error::PlanError;
 pub use identity::uplink;
-pub use links::network;
+pub use links::{Made, links_of, network, superseded};
 pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
 pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
 pub use rights::Rights;
@@ -123,24 +123,59 @@ pub enum Step {
         /// MTU in bytes.
         mtu: Option<u32>,
     },
+    /// Make a bond, a VLAN or a bridge (or correct the one that is there), with those of its members that are there.
+    MakeLink {
+        /// Name of the link.
+        link: String,
+        /// What it is.
+        made: Made,
+    },
     /// Get and keep a DHCP lease on a link.
     Dhcp {
         /// Name of the link.
         link: String,
+        /// Metric of the routes that it brings.
+        metric: Option<u32>,
+        /// Whether the boot does not wait for it.
+        optional: bool,
     },
-    /// Give a link a static address.
-    Address {
+    /// Give a link fixed addresses.
+    Addresses {
+        /// Name of the link.
+        link: String,
+        /// Addresses with their prefix lengths.
+        addresses: Vec<IpNet>,
+        /// Whether it has no other IPv4 addresses than these.
+        alone: bool,
+    },
+    /// Take an address from a link where it has it.
+    RemoveAddress {
         /// Name of the link.
         link: String,
         /// Address with its prefix length.
-        address: Ipv4Net,
+        address: IpNet,
     },
-    /// Add a route.
+    /// Set a route.
     Route {
         /// Where to, `0.0.0.0/0` for the default route.
-        destination: Ipv4Net,
+        destination: IpNet,
+        /// Through which neighbour; none for what is on the link itself.
+        gateway: Option<IpAddr>,
+        /// Name of the link; none where the gateway tells it.
+        link: Option<String>,
+        /// Smaller is preferred.
+        metric: Option<u32>,
+    },
+    /// Remove a route where it is there.
+    RemoveRoute {
+        /// Where to.
+        destination: IpNet,
         /// Through which neighbour.
-        gateway: Ipv4Addr,
+        gateway: Option<IpAddr>,
+        /// Name of the link.
+        link: Option<String>,
+        /// Its metric.
+        metric: Option<u32>,
     },
     /// Remove a link where it exists (a stale `docker0`).
     RemoveLink {

@@ -1,13 +1,15 @@
 //! The two stages of a boot: from the kernel's start to the root, and from the root to the event loop.
 pub mod beside;
 pub mod block;
+pub mod carriers;
 pub mod clock;
-pub mod gather;
 mod commandnetwork;
 mod furtherdisks;
+pub mod gather;
 pub mod hardware;
 pub mod initramfs;
 mod lastwords;
+pub mod latelinks;
 pub mod listener;
 pub mod metadata;
 pub mod modprobe;

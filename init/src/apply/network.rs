@@ -1,21 +1,21 @@
 //! Turns the network steps of a plan into what the kernel's links, addresses and routes are, and reads them back as facts.
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+mod route;
 
 use crate::facts;
 use kscratch_netlink::{LinkNews, Netlink};
+pub use route::{Route, remove_route, routes, set_route};
 
 /// What rtnetlink says of one link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +36,12 @@ pub struct Link {
     pub bridge: bool,
     /// Whether it is Ethernet with a device behind it, as opposed to bridges, veth, VXLAN and the loopback.
     pub hardware: bool,
-}
-
-/// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
-    /// Which addresses, `0.0.0.0/0` for all.
-    pub destination: Ipv4Net,
-    /// Through which neighbour; none for addresses on the link itself.
-    pub gateway: Option<Ipv4Addr>,
-    /// Index of the link; none where the gateway tells it.
-    pub link: Option<u32>,
-    /// Smaller is preferred; none is the kernel's 0.
-    pub metric: Option<u32>,
+    /// Whether it is a bond, a VLAN or a bridge.
+    pub made: bool,
+    /// Hardware address that it came with, where the kernel knows it: a bond gives its members another one.
+    pub permanent: Option<Vec<u8>>,
+    /// Index of the bond or bridge that it is a member of.
+    pub controller: Option<u32>,
 }
 
 /// Lists the links of this network namespace.
@@ -151,8 +144,16 @@ pub(super) fn make_link(netlink: &mut Netlink, name: &str, kind: InfoKind, mac: 
 /// # Errors
 /// rtnetlink does not answer.
 pub fn addresses(netlink: &mut Netlink, index: u32) -> Result<Vec<Ipv4Net>> {
+    let all = addresses_of(netlink, index, AddressFamily::Inet)?;
+    Ok(all
+        .into_iter()
+        .filter_map(|address| if let IpNet::V4(address) = address { Some(address) } else { None })
+        .collect())
+}
+
+fn addresses_of(netlink: &mut Netlink, index: u32, family: AddressFamily) -> Result<Vec<IpNet>> {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family;
     let answers = netlink.list(RouteNetlinkMessage::GetAddress(message)).context("listing addresses")?;
     Ok(answers.iter().filter_map(|answer| read_address(answer, index)).collect())
 }
@@ -167,15 +168,38 @@ pub fn add_address(netlink: &mut Netlink, name: &str, address: Ipv4Net) -> Resul
         return Ok(());
     }
     netlink
-        .change(RouteNetlinkMessage::NewAddress(address_message(link.index, address)), NLM_F_CREATE | NLM_F_REPLACE)
+        .change(
+            RouteNetlinkMessage::NewAddress(address_message(link.index, address.into())),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
         .with_context(|| format!("giving {name} the address {address}"))
+}
+
+/// Gives a link addresses of both families, in this order; says whether it lacked one. `alone`: it has no other IPv4 addresses then.
+///
+/// # Errors
+/// There is no such link, or the kernel refuses.
+pub fn set_addresses(netlink: &mut Netlink, name: &str, addresses: &[IpNet], alone: bool) -> Result<bool> {
+    let link = existing_link(netlink, name)?;
+    let has = addresses_of(netlink, link.index, AddressFamily::Unspec)?;
+    for other in has.iter().filter(|address| alone && address.addr().is_ipv4() && !addresses.contains(address)) {
+        remove_address(netlink, name, *other)?;
+    }
+    let lacking: Vec<&IpNet> = addresses.iter().filter(|address| !has.contains(address)).collect();
+    for address in &lacking {
+        let message = RouteNetlinkMessage::NewAddress(address_message(link.index, **address));
+        netlink
+            .change(message, NLM_F_CREATE | NLM_F_REPLACE)
+            .with_context(|| format!("giving {name} the address {address}"))?;
+    }
+    Ok(!lacking.is_empty())
 }
 
 /// Takes an address from a link where it has it.
 ///
 /// # Errors
 /// There is no such link, or the kernel refuses.
-pub fn remove_address(netlink: &mut Netlink, name: &str, address: Ipv4Net) -> Result<()> {
+pub fn remove_address(netlink: &mut Netlink, name: &str, address: IpNet) -> Result<()> {
     let link = existing_link(netlink, name)?;
     let removed = netlink.change(RouteNetlinkMessage::DelAddress(address_message(link.index, address)), 0);
     match removed {
@@ -192,34 +216,10 @@ pub fn set_only_address(netlink: &mut Netlink, name: &str, address: Ipv4Net) -> 
     let link = existing_link(netlink, name)?;
     for other in addresses(netlink, link.index)? {
         if other != address {
-            remove_address(netlink, name, other)?;
+            remove_address(netlink, name, other.into())?;
         }
     }
     add_address(netlink, name, address)
-}
-
-/// Sets a route; one to the same destination (and of the same metric) is replaced.
-///
-/// # Errors
-/// The kernel refuses (a gateway that is on no link).
-pub fn set_route(netlink: &mut Netlink, route: Route) -> Result<()> {
-    netlink.change(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE | NLM_F_REPLACE).with_context(
-        || match route.gateway {
-            Some(gateway) => format!("setting the route to {} through {gateway}", route.destination),
-            None => format!("setting the route to {}", route.destination),
-        },
-    )
-}
-
-/// Routes of the main table that somebody set (the kernel's own, which come with addresses, are left out).
-///
-/// # Errors
-/// rtnetlink does not answer.
-pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    let answers = netlink.list(RouteNetlinkMessage::GetRoute(message)).context("listing routes")?;
-    Ok(answers.iter().filter_map(read_route).collect())
 }
 
 /// The links with hardware behind them, with their addresses, by name: what [`facts::Facts::links`] holds.
@@ -227,16 +227,28 @@ pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>> {
 /// # Errors
 /// rtnetlink does not answer.
 pub fn hardware_links(netlink: &mut Netlink) -> Result<BTreeMap<String, facts::Link>> {
-    let routes = routes(netlink)?;
+    facts_of(netlink, |link| link.hardware && !link.made)
+}
+
+/// Bonds, VLANs and bridges, but for those of pods, by name: what [`facts::Facts::made`] holds.
+///
+/// # Errors
+/// rtnetlink does not answer.
+pub fn made_links(netlink: &mut Netlink) -> Result<BTreeMap<String, facts::Link>> {
+    facts_of(netlink, |link| link.made && !["cbr0", "docker0"].contains(&link.name.as_str()))
+}
+
+fn facts_of(netlink: &mut Netlink, wanted: fn(&Link) -> bool) -> Result<BTreeMap<String, facts::Link>> {
+    // Of several default routes the kernel takes the one with the smallest metric.
+    let default = routes(netlink)?.into_iter().filter(|route| route.destination.prefix_len() == 0);
+    let default = default.min_by_key(|route| route.metric.unwrap_or(0)).and_then(|route| route.link);
     let mut found = BTreeMap::new();
-    for link in links(netlink)? {
-        let Ok(mac) = <[u8; 6]>::try_from(link.mac.as_slice()) else { continue };
-        if link.hardware {
-            let default_route =
-                routes.iter().any(|route| route.destination.prefix_len() == 0 && route.link == Some(link.index));
-            let addresses = addresses(netlink, link.index)?;
-            found.insert(link.name, facts::Link { mac, mtu: link.mtu, addresses, default_route });
-        }
+    for link in links(netlink)?.into_iter().filter(wanted) {
+        let mac = link.permanent.as_deref().filter(|mac| mac.iter().any(|byte| *byte != 0)).unwrap_or(&link.mac);
+        let Ok(mac) = <[u8; 6]>::try_from(mac) else { continue };
+        let addresses = addresses(netlink, link.index)?;
+        let default_route = default == Some(link.index);
+        found.insert(link.name, facts::Link { mac, mtu: link.mtu, addresses, default_route });
     }
     Ok(found)
 }
@@ -270,13 +282,23 @@ pub fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         carrier: flags.contains(LinkFlags::LowerUp),
         bridge: false,
         hardware: false,
+        made: false,
+        permanent: None,
+        controller: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac.clone_from(mac),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::LinkInfo(infos) => link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+            LinkAttribute::LinkInfo(infos) => {
+                let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                link.bridge = is(InfoKind::Bridge);
+                link.made = link.bridge || is(InfoKind::Bond) || is(InfoKind::Vlan);
+            }
+            LinkAttribute::PermAddress(mac) => link.permanent = Some(mac.clone()),
+            // Zero where it has left one.
+            LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|index| *index != 0),
             // Only a link that a driver bound to a device has a parent on a bus.
             LinkAttribute::ParentDevName(_) => link.hardware = message.header.link_layer_type == LinkLayerType::Ether,
             _ => {}
@@ -285,74 +307,38 @@ pub fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     Some(link)
 }
 
-fn read_address(message: &RouteNetlinkMessage, index: u32) -> Option<Ipv4Net> {
+fn read_address(message: &RouteNetlinkMessage, index: u32) -> Option<IpNet> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    // IFA_LOCAL is the link's own address, IFA_ADDRESS the far end's on point-to-point links (linux/if_addr.h).
+    // IFA_LOCAL is the link's own address, IFA_ADDRESS the far end's on point-to-point links (linux/if_addr.h); IPv6 has the second alone.
     let own = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        AddressAttribute::Local(address @ IpAddr::V4(_)) | AddressAttribute::Address(address @ IpAddr::V6(_)) => {
+            Some(*address)
+        }
         _ => None,
     })?;
-    (message.header.index == index).then(|| Ipv4Net::new(own, message.header.prefix_len).ok())?
+    (message.header.index == index).then(|| IpNet::new(own, message.header.prefix_len).ok())?
 }
 
-fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.prefix_len = address.prefix_len();
     message.header.index = index;
     message.header.scope = AddressScope::Universe;
-    let ip = IpAddr::V4(address.addr());
+    let ip = address.addr();
     message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     // /31 and /32 have no broadcast address (RFC 3021).
-    if address.prefix_len() < 31 {
+    if let IpNet::V4(address) = address
+        && address.prefix_len() < 31
+    {
         message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
     }
     message
 }
 
-fn route_message(route: Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.kind = RouteType::Unicast;
-    message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
-    if let Some(gateway) = route.gateway {
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+fn family(net: IpNet) -> AddressFamily {
+    match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
     }
-    if let Some(link) = route.link {
-        message.attributes.push(RouteAttribute::Oif(link));
-        // Clouds give an address with a /32 and a gateway outside of it; the link is named, so it is meant (ip-route(8), onlink).
-        if route.gateway.is_some() {
-            message.header.flags |= RouteFlags::Onlink;
-        }
-    }
-    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
-    message
-}
-
-fn read_route(message: &RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN
-        || header.protocol == RouteProtocol::Kernel
-        || header.kind != RouteType::Unicast
-    {
-        return None;
-    }
-    let mut route = Route { destination: Ipv4Net::default(), gateway: None, link: None, metric: None };
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                route.destination = Ipv4Net::new(*ip, header.destination_prefix_length).ok()?;
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
-            RouteAttribute::Oif(index) => route.link = Some(*index),
-            RouteAttribute::Priority(metric) => route.metric = Some(*metric),
-            _ => {}
-        }
-    }
-    Some(route)
 }

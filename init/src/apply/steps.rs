@@ -1,18 +1,20 @@
 //! Performs one step of a plan after the other, and keeps what outlives them: leases and services.
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::dhcp::{Change, Keeper};
 use super::network::{self, Route};
-use super::{bridge, certificates, clusterca, files, firewall, imageseed, nodename};
+use super::{bridge, certificates, clusterca, files, firewall, imageseed, links, nodename};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
-use kscratch_netlink::Netlink;
+use kscratch_netlink::{LinkNews, Netlink};
 
 /// How long the first lease may take, as a rule. The keepers go on asking after that, in the event loop.
 const LEASE_WITHIN: Duration = Duration::from_secs(30);
@@ -34,6 +36,12 @@ pub struct Machine<'a> {
     pub lease_within: Duration,
     /// Links with DHCP.
     pub leases: Vec<Keeper>,
+    /// The network that was planned before the metadata was known, and is applied.
+    pub network: Option<Plan>,
+    /// Links whose leases somebody else keeps.
+    pub leased: BTreeSet<String>,
+    /// Links with DHCP whose leases the boot does not wait for.
+    optional: BTreeSet<String>,
     /// What the supervisor is to run, in the plan's order.
     pub services: Vec<Service>,
 }
@@ -50,6 +58,9 @@ impl<'a> Machine<'a> {
             host_name: None,
             lease_within: LEASE_WITHIN,
             leases: Vec::new(),
+            network: None,
+            leased: BTreeSet::new(),
+            optional: BTreeSet::new(),
             services: Vec::new(),
         }
     }
@@ -68,6 +79,23 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// Every failure, in one text.
     pub fn phase(&mut self, phase: &Phase) -> Result<()> {
+        let mut faults = self.all_steps(phase);
+        if let Err(error) = self.first_leases() {
+            faults.push(format!("{error:#}"));
+        }
+        if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
+    }
+
+    /// Performs the steps of a plan, as [`Machine::plan`] does, without waiting for the leases that they ask for.
+    ///
+    /// # Errors
+    /// Every failure, in one text.
+    pub fn steps_of(&mut self, plan: &Plan) -> Result<()> {
+        let faults: Vec<String> = plan.phases.iter().flat_map(|phase| self.all_steps(phase)).collect();
+        if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
+    }
+
+    fn all_steps(&mut self, phase: &Phase) -> Vec<String> {
         let kept: BTreeSet<&str> = phase.steps.iter().filter_map(written).collect();
         let mut faults: Vec<String> = Vec::new();
         for step in &phase.steps {
@@ -86,10 +114,7 @@ impl<'a> Machine<'a> {
                 ));
             }
         }
-        if let Err(error) = self.first_leases() {
-            faults.push(format!("{error:#}"));
-        }
-        if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
+        faults
     }
 
     /// Gives up leases of links that a plan does not want to have one: those that a metadata URL was fetched with.
@@ -98,14 +123,18 @@ impl<'a> Machine<'a> {
     /// An address cannot be taken from its link.
     pub fn keep_leases_of(&mut self, plan: &Plan) -> Result<()> {
         let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
-        let wanted: BTreeSet<&str> =
-            steps.filter_map(|step| if let Step::Dhcp { link } = step { Some(link.as_str()) } else { None }).collect();
+        let wanted: BTreeSet<(&str, Option<u32>)> = steps
+            .filter_map(|step| match step {
+                Step::Dhcp { link, metric, .. } => Some((link.as_str(), *metric)),
+                _ => None,
+            })
+            .collect();
         let (kept, given_up): (Vec<Keeper>, Vec<Keeper>) =
-            self.leases.drain(..).partition(|keeper| wanted.contains(keeper.link()));
+            self.leases.drain(..).partition(|keeper| wanted.contains(&(keeper.link(), keeper.metric())));
         self.leases = kept;
         for keeper in given_up {
             if let Some(lease) = keeper.lease() {
-                network::remove_address(&mut Netlink::open()?, keeper.link(), lease.address)?;
+                network::remove_address(&mut Netlink::open()?, keeper.link(), lease.address.into())?;
             }
         }
         Ok(())
@@ -128,11 +157,36 @@ impl<'a> Machine<'a> {
             Step::Prune { path } => files::prune(&self.root, path, kept),
             Step::HalfPair { certificate, key } => files::half_pair(&self.root, certificate, key),
             Step::LinkUp { link, mtu } => network::link_up(&mut Netlink::open()?, link, *mtu).map(drop),
-            Step::Dhcp { link } => self.dhcp(link),
-            Step::Address { link, address } => network::set_only_address(&mut Netlink::open()?, link, *address),
-            Step::Route { destination, gateway } => {
-                let route = Route { destination: *destination, gateway: Some(*gateway), link: None, metric: None };
-                network::set_route(&mut Netlink::open()?, route)
+            Step::MakeLink { link, made } => {
+                if links::ensure(&mut Netlink::open()?, link, made)? {
+                    log::line(format_args!("link {link} is made: {made}"));
+                }
+                Ok(())
+            }
+            Step::Dhcp { link, metric, optional } => self.dhcp(link, *metric, *optional),
+            Step::Addresses { link, addresses, alone } => {
+                if network::set_addresses(&mut Netlink::open()?, link, addresses, *alone)? {
+                    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    log::line(format_args!("link {link} has {}", addresses.join(", ")));
+                }
+                Ok(())
+            }
+            Step::RemoveAddress { link, address } => {
+                let netlink = &mut Netlink::open()?;
+                match network::link(netlink, link)? {
+                    Some(_) => network::remove_address(netlink, link, *address),
+                    None => Ok(()),
+                }
+            }
+            Step::Route { destination, gateway, link, metric } => {
+                let netlink = &mut Netlink::open()?;
+                let route = route(netlink, *destination, *gateway, link.as_deref(), *metric)?;
+                network::set_route(netlink, route)
+            }
+            Step::RemoveRoute { destination, gateway, link, metric } => {
+                let netlink = &mut Netlink::open()?;
+                let route = route(netlink, *destination, *gateway, link.as_deref(), *metric)?;
+                network::remove_route(netlink, route)
             }
             Step::RemoveLink { link } => network::remove_link(&mut Netlink::open()?, link).map(drop),
             Step::Bridge { link, address, mtu } => bridge::ensure(&mut Netlink::open()?, link, *address, *mtu),
@@ -153,26 +207,44 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn dhcp(&mut self, link: &str) -> Result<()> {
-        if self.leases.iter().any(|keeper| keeper.link() == link) {
+    fn dhcp(&mut self, link: &str, metric: Option<u32>, optional: bool) -> Result<()> {
+        if optional {
+            self.optional.insert(link.to_owned());
+        } else {
+            self.optional.remove(link);
+        }
+        if self.leased.contains(link) || self.leases.iter().any(|keeper| keeper.link() == link) {
             return Ok(());
         }
         let digits =
             |from: usize, to: usize| u64::from_str_radix(self.machine_id.get(from..to).unwrap_or("0"), 16).unwrap_or(0);
         let xid = u32::try_from(digits(0, 8)).unwrap_or(0).wrapping_add(u32::try_from(self.leases.len()).unwrap_or(0));
         let keeper = Keeper::start(link, self.host_name.clone(), xid, digits(8, 24), log::monotonic())?;
-        self.leases.push(keeper);
+        self.leases.push(keeper.with_metric(metric));
         Ok(())
+    }
+
+    /// Whether there is a lease to wait for.
+    fn waits(&self) -> bool {
+        self.leases.iter().any(|keeper| keeper.lease().is_none() && !self.optional.contains(keeper.link()))
     }
 
     /// Waits until every link with DHCP has its lease; once one has, the others get little time: a card without a cable must not
     /// hold up the boot.
     fn first_leases(&mut self) -> Result<()> {
+        if !self.waits() {
+            return Ok(());
+        }
         let mut end = log::monotonic() + self.lease_within;
+        // A carrier that comes meanwhile is asked at once. Those that came before there were news are looked up.
+        let news = LinkNews::open()?;
+        let mut changed = network::links(&mut Netlink::open()?)?;
         loop {
             let now = log::monotonic();
+            changed.extend(news.read()?.unwrap_or_default().iter().filter_map(network::read_link));
             for keeper in &mut self.leases {
-                let mut changes = keeper.timer(now);
+                let mut changes: Vec<Change> = changed.iter().flat_map(|link| keeper.link_changed(link, now)).collect();
+                changes.extend(keeper.timer(now));
                 changes.extend(keeper.readable(now));
                 for change in changes {
                     log::line(format_args!("link {} {change}", keeper.link()));
@@ -181,7 +253,8 @@ impl<'a> Machine<'a> {
                     }
                 }
             }
-            if now >= end || self.leases.iter().all(|keeper| keeper.lease().is_some()) {
+            changed.clear();
+            if now >= end || !self.waits() {
                 break;
             }
             let next = self.leases.iter().filter_map(Keeper::next_deadline).fold(end, Duration::min);
@@ -189,22 +262,35 @@ impl<'a> Machine<'a> {
                 rustix::time::Timespec::try_from(next.saturating_sub(now)).context("waiting for a DHCP server")?;
             let mut sources: Vec<PollFd<'_>> =
                 self.leases.iter().map(|keeper| PollFd::new(keeper, PollFlags::IN)).collect();
+            sources.push(PollFd::new(&news, PollFlags::IN));
             match poll(&mut sources, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("waiting for a DHCP server"),
             }
         }
-        let without: Vec<&Keeper> = self.leases.iter().filter(|keeper| keeper.lease().is_none()).collect();
+        let missed = |keeper: &&Keeper| keeper.lease().is_none() && !self.optional.contains(keeper.link());
+        let without: Vec<&Keeper> = self.leases.iter().filter(missed).collect();
         if without.is_empty() {
             return Ok(());
         }
         let text = format!("{}; it is asked on", why_none(&without));
-        if without.len() == self.leases.len() {
+        if self.leases.iter().all(|keeper| keeper.lease().is_none()) {
             bail!(text);
         }
         log::line(text);
         Ok(())
     }
+}
+
+fn route(
+    netlink: &mut Netlink,
+    destination: IpNet,
+    gateway: Option<IpAddr>,
+    link: Option<&str>,
+    metric: Option<u32>,
+) -> Result<Route> {
+    let link = link.map(|link| network::existing_link(netlink, link)).transpose()?.map(|link| link.index);
+    Ok(Route { destination, gateway, link, metric })
 }
 
 /// Why links have no lease yet.
@@ -213,7 +299,8 @@ fn why_none(without: &[&Keeper]) -> String {
         without.iter().copied().partition(|keeper| keeper.refused_by().is_some());
     let mut words: Vec<String> = refused.iter().map(|keeper| keeper.why_none()).collect();
     if !silent.is_empty() {
-        let links: Vec<&str> = silent.iter().map(|keeper| keeper.link()).collect();
+        let dead = |keeper: &Keeper| if keeper.has_carrier() { "" } else { " (it has no carrier)" };
+        let links: Vec<String> = silent.iter().map(|keeper| format!("{}{}", keeper.link(), dead(keeper))).collect();
         words.push(format!("no DHCP server answered on {}", links.join(", ")));
     }
     words.join("; ")

@@ -1,7 +1,8 @@
 //! Turns a [`Plan`] into text for people: one line per step, files and rulesets indented below theirs.
 use std::fmt;
+use std::net::IpAddr;
 
-use super::{Change, Phase, Plan, Ready, Service, Step};
+use super::{Change, Made, Phase, Plan, Ready, Service, Step};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,9 +67,26 @@ impl fmt::Display for Step {
                 write!(f, "up {link}")?;
                 mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
             }
-            Self::Dhcp { link } => write!(f, "dhcp {link}"),
-            Self::Address { link, address } => write!(f, "address {address} on {link}"),
-            Self::Route { destination, gateway } => write!(f, "route {destination} via {gateway}"),
+            Self::MakeLink { link, made } => write!(f, "make {link}, {made}"),
+            Self::Dhcp { link, metric, optional } => {
+                write!(f, "dhcp {link}")?;
+                metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))?;
+                f.write_str(if *optional { ", not waited for" } else { "" })
+            }
+            Self::Addresses { link, addresses, alone } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                let beside = if *alone { "" } else { ", beside others" };
+                write!(f, "address {} on {link}{beside}", addresses.join(", "))
+            }
+            Self::RemoveAddress { link, address } => write!(f, "remove address {address} of {link}"),
+            Self::Route { destination, gateway, link, metric } => {
+                write!(f, "route {destination}")?;
+                way(f, gateway.as_ref(), link.as_deref(), *metric)
+            }
+            Self::RemoveRoute { destination, gateway, link, metric } => {
+                write!(f, "remove route {destination}")?;
+                way(f, gateway.as_ref(), link.as_deref(), *metric)
+            }
             Self::RemoveLink { link } => write!(f, "remove link {link}"),
             Self::Bridge { link, address, mtu } => {
                 write!(f, "bridge {link} {address} mtu {mtu}")
@@ -124,6 +142,30 @@ impl fmt::Display for Ready {
             }
         }
     }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |members: &[String]| if members.is_empty() { "nothing".to_owned() } else { members.join(", ") };
+        match self {
+            Self::Bond(bond) => {
+                write!(f, "a bond of {}, {}, miimon {}", list(&bond.members), bond.mode.word(), bond.miimon)?;
+                bond.lacp_rate.map_or(Ok(()), |rate| write!(f, ", lacp rate {}", rate.word()))?;
+                bond.hash_policy.map_or(Ok(()), |policy| write!(f, ", hash policy {}", policy.word()))?;
+                bond.primary.as_ref().map_or(Ok(()), |primary| write!(f, ", primary {primary}"))
+            }
+            Self::Vlan(vlan) => write!(f, "VLAN {} of {}", vlan.id, vlan.over),
+            Self::Bridge { members, stp } => {
+                write!(f, "a bridge of {}{}", list(members), if *stp { ", with stp" } else { "" })
+            }
+        }
+    }
+}
+
+fn way(f: &mut fmt::Formatter<'_>, gateway: Option<&IpAddr>, link: Option<&str>, metric: Option<u32>) -> fmt::Result {
+    gateway.map_or(Ok(()), |gateway| write!(f, " via {gateway}"))?;
+    link.map_or(Ok(()), |link| write!(f, " on {link}"))?;
+    metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))
 }
 
 /// Root is not worth a word.

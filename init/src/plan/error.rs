@@ -4,13 +4,11 @@ use ipnet::Ipv4Net;
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The metadata names a link that the machine does not have.
-    #[error("there is no link {wanted}; the machine has {}", list(.known))]
-    NoSuchLink {
-        /// As the metadata names it.
-        wanted: String,
-        /// `name (mac)` of each link.
-        known: Vec<String>,
+    /// A bond, VLAN or bridge that is to have the name of a card.
+    #[error("network.links.{link} is a link to be made, and the machine has a network card of that name")]
+    NameOfCard {
+        /// The name.
+        link: String,
     },
     /// A fixed address, but the machine has several links and none is named.
     #[error("network.static does not say which link gets {address}; the machine has {}", list(.known))]
@@ -105,9 +103,7 @@ impl PlanError {
     /// What to do about it, for the `hint:` line.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoSuchLink { .. } => {
-                "set network.interface to one of these, by name or hardware address, or leave it out"
-            }
+            Self::NameOfCard { .. } => "give the table, and those that name it, another name",
             Self::WhichLink { .. } => "set network.interface to one of these, by name or hardware address",
             Self::Overlap { .. } => "choose other ranges for the cluster, or another network for its machines",
             Self::WrongRole { .. } => "correct `role` in the metadata, or build an image for that role",

@@ -2,7 +2,7 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use kscratch_metadata::{Role, RoleMetadata, is_node_name};
 
 use super::clusterca::{self, Change};
@@ -45,21 +45,31 @@ pub(super) fn passed_over(metadata: &RoleMetadata, facts: &Facts) -> Option<Stri
     })
 }
 
-/// The address under which others reach the node, and its link: the fixed one, else that of the link with the default route, else any.
+/// The address under which others reach the node, and its link. The link is the first of these that has an IPv4 address: the primary one, one that
+/// is there, the one with the default route, the one whose own default route has the smallest metric, the first by name. The address is the link's
+/// first fixed one, else the one that it has.
 #[must_use]
 pub fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, Ipv4Net)> {
-    let chosen = links::chosen(metadata, facts).unwrap_or_default();
-    if let Some(fixed) = &metadata.network.fixed {
-        return chosen.into_iter().next().map(|link| (link, fixed.address));
-    }
-    let mut links: Vec<_> =
-        chosen.into_iter().filter_map(|name| facts.links.get(&name).map(|link| (name, link))).collect();
-    // A stable sort: among equals the order of names decides.
-    links.sort_by_key(|(_, link)| !link.default_route);
+    let mut links = links::wanted(metadata, facts).unwrap_or_default();
+    links.retain(|link| !link.is_member());
+    links.sort_by_cached_key(|link| {
+        let fact = link.name.as_ref().and_then(|name| facts.link(name));
+        let default_route = fact.is_some_and(|fact| fact.default_route);
+        let metric = links::default_metric(&link.spec).map_or(u64::MAX, u64::from);
+        (!link.spec.primary, !link.there, !default_route, metric, link.name.clone())
+    });
     // What masters share is beside a machine's own address, and another's in the next moment.
     let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
-    let own = |address: &&Ipv4Net| Some(address.addr()) != shared;
-    links.into_iter().find_map(|(name, link)| Some((name, *link.addresses.iter().find(own)?)))
+    links.into_iter().find_map(|link| {
+        let name = link.name?;
+        let fixed = link.spec.addresses.iter().find_map(|address| match address {
+            IpNet::V4(address) => Some(*address),
+            IpNet::V6(_) => None,
+        });
+        let has = || facts.link(&name)?.addresses.iter().find(|address| Some(address.addr()) != shared).copied();
+        let address = fixed.or_else(has)?;
+        Some((name, address))
+    })
 }
 
 /// The name servers that the machine asks: as the metadata says, else as DHCP does.

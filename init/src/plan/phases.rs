@@ -197,7 +197,7 @@ fn no_overlap(metadata: &RoleMetadata, facts: &Facts) -> Result<(), PlanError> {
         }
         None => ranges.push(("node.pod_range", metadata.pod_range())),
     }
-    for (link, facts) in &facts.links {
+    for (link, facts) in facts.links.iter().chain(&facts.made) {
         for address in &facts.addresses {
             for (name, range) in &ranges {
                 if range.contains(&address.network()) || address.contains(&range.network()) {
@@ -211,11 +211,11 @@ fn no_overlap(metadata: &RoleMetadata, facts: &Facts) -> Result<(), PlanError> {
 
 /// What fits through the narrowest link in use, less what the overlay adds.
 fn bridge_mtu(metadata: &RoleMetadata, facts: &Facts) -> u32 {
-    let chosen = links::chosen(metadata, facts).unwrap_or_default();
+    let chosen = links::chosen(metadata, facts);
     let link = metadata.network.mtu.or_else(|| {
         chosen
             .iter()
-            .filter_map(|name| facts.links.get(name))
+            .filter_map(|name| facts.link(name))
             .filter(|link| !link.addresses.is_empty())
             .map(|link| link.mtu)
             .min()

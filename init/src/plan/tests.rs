@@ -1,4 +1,5 @@
 //! Whole plans as text, the reasons for having none, and the rulesets held against `nft` itself.
+mod links;
 mod naming;
 mod refusals;
 
@@ -26,6 +27,7 @@ pub(crate) fn facts() -> Facts {
     };
     Facts {
         links: BTreeMap::from([("eth0".to_owned(), link)]),
+        made: BTreeMap::new(),
         release: Release {
             kubernetes: "1.37.2".to_owned(),
             cri_dockerd: "0.4.3".to_owned(),
@@ -45,9 +47,9 @@ pub(crate) fn facts() -> Facts {
         lasting: true,
         joined: false,
         etcd_ca: None,
+        etcd_disk: None,
         cluster_ca: None,
         node_name: None,
-        etcd_disk: None,
         put_aside: BTreeSet::new(),
         aside: Default::default(),
         pod_range: None,
@@ -102,12 +104,12 @@ fn network_with_a_fixed_address() {
         &metadata,
         &two_links(),
         expect![[r#"
-        phase network
-          up lo
-          up eth1 mtu 9000
-          address 192.168.7.20/24 on eth1
-          route 0.0.0.0/0 via 192.168.7.1
-    "#]],
+            phase network
+              up lo
+              up eth1 mtu 9000
+              address 192.168.7.20/24 on eth1
+              route 0.0.0.0/0 via 192.168.7.1 on eth1
+        "#]],
     );
 }
 

@@ -25,6 +25,8 @@ pub enum Message {
         /// Told when one of them was renewed with other contents, replaced or lost.
         changed: LeaseChanged,
     },
+    /// One more lease to be kept, of a link that came; in the place of an earlier one of that name.
+    Lease(Box<Keeper>),
     /// Somebody wants to know each time that a service gets ready.
     Watch {
         /// The service.

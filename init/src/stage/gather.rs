@@ -24,8 +24,9 @@ const MACHINE_ID: &str = "/var/lib/kscratch/machine-id";
 /// # Errors
 /// The image lacks its release file, or the kernel does not answer.
 pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper], lasting: bool) -> Result<Facts> {
-    let links = network::hardware_links(&mut Netlink::open()?)?;
-    Ok(Facts { lasting, ..with_links(root, machine_id, links, leases)? })
+    let mut netlink = Netlink::open()?;
+    let (links, made) = (network::hardware_links(&mut netlink)?, network::made_links(&mut netlink)?);
+    Ok(Facts { lasting, made, ..with_links(root, machine_id, links, leases)? })
 }
 
 /// Of a machine with a state partition.
@@ -39,6 +40,7 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
     }
     Ok(Facts {
         links,
+        made: BTreeMap::new(),
         release: release(root)?,
         manifests: manifests(root)?,
         machine_id: machine_id.to_owned(),
@@ -49,9 +51,9 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         lasting: true,
         joined: is_there(&files::below(root, plan::CLIENT)),
         etcd_ca: etcd_ca(root),
+        etcd_disk: disk::elsewhere(root)?,
         cluster_ca: cluster_ca(root, plan::PKI.0),
         node_name: remembered_name(root),
-        etcd_disk: disk::elsewhere(root)?,
         put_aside: names_aside(root, plan::PKI.0),
         aside: Aside {
             cluster_ca: cluster_ca(root, plan::PKI.1),

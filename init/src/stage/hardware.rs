@@ -10,6 +10,9 @@ use crate::log;
 use crate::sys::Sys;
 use anyhow::{Context, Result};
 
+/// Parameters without which a module makes links that nobody asked for.
+const PARAMETERS: [(&str, &str); 1] = [("bonding", "max_bonds=0")];
+
 /// Loads modules of one kernel, each at most once, from as many threads as like.
 pub struct Loader<'a> {
     sys: &'a dyn Sys,
@@ -85,6 +88,9 @@ impl<'a> Loader<'a> {
             files.insert(file.to_owned(), File::UnderWay);
         }
         let path = self.folder.join(file);
+        let own = path.file_stem().and_then(|stem| PARAMETERS.iter().find(|(module, _)| stem == *module));
+        let parameters = own.map_or_else(|| parameters.to_owned(), |(_, own)| format!("{own} {parameters}"));
+        let parameters = parameters.trim();
         let live = self.is_live(&path);
         let loaded = if live { Ok(false) } else { self.sys.load_module(&path, parameters).map(|()| true) };
         self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), File::Done);

@@ -2,6 +2,8 @@
 use anyhow::Result;
 use kscratch_metadata::{Role, RoleMetadata};
 
+use super::carriers::Teller;
+use super::commandnetwork;
 use super::gather;
 use super::newlease::RESOLV_CONF;
 use super::owncluster;
@@ -23,8 +25,10 @@ pub fn find(
     around: &Surroundings<'_>,
     id: &str,
     lasting: bool,
+    teller: &Teller,
 ) -> Option<RoleMetadata> {
     let mut local = None;
+    around.cmdline.network.faults.iter().for_each(log::line);
     if let Some(url) = &around.cmdline.metadata_url {
         // A URL costs a network; a source of the machine itself comes before it anyway.
         local = Some(source::choose(source::ask_all(around)));
@@ -34,11 +38,21 @@ pub fn find(
                 "the metadata URL needs a DHCP server; or stamp the metadata on the ESP",
                 || {
                     let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
-                    machine.plan(&plan::network(&RoleMetadata::standalone(), &facts)?)?;
+                    let mut metadata = RoleMetadata::standalone();
+                    commandnetwork::lay_under(&around.cmdline.network, &mut metadata, &facts)
+                        .iter()
+                        .for_each(log::line);
+                    let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
+                    teller.watch(&plan);
+                    let applied = machine.plan(&plan);
+                    // What the metadata do not want is taken back.
+                    machine.network = Some(plan);
                     // The URL may have a name in it.
-                    let servers = gather::facts(around.root, id, &machine.leases, lasting)?.dns_servers;
-                    let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-                    files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)
+                    let leased = gather::facts(around.root, id, &machine.leases, lasting)?.dns_servers;
+                    let servers = around.cmdline.network.dns_servers.iter().chain(&leased);
+                    let text: String = servers.map(|server| format!("nameserver {server}\n")).collect();
+                    files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)?;
+                    applied
                 },
             );
         } else {
@@ -71,10 +85,11 @@ pub fn find(
 
 /// Parses metadata and makes the whole plan once without applying it: what does not fit shows before anything is changed.
 fn check(around: &Surroundings<'_>, text: Option<Text>, facts: &Facts) -> Result<RoleMetadata> {
-    let metadata = match text {
+    let mut metadata = match text {
         Some(text) => read(around, &text, facts)?,
         None => without_metadata(facts),
     };
+    commandnetwork::lay_under(&around.cmdline.network, &mut metadata, facts).iter().for_each(log::line);
     let metadata = owncluster::complete(around.sys, around.root, metadata, facts.lasting)?;
     match plan::network(&metadata, facts).and_then(|_| plan::node(&metadata, facts)) {
         // Nothing is wrong with the metadata: the machine keeps its place in the network, and says then what it cannot do. Where they came by

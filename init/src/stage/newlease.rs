@@ -142,6 +142,13 @@ impl Leases {
         }
     }
 
+    /// Takes a fixed address of a link that came: the node has it from now on, where it booted without any.
+    pub fn address_came(&self, link: &str, address: Ipv4Addr) {
+        if self.metadata.cluster.is_some() && self.own.is_none() {
+            self.take(link, address);
+        }
+    }
+
     /// What has happened, in words.
     fn other(&self, link: &str, address: Ipv4Addr) -> String {
         match &self.own {
@@ -239,7 +246,7 @@ fn with_names(facts: &Facts, lease: &Lease) -> Facts {
 /// The facts of the boot, as they were had the link had this lease then.
 fn with_lease(facts: &Facts, link: &str, lease: &Lease) -> Facts {
     let mut facts = with_names(facts, lease);
-    if let Some(link) = facts.links.get_mut(link) {
+    if let Some(link) = facts.link_mut(link) {
         link.addresses = vec![lease.address];
         link.default_route |= lease.routes.iter().any(|route| route.destination == DEFAULT_ROUTE);
     }

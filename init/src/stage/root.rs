@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kscratch_metadata::{Role, RoleMetadata};
+use kscratch_netlink::LinkNews;
 
 use super::beside;
 use super::block::Devices;
+use super::carriers::Teller;
 use super::clock;
 use super::furtherdisks::{self, FurtherDisks};
 use super::gather;
 use super::initramfs::Early;
+use super::latelinks::{self, Late};
 use super::metadata;
 use super::mounts;
 use super::newlease::{self, Leases, RESOLV_CONF};
@@ -32,7 +35,7 @@ use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
 use crate::console::{attending, board};
 use crate::log;
-use crate::plan::{self, Plan, PlanError};
+use crate::plan::{self, Phase, Plan, PlanError};
 use crate::run::eventloop::{self, Options};
 use crate::run::inbox::{self, Message, Sender};
 use crate::run::{power, watchdog};
@@ -85,12 +88,14 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     tell_twins(&devices, &cmdline);
 
     let mut machine = Machine::new(sys, root, &id);
+    let teller = Teller::start();
     let metadata = metadata::find(
         &mut phases,
         &mut machine,
         &Surroundings { sys, root, devices: &devices, cmdline: &cmdline },
         &id,
         state.is_some(),
+        &teller,
     );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
     board::metadata(metadata.as_ref(), &sender);
@@ -118,6 +123,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         written,
         root,
         id,
+        teller,
         sender,
         stop: Arc::clone(&stop),
     };
@@ -227,6 +233,8 @@ struct Rest {
     written: Option<i64>,
     root: &'static Path,
     id: String,
+    /// Says which cables are out.
+    teller: Teller,
     sender: Sender,
     /// The machine is to stop: no further phase is begun.
     stop: Arc<AtomicBool>,
@@ -272,12 +280,24 @@ impl Rest {
         if newlease::restarts(root) > 0 {
             machine.lease_within = LATE_LEASE_WITHIN;
         }
+        // Open before the cards are looked for: one that comes meanwhile is taken up.
+        let (news, known) = (LinkNews::open(), latelinks::cards().unwrap_or_default());
+        let teller = self.teller.clone();
         self.phases.run("network", hint("network"), || {
             let facts = gather::facts(root, &id, &machine.leases, lasting)?;
             let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
             machine.keep_leases_of(&plan)?;
+            if let Some(before) = machine.network.take() {
+                let steps = plan::superseded(&before, &plan);
+                let stale = Plan { phases: vec![Phase { name: "network", steps }] };
+                if let Err(error) = machine.steps_of(&stale) {
+                    log::line(format_args!("taking back the network that the metadata were fetched over: {error:#}"));
+                }
+            }
+            teller.watch(&plan);
             machine.plan(&plan)
         });
+        let leased = machine.leases.iter().map(|keeper| keeper.link().to_owned()).collect();
         let mut synchroniser = Synchroniser::start(self.sys, root, &metadata);
         for keeper in &machine.leases {
             let servers = keeper.lease().map(|lease| lease.time_servers.as_slice()).unwrap_or_default();
@@ -301,12 +321,19 @@ impl Rest {
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
         // Without a plan, too: there may be one with the next address.
-        let watch = Leases::new(root, metadata, facts, lasting, self.sender.clone());
+        let watch = Arc::new(Leases::new(root, metadata.clone(), facts.clone(), lasting, self.sender.clone()));
+        let watched = Arc::clone(&watch);
         let changed = move |link: &str, change: &Change| {
-            watch.changed(link, change);
+            watched.changed(link, change);
             synchroniser.lease_changed(link, change);
         };
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
+        let address_came = Box::new(move |link: &str, address| watch.address_came(link, address));
+        let (sys, sender) = (self.sys, self.sender.clone());
+        match news {
+            Ok(news) => Late { sys, root, metadata, facts, leased, known, teller, sender, address_came }.watch(news),
+            Err(error) => log::line(format_args!("network cards that come are not taken up: {error:#}")),
+        }
         let Some(plan) = plan else { return log::line(NO_SERVICE) };
         let plugging = &mut self.plugging;
         self.phases.run("modules", MODULES_HINT, || plugging.load_list());

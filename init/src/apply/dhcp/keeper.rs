@@ -52,6 +52,7 @@ pub struct Keeper {
     socket: UdpSocket,
     netlink: Netlink,
     held: Option<Lease>,
+    metric: Option<u32>,
 }
 
 impl Keeper {
@@ -75,6 +76,7 @@ impl Keeper {
             socket,
             netlink,
             held: None,
+            metric: None,
         };
         let actions = keeper.client.handle(Event::Start, now);
         keeper.perform(actions);
@@ -114,6 +116,24 @@ impl Keeper {
                 Err(error) => return Err(error).context("waiting for a DHCP server"),
             }
         }
+    }
+
+    /// The same, with a metric for the routes that leases bring: of links with a default route each, the smallest is preferred.
+    #[must_use]
+    pub fn with_metric(self, metric: Option<u32>) -> Self {
+        Self { metric, ..self }
+    }
+
+    /// Metric of the routes that its leases bring.
+    #[must_use]
+    pub fn metric(&self) -> Option<u32> {
+        self.metric
+    }
+
+    /// Whether the link could carry packets when it was looked at last.
+    #[must_use]
+    pub fn has_carrier(&self) -> bool {
+        self.carrier
     }
 
     /// Name of the link.
@@ -183,8 +203,6 @@ impl Keeper {
         if link.carrier == std::mem::replace(&mut self.carrier, link.carrier) {
             return Vec::new();
         }
-        let what = if link.carrier { "has its carrier again" } else { "has lost its carrier: is the cable in?" };
-        log::line(format_args!("link {} {what}", self.link));
         if !link.carrier {
             return Vec::new();
         }
@@ -213,7 +231,7 @@ impl Keeper {
                 Action::Lose(lease, loss) => {
                     self.held = None;
                     // Routes through the address go with it.
-                    if let Err(error) = network::remove_address(&mut self.netlink, &self.link, lease.address) {
+                    if let Err(error) = network::remove_address(&mut self.netlink, &self.link, lease.address.into()) {
                         changes.push(Change::Failed(format!("{error:#}")));
                     }
                     changes.push(Change::Lost(lease, loss));
@@ -231,10 +249,10 @@ impl Keeper {
         network::add_address(netlink, &self.link, lease.address)?;
         for route in &lease.routes {
             let route = network::Route {
-                destination: route.destination,
-                gateway: route.gateway,
+                destination: route.destination.into(),
+                gateway: route.gateway.map(Into::into),
                 link: Some(self.index),
-                metric: None,
+                metric: self.metric,
             };
             network::set_route(netlink, route)?;
         }

@@ -48,6 +48,7 @@ fn facts(kubernetes: &str) -> Facts {
     let tag = format!("v{kubernetes}");
     Facts {
         links: BTreeMap::from([("eth0".to_owned(), link)]),
+        made: BTreeMap::new(),
         release: Release {
             kubernetes: kubernetes.to_owned(),
             cri_dockerd: "0.4.3".to_owned(),
@@ -73,8 +74,8 @@ fn facts(kubernetes: &str) -> Facts {
         lasting: true,
         joined: false,
         etcd_ca: None,
-        cluster_ca: None,
         etcd_disk: None,
+        cluster_ca: None,
         node_name: None,
         put_aside: BTreeSet::new(),
         aside: Default::default(),

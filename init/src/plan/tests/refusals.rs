@@ -15,11 +15,11 @@ fn refuse(metadata: &RoleMetadata, facts: &Facts, want: Expect) {
 #[test]
 fn reasons_for_no_plan() {
     refuse(
-        &role("[network]\ninterface = \"ens3\"\n"),
+        &role("[network.links.eth0]\nbridge.members = [\"eth1\"]\ndhcp4 = true\n[network.links.eth1]\n"),
         &facts(),
         expect![[r#"
-        there is no link ens3; the machine has eth0 (52:54:00:12:34:56)
-        hint: set network.interface to one of these, by name or hardware address, or leave it out"#]],
+            network.links.eth0 is a link to be made, and the machine has a network card of that name
+            hint: give the table, and those that name it, another name"#]],
     );
     refuse(
         &role("[network.static]\naddress = \"192.168.7.2/24\"\n"),
@@ -27,15 +27,6 @@ fn reasons_for_no_plan() {
         expect![[r#"
         network.static does not say which link gets 192.168.7.2/24; the machine has eth0 (52:54:00:12:34:56), eth1 (52:54:00:00:00:01)
         hint: set network.interface to one of these, by name or hardware address"#]],
-    );
-    let mut none = facts();
-    none.links.clear();
-    refuse(
-        &role("[network]\ninterface = \"52:54:00:00:00:09\"\n"),
-        &none,
-        expect![[r#"
-        there is no link 52:54:00:00:00:09; the machine has none
-        hint: set network.interface to one of these, by name or hardware address, or leave it out"#]],
     );
     refuse(
         &role("[node]\npod_range = \"10.0.0.0/20\"\n"),

@@ -16,10 +16,16 @@ impl Loop {
                 Message::Service(service) => self.handle(Event::AddService(service)),
                 Message::Leases { leases, changed } => {
                     if !leases.is_empty() {
-                        let say = &mut self.options.say;
-                        self.links = LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok();
+                        self.open_links();
                     }
                     (self.leases, self.lease_changed) = (leases, changed);
+                }
+                Message::Lease(keeper) => {
+                    if self.links.is_none() {
+                        self.open_links();
+                    }
+                    self.leases.retain(|earlier| earlier.link() != keeper.link());
+                    self.leases.push(*keeper);
                 }
                 Message::Watch { name, told } => _ = self.watchers.insert(name, told),
                 Message::Recent { name, told } => told(self.logs.get(name).map(Log::recent).unwrap_or_default()),
@@ -30,6 +36,11 @@ impl Loop {
                 }
             }
         }
+    }
+
+    fn open_links(&mut self) {
+        let say = &mut self.options.say;
+        self.links = LinkNews::open().inspect_err(|error| say(&format!("{error:#}"))).ok();
     }
 
     /// Tells the leases what became of their links.
