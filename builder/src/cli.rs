@@ -359,6 +359,9 @@ pub struct RunArgs {
     /// The network card: virtio, e1000e, igb, e1000, rtl8139
     #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
     pub nic: String,
+    /// How many of these cards it has, each on a network of its own; ports are forwarded to the first
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8), help_heading = "Hardware")]
+    pub nics: u8,
     /// The machine has a watchdog, which resets it where it hangs
     #[arg(long, help_heading = "Hardware")]
     pub watchdog: bool,

@@ -60,6 +60,8 @@ pub struct Options {
     pub disks: Vec<MoreDisk>,
     /// What the network card is.
     pub card: CardModel,
+    /// How many of them there are, one at least.
+    pub cards: u8,
     /// Whether it has a watchdog, which resets it where it hangs.
     pub watchdog: bool,
     /// What the machine's clock says at start, in UTC; this machine's time where `None`.
@@ -185,6 +187,7 @@ fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine 
     let (model, sector) = options.disk;
     let mut machine = Machine::new(firmware).disk(Disk { sector, ..Disk::from(overlay).model(model) });
     machine.card_model = options.card;
+    machine.more_user_cards = options.cards.saturating_sub(1);
     machine.clock.clone_from(&options.clock);
     machine.watchdog = options.watchdog;
     machine.memory = options.memory;

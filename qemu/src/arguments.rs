@@ -186,6 +186,14 @@ fn system(args: &mut Arguments, machine: &Machine) {
 fn network(args: &mut Arguments, machine: &Machine) {
     if machine.user_network {
         user_network(args, machine);
+        for number in 1..=machine.more_user_cards {
+            let id = format!("net{number}");
+            let restricted = if machine.isolated { ",restrict=on" } else { "" };
+            args.option("-netdev", format!("user,id={id}{restricted}"));
+            let mut mac = machine.mac;
+            mac[5] = mac[5].wrapping_add(number);
+            card(args, machine.card_model, &id, mac);
+        }
     }
     for (index, link) in machine.cards.iter().enumerate() {
         let id = card_on_link(index);
@@ -381,6 +389,7 @@ mod tests {
             machine = machine.disk(disk(model));
         }
         machine.card_model = CardModel::E1000e;
+        machine.more_user_cards = 1;
         check(
             &machine,
             false,
@@ -392,7 +401,7 @@ mod tests {
                 "ide-hd,bus=ide.1,id=disk3-device",
                 "scsi-hd,bus=scsi.0,id=disk4-device",
                 "scsi-hd,bus=megasas.0,id=disk5-device",
-                "e1000e,netdev=net0,mac=52:54:00:6b:73:01,romfile=",
+                "e1000e,netdev=net0,mac=52:54:00:6b:73:01,romfile= -netdev user,id=net1 -device e1000e,netdev=net1,mac=52:54:00:6b:73:02,romfile=",
             ],
             &["virtio-net", "virtio-blk"],
         );

@@ -25,6 +25,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Whether the guest has a card on QEMU's user-mode network; it is the first one.
     pub user_network: bool,
+    /// Further cards, each on a user-mode network of its own, behind that one. They have the hardware addresses that follow its.
+    pub more_user_cards: u8,
     /// TCP ports of the guest that are reachable on 127.0.0.1, by the user-mode network.
     pub forwards: Vec<Forward>,
     /// Cards on virtual links ([`crate::Link`]), behind the user-mode network's where there is one.
@@ -227,6 +229,7 @@ impl Machine {
             user_network: true,
             forwards: Vec::new(),
             cards: Vec::new(),
+            more_user_cards: 0,
             card_model: CardModel::default(),
             mac: [0x52, 0x54, 0x00, 0x6b, 0x73, 0x01],
             isolated: false,

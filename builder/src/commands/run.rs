@@ -30,6 +30,7 @@ pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         overlay: args.overlay.clone(),
         disk: disk(args)?,
         disks: words(&args.disk).context("reading --disk")?,
+        cards: args.nics,
         card: args.nic.parse().map_err(|error: String| anyhow!(error)).context("reading --nic")?,
         watchdog: args.watchdog,
         clock: args.clock.clone(),
