@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use crate::image::Form as Format;
 use crate::run::tools::Qemu;
 use crate::spec::Flavour;
 
@@ -115,31 +116,6 @@ impl Role {
     }
 }
 
-/// How the disk is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// The disk as it is, sparse
-    #[value(name = "raw")]
-    Raw,
-    /// The disk, compressed with Zstandard
-    #[value(name = "raw.zst")]
-    RawZst,
-    /// QEMU's copy-on-write format
-    #[value(name = "qcow2")]
-    Qcow2,
-}
-
-impl Format {
-    /// The file name ending that says it.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::Raw => "img",
-            Format::RawZst => "img.zst",
-            Format::Qcow2 => "qcow2",
-        }
-    }
-}
-
 /// Where the settings come from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SpecArgs {
@@ -175,10 +151,10 @@ pub struct BuildArgs {
     /// The settings.
     #[command(flatten)]
     pub spec: SpecArgs,
-    /// File to write [default: kscratch-ROLE.img, .img.zst or .qcow2]
+    /// File to write [default: kscratch-ROLE with the form's ending, .img for raw]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How the disk is written
+    /// The form of the file
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub format: Format,
     /// Take exactly what kscratch.lock says; fail where it is missing or does not match the settings
@@ -220,7 +196,7 @@ pub struct LockArgs {
 /// `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: raw, raw.zst or qcow2
+    /// The image: raw, raw.zst, qcow2, vmdk or vhd
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
     /// Print JSON
@@ -234,7 +210,7 @@ pub struct InspectArgs {
 /// `stamp`.
 #[derive(Debug, Args)]
 pub struct StampArgs {
-    /// The image: raw or qcow2
+    /// The image: raw, qcow2 or vhd
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
     /// The role metadata, one machine's or a rack's
@@ -254,7 +230,7 @@ pub struct StampArgs {
     Stopped by Ctrl-C or SIGTERM it ends with 130 or 143; a disk that was begun has no partition table then, and nothing boots from it."
 )]
 pub struct FlashArgs {
-    /// The image: raw, raw.zst or qcow2
+    /// The image: raw, raw.zst, qcow2, vmdk or vhd
     #[arg(value_name = "FILE")]
     pub image: PathBuf,
     /// The disk, or a file to be made
@@ -317,7 +293,7 @@ pub struct AutopsyArgs {
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The image: raw or qcow2 [default: kscratch-node.img, which is built where there is none]
+    /// The image: raw, qcow2, vmdk or vhd [default: kscratch-node.img, which is built where there is none]
     #[arg(value_name = "FILE")]
     pub image: Option<PathBuf>,
     /// Boot kernel and initramfs directly, without firmware

@@ -16,7 +16,7 @@ use crate::image::{self, Built, Workshop};
 use crate::lock::Lock;
 use crate::spec::{self, ImageSpec};
 use crate::store::Store;
-use crate::{blockmap, inspect, kubernetes, resolve, stamp, why, write};
+use crate::{blockmap, inspect, kubernetes, resolve, stamp, why};
 
 mod autopsy;
 mod cluster;
@@ -79,16 +79,12 @@ pub fn console(options: &OutputOptions) -> Console {
 fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let spec = settings(&args.spec, console)?;
     let esp_files = metadata(args.metadata.as_deref())?;
-    let format = match args.format {
-        crate::cli::Format::Raw => write::Format::Raw,
-        crate::cli::Format::RawZst => write::Format::RawZst,
-        crate::cli::Format::Qcow2 => write::Format::Qcow2,
-    };
     let output = args.output.clone().unwrap_or_else(|| default_output(args.role, args.format));
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let lock = choose(&spec, args, &workshop)?;
-    let request = image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, format };
+    let request =
+        image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, form: args.format };
     let built = image::build(&request, &workshop)?;
     summary(&request.output, &built, console);
     Ok(())
@@ -147,21 +143,16 @@ fn told(lock: &Lock, path: &Path, console: &Console) {
 }
 
 fn summary(output: &Path, built: &Built, console: &Console) {
-    let written = &built.written;
     console.say(format_args!("image      {}", output.display()));
     console.say(format_args!(
         "size       {} ({} allocated), {} files in the root",
-        human_bytes(written.len),
-        human_bytes(written.allocated),
+        human_bytes(built.len),
+        human_bytes(built.allocated),
         built.files
     ));
-    console.say(format_args!("digest     {}", written.digest));
-    console.say(format_args!(
-        "manifest   {}, SBOM {}, block map {}",
-        built.manifest.display(),
-        built.sbom.display(),
-        built.map.display()
-    ));
+    console.say(format_args!("digest     {}", built.digest));
+    let map = built.map.as_ref().map(|map| format!(", block map {}", map.display())).unwrap_or_default();
+    console.say(format_args!("manifest   {}, SBOM {}{map}", built.manifest.display(), built.sbom.display()));
     let total: Duration = built.steps.iter().map(|(_, time)| *time).sum();
     // What takes no time is no news.
     let steps = built.steps.iter().filter(|(_, time)| time.as_millis() >= 50);

@@ -16,13 +16,17 @@ use crate::overlay::{self, Versions};
 use crate::plan::DiskPlan;
 use crate::reach::{self, Package};
 use crate::spec::{ImageSpec, Role};
-use crate::store::Store;
+use crate::store::{Digest, Store};
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
 use crate::{
     blockmap, check, controlplane, dockerstore, fetch, filesystem, firmware, initramfs, manifest, microcode, plan,
-    resolve, sbom, uki, write,
+    resolve, rootarchive, sbom, uki, write,
 };
+
+mod form;
+
+pub use form::Form;
 
 /// Where artifacts come from and go to.
 #[derive(Debug)]
@@ -49,16 +53,20 @@ pub struct Request<'a> {
     /// The file to write.
     pub output: PathBuf,
     /// Its form.
-    pub format: write::Format,
+    pub form: Form,
 }
 
 /// A finished image.
 #[derive(Debug)]
 pub struct Built {
-    /// The file and its digest.
-    pub written: write::Written,
-    /// The block map's file.
-    pub map: PathBuf,
+    /// The disk's digest, or an archive's SHA-256.
+    pub digest: Digest,
+    /// The file's length in bytes.
+    pub len: u64,
+    /// Bytes that the file takes where it lies.
+    pub allocated: u64,
+    /// The block map's file, where there is a disk.
+    pub map: Option<PathBuf>,
     /// The manifest's file.
     pub manifest: PathBuf,
     /// The SBOM's file.
@@ -180,6 +188,9 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let (spec, store) = (request.spec, &workshop.store);
     let time = i64::try_from(source_date(request.lock)?).context("taking SOURCE_DATE_EPOCH as a time")?;
     let (root, unpacked) = root(spec, request.lock, request.role, workshop, &mut clock)?;
+    let Some(format) = request.form.of_disk(time) else {
+        return archive(request, &root, workshop, clock, time);
+    };
     let packages = unpacked.packages(request.lock)?;
     let root_filesystem = filesystem::root(&root.tree, spec.disk.root.0, time)?;
     let state = filesystem::state(spec.disk.state.0, time, &root_filesystem.digest)?;
@@ -187,15 +198,39 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, time)?;
     let plan = plan::disk(esp, root_filesystem, state)?;
     clock.done("filesystems");
-    let written = write_disk(&plan, request, workshop)?;
+    let written = write_disk(&plan, format, request, workshop)?;
     clock.done("write");
     let map = blockmap::write(&request.output, &written)?;
     clock.done("block map");
-    let manifest = manifest::write(request, &root, &plan, &written)?;
+    let manifest = manifest::write(request, &root, manifest::Product::Disk(&plan, &written))?;
     let sbom = sbom::write(request, &root, time)?;
     clock.done("manifest");
-    let files = root.tree.nodes.values().filter(|node| matches!(node.kind, Kind::File(_))).count();
-    Ok(Built { written, map, manifest, sbom, files, steps: clock.steps })
+    let write::Written { digest, len, allocated, .. } = written;
+    Ok(Built { digest, len, allocated, map: Some(map), manifest, sbom, files: root.files(), steps: clock.steps })
+}
+
+/// The root alone, without a disk around it.
+fn archive(request: &Request<'_>, root: &Root, workshop: &Workshop, mut clock: Clock, time: i64) -> Result<Built> {
+    if !request.esp_files.is_empty() {
+        let error = anyhow!("a tar has no EFI system partition, which role metadata stands on");
+        return Err(error.context(Hint("leave out --metadata, or take a form that is a disk".into())));
+    }
+    let mut bar = workshop.console.bytes("writing the archive", rootarchive::work(&root.tree));
+    let told = &mut |bytes| bar.add(bytes);
+    let archive = rootarchive::write(&root.tree, &workshop.store, time, &request.output, told)?;
+    clock.done("write");
+    let manifest = manifest::write(request, root, manifest::Product::Archive(&archive))?;
+    let sbom = sbom::write(request, root, time)?;
+    clock.done("manifest");
+    let rootarchive::Archive { sha256: digest, len } = archive;
+    Ok(Built { digest, len, allocated: len, map: None, manifest, sbom, files: root.files(), steps: clock.steps })
+}
+
+impl Root {
+    /// How many regular files it has.
+    fn files(&self) -> usize {
+        self.tree.nodes.values().filter(|node| matches!(node.kind, Kind::File(_))).count()
+    }
 }
 
 /// The packages of a lock as they were unpacked, by name.
@@ -309,14 +344,19 @@ fn package_file(packages: &[Package<'_>], path: &str, store: &Store) -> Result<V
     store.read(stored).with_context(|| format!("reading {path}"))
 }
 
-fn write_disk(plan: &DiskPlan, request: &Request<'_>, workshop: &Workshop) -> Result<write::Written> {
+fn write_disk(
+    plan: &DiskPlan,
+    format: write::Format,
+    request: &Request<'_>,
+    workshop: &Workshop,
+) -> Result<write::Written> {
     let bar = std::sync::Mutex::new(workshop.console.bytes("writing the disk", write::work(&plan.image)));
     let progress = |bytes: u64| {
         if let Ok(mut bar) = bar.lock() {
             bar.add(bytes);
         }
     };
-    write::disk(plan, workshop.store.root(), request.format, &request.output, &progress)
+    write::disk(plan, workshop.store.root(), format, &request.output, &progress)
 }
 
 /// `SOURCE_DATE_EPOCH`, or the newest date of the Debian releases in the lock; seconds since 1970.

@@ -1,4 +1,4 @@
-//! Turns a finished image (raw, raw.zst or qcow2) into a [`Report`] of what is in it.
+//! Turns a finished image, whatever its form, into a [`Report`] of what is in it.
 mod files;
 mod opened;
 mod text;

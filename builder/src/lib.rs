@@ -29,6 +29,7 @@ pub mod overlay;
 pub mod plan;
 pub mod reach;
 pub mod resolve;
+pub mod rootarchive;
 pub mod run;
 pub mod running;
 pub mod sbom;

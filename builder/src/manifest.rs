@@ -3,10 +3,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kscratch_formats::gpt::Partition;
 use serde_json::{Value, json};
 
 use crate::image::{Request, Root};
 use crate::plan::DiskPlan;
+use crate::rootarchive::Archive;
 use crate::spec::Role;
 use crate::store::Digest;
 use crate::tree::{Kind, Node};
@@ -15,13 +17,22 @@ use crate::write::Written;
 /// Version of the manifest's form.
 const VERSION: u32 = 1;
 
+/// What was written: a disk, or the root alone.
+#[derive(Debug, Clone, Copy)]
+pub enum Product<'a> {
+    /// A disk by this plan.
+    Disk(&'a DiskPlan, &'a Written),
+    /// An archive of the root.
+    Archive(&'a Archive),
+}
+
 /// Writes the manifest beside the image and tells where.
 ///
 /// # Errors
 /// What writing says.
-pub fn write(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Written) -> Result<PathBuf> {
+pub fn write(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result<PathBuf> {
     let file = beside(&request.output, "manifest.json");
-    let manifest = manifest(request, root, plan, written)?;
+    let manifest = manifest(request, root, product)?;
     write_json(&file, &manifest)?;
     Ok(file)
 }
@@ -29,7 +40,7 @@ pub fn write(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Writ
 /// The path of a file that goes with an image: `node.img.zst` has `node.manifest.json`.
 pub(crate) fn beside(image: &Path, ending: &str) -> PathBuf {
     let name = image.file_name().and_then(|name| name.to_str()).unwrap_or("image");
-    let stem = [".img.zst", ".raw.zst", ".img", ".raw", ".qcow2", ".zst"]
+    let stem = [".img.zst", ".raw.zst", ".img", ".raw", ".qcow2", ".vmdk", ".vhd", ".tar", ".zst"]
         .iter()
         .find_map(|ending| name.strip_suffix(ending))
         .unwrap_or(name);
@@ -67,24 +78,9 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn manifest(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Written) -> Result<Value> {
+fn manifest(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result<Value> {
     let spec = serde_json::to_vec(request.spec).context("printing the spec")?;
-    let partitions: Vec<Value> = plan
-        .partitions
-        .iter()
-        .enumerate()
-        .map(|(at, partition)| {
-            json!({
-                "number": at + 1,
-                "name": partition.name,
-                "type": partition.kind.to_string(),
-                "guid": partition.guid.to_string(),
-                "start": partition.start,
-                "len": partition.len,
-            })
-        })
-        .collect();
-    Ok(json!({
+    let mut manifest = json!({
         "version": VERSION,
         "kscratch": env!("CARGO_PKG_VERSION"),
         "role": role_name(request.role),
@@ -96,11 +92,31 @@ fn manifest(request: &Request<'_>, root: &Root, plan: &DiskPlan, written: &Writt
             "docker": root.versions.docker,
             "kernel": root.versions.kernel,
         },
-        "disk": { "digest": written.digest.to_string(), "len": written.disk, "guid": plan.disk.to_string() },
-        "partitions": partitions,
         "artifacts": serde_json::to_value(&request.lock.artifacts).context("printing the lock's artifacts")?,
         "files": root.tree.nodes.iter().map(|(path, node)| entry(path, node)).collect::<Vec<_>>(),
-    }))
+    });
+    match product {
+        Product::Disk(plan, written) => {
+            let (digest, guid) = (written.digest.to_string(), plan.disk.to_string());
+            manifest["disk"] = json!({ "digest": digest, "len": written.disk, "guid": guid });
+            manifest["partitions"] = plan.partitions.iter().enumerate().map(partition).collect();
+        }
+        Product::Archive(archive) => {
+            manifest["archive"] = json!({ "sha256": archive.sha256.to_string(), "len": archive.len });
+        }
+    }
+    Ok(manifest)
+}
+
+fn partition((at, partition): (usize, &Partition)) -> Value {
+    json!({
+        "number": at + 1,
+        "name": partition.name,
+        "type": partition.kind.to_string(),
+        "guid": partition.guid.to_string(),
+        "start": partition.start,
+        "len": partition.len,
+    })
 }
 
 fn entry(path: &str, node: &Node) -> Value {
@@ -148,6 +164,8 @@ mod tests {
             ("out/kscratch-node.img", "out/kscratch-node.manifest.json"),
             ("a.img.zst", "a.manifest.json"),
             ("a.b.qcow2", "a.b.manifest.json"),
+            ("a.vmdk", "a.manifest.json"),
+            ("a.tar", "a.manifest.json"),
             ("disk", "disk.manifest.json"),
         ] {
             assert_eq!(beside(Path::new(image), "manifest.json"), Path::new(want));

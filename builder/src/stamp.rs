@@ -31,6 +31,9 @@ pub struct Texts<'a> {
 pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
     let action = || format!("stamping {}", path.display());
     let disk = Opened::alone(path).with_context(action)?;
+    if disk.form() == Form::Vmdk {
+        return Err(packed(path));
+    }
     if disk.form() == Form::RawZst {
         return Err(compressed(path));
     }
@@ -80,9 +83,15 @@ fn path_of(name: &str) -> String {
     format!("{METADATA_FOLDER}/{name}")
 }
 
+/// A VMDK file's tables are made once.
+fn packed(path: &Path) -> anyhow::Error {
+    anyhow!("metadata can be stamped on raw, qcow2 and vhd images; {} is vmdk", path.display())
+        .context(Hint("stamp another form and convert that (qemu-img convert -O vmdk); or give the metadata to `kscratch-image build --metadata`".into()))
+}
+
 /// Every byte behind a change would have to be packed anew.
 fn compressed(path: &Path) -> anyhow::Error {
-    anyhow!("metadata can be stamped on raw and qcow2 images; {} is raw.zst", path.display()).context(Hint(format!(
+    anyhow!("metadata can be stamped on raw, qcow2 and vhd images; {} is raw.zst", path.display()).context(Hint(format!(
         "unpack it with `zstd -d {0}`, stamp the raw image, and pack that again; or give the metadata to `kscratch-image build --metadata`",
         path.display()
     )))
@@ -139,6 +148,6 @@ fn in_file(file: &File, writes: Vec<(u64, Vec<u8>)>) -> Result<Vec<Patch>> {
     match Opened::of(file.try_clone()?)? {
         Opened::Qcow2(disk) => Ok(disk.patches(&writes, file.metadata()?.len())?),
         Opened::Overlay(_) => Err(qcow2::Error::Unsupported("has a backing file").into()),
-        Opened::Raw(_) | Opened::RawZst(_) => Ok(vec![Patch(writes)]),
+        Opened::Raw(_) | Opened::RawZst(_) | Opened::Vhd(_) | Opened::Vmdk(_) => Ok(vec![Patch(writes)]),
     }
 }

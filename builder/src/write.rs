@@ -9,14 +9,14 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use kscratch_formats::image::{Data, Image};
-use kscratch_formats::qcow2;
+use kscratch_formats::{qcow2, vhd, vmdk};
 
 pub use contents::Contents;
 pub(crate) use frames::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
 
-use crate::digest::DiskDigest;
+use crate::digest::{self, DiskDigest};
 use crate::plan::DiskPlan;
 use crate::store::Digest;
 use crate::tree::Content;
@@ -31,6 +31,13 @@ pub enum Format {
     RawZst,
     /// QEMU's copy-on-write format, version 3; holes take no room.
     Qcow2,
+    /// VMware's format in one sparse file; holes take no room.
+    Vmdk,
+    /// Microsoft's fixed format: the disk's bytes, holes sparse, and a footer.
+    Vhd {
+        /// The footer's time, in seconds since 1970.
+        time: i64,
+    },
 }
 
 /// A file that was written.
@@ -74,6 +81,23 @@ pub fn image(
         Data::Bytes(_) => None,
     });
     let contents = Contents::open(stored, store)?;
+    let name = out.file_name().and_then(|name| name.to_str());
+    let put = |file: &File| -> Result<(parallel::Chunks, Digest)> {
+        let chunks = put(image, &contents, format, file, progress)?;
+        let mut digest = DiskDigest::default();
+        for (offset, chunk) in &chunks {
+            digest.add(*offset, chunk);
+        }
+        let digest = digest.finish(image.len);
+        identify(image, &digest, format, name, file)?;
+        Ok((chunks, digest))
+    };
+    let ((chunks, digest), metadata) = whole(out, put)?;
+    Ok(Written { digest, disk: image.len, len: metadata.len(), allocated: metadata.blocks() * 512, chunks })
+}
+
+/// Makes a file whole: beside its name, synced, then renamed. Gives what `put` gives, and what the file is then.
+pub(crate) fn whole<T>(out: &Path, put: impl FnOnce(&File) -> Result<T>) -> Result<(T, fs::Metadata)> {
     let folder = match out.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -85,23 +109,30 @@ pub fn image(
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(folder)
         .with_context(|| format!("making a file in {}", folder.display()))?;
-    let chunks = put(image, &contents, format, part.as_file(), progress)?;
-    let mut digest = DiskDigest::default();
-    for (offset, chunk) in &chunks {
-        digest.add(*offset, chunk);
-    }
+    let done = put(part.as_file())?;
     part.as_file().sync_all().context("waiting until the file is on the disk")?;
     let metadata = part.as_file().metadata().context("looking at the written file")?;
     part.persist(out).context("giving the file its name")?;
     let named = File::open(folder).and_then(|folder| folder.sync_all());
     named.with_context(|| format!("waiting until the name is in {}", folder.display()))?;
-    Ok(Written {
-        digest: digest.finish(image.len),
-        disk: image.len,
-        len: metadata.len(),
-        allocated: metadata.blocks() * 512,
-        chunks,
-    })
+    Ok((done, metadata))
+}
+
+/// Writes what tells one file from another, where its form has such: it derives from the disk's digest, which is known last.
+fn identify(image: &Image<Content>, digest: &Digest, format: Format, name: Option<&str>, file: &File) -> Result<()> {
+    match format {
+        Format::Raw | Format::RawZst | Format::Qcow2 => Ok(()),
+        Format::Vmdk => {
+            let name = name.ok_or_else(|| anyhow!("the file's name is not UTF-8, which a VMDK's descriptor wants"))?;
+            let layout = vmdk::layout(image).context("laying out the vmdk file")?;
+            let text = layout.descriptor(name, digest::guid("VMDK content", digest).0)?;
+            file.write_all_at(&text, vmdk::Layout::DESCRIPTOR).context("writing the descriptor of the vmdk file")
+        }
+        Format::Vhd { time } => {
+            let footer = vhd::footer(image.len, time, digest::guid("VHD", digest).0);
+            file.write_all_at(&footer, image.len).context("writing the footer of the vhd file")
+        }
+    }
 }
 
 /// Fills the file with the disk in its form; gives the chunks for the disk digest.
@@ -113,17 +144,20 @@ fn put(
     progress: Progress<'_>,
 ) -> Result<parallel::Chunks> {
     match format {
-        Format::Raw => {
+        Format::Raw | Format::Vhd { .. } => {
             file.set_len(image.len).context("making the file as long as the disk")?;
             early::sync(file, progress, |progress| parallel::run(image, contents, &Raw(file), progress))
         }
         Format::Qcow2 => {
             let layout = qcow2::layout(image).context("laying out the qcow2 file")?;
-            file.set_len(layout.len).context("making the file long enough")?;
-            for (offset, bytes) in &layout.metadata {
-                file.write_all_at(bytes, *offset).context("writing the tables of the qcow2 file")?;
-            }
-            let sink = Qcow2 { file, layout: &layout };
+            tables(file, layout.len, &layout.metadata).context("writing the tables of the qcow2 file")?;
+            let sink = Placed { file, unit: qcow2::CLUSTER, place: |offset| layout.place(offset) };
+            early::sync(file, progress, |progress| parallel::run(image, contents, &sink, progress))
+        }
+        Format::Vmdk => {
+            let layout = vmdk::layout(image).context("laying out the vmdk file")?;
+            tables(file, layout.len, &layout.metadata).context("writing the tables of the vmdk file")?;
+            let sink = Placed { file, unit: vmdk::GRAIN, place: |offset| layout.place(offset) };
             early::sync(file, progress, |progress| parallel::run(image, contents, &sink, progress))
         }
         Format::RawZst => {
@@ -134,6 +168,12 @@ fn put(
             Ok(chunks)
         }
     }
+}
+
+/// Makes the file `len` bytes long, and writes its tables.
+fn tables(file: &File, len: u64, tables: &[(u64, Vec<u8>)]) -> std::io::Result<()> {
+    file.set_len(len)?;
+    tables.iter().try_for_each(|(offset, bytes)| file.write_all_at(bytes, *offset))
 }
 
 /// Writes spans where they stand.
@@ -153,21 +193,23 @@ impl Sink for Raw<'_> {
     }
 }
 
-/// Writes the clusters that hold something where the layout puts them.
-struct Qcow2<'a> {
+/// Writes the units that hold something where a layout puts them.
+struct Placed<'a, F> {
     file: &'a File,
-    layout: &'a qcow2::Layout,
+    /// Bytes of a cluster or grain: a part of a piece.
+    unit: u64,
+    place: F,
 }
 
-impl Sink for Qcow2<'_> {
+impl<F: Fn(u64) -> Option<u64> + Sync> Sink for Placed<'_, F> {
     fn piece_len(&self) -> u64 {
         parallel::CHUNK
     }
 
     fn put(&self, piece: &Piece<'_>) -> Result<()> {
-        let clusters = piece.bytes.chunks(qcow2::CLUSTER as usize);
-        for (offset, bytes) in (piece.offset..).step_by(qcow2::CLUSTER as usize).zip(clusters) {
-            if let Some(at) = self.layout.place(offset) {
+        let units = piece.bytes.chunks(self.unit as usize);
+        for (offset, bytes) in (piece.offset..).step_by(self.unit as usize).zip(units) {
+            if let Some(at) = (self.place)(offset) {
                 self.file.write_all_at(bytes, at).with_context(|| format!("writing at byte {at}"))?;
             }
         }

@@ -21,6 +21,7 @@ use sample::{MIB, TIME, disk, tree, written};
 use tempfile::TempDir;
 use tool::run;
 
+const VHD: Format = Format::Vhd { time: TIME };
 const NAMES: (&str, &str) = ("my-role.toml", "my-secrets.toml");
 
 /// The disk digest as ARCHITECTURE.md defines it, of a raw copy.
@@ -75,19 +76,69 @@ fn every_form_holds_the_same_disk() {
         "qemu-utils",
         &["compare", "-q", "-f", "raw", "-F", "qcow2", raw.to_str().unwrap(), qcow2.to_str().unwrap()],
     );
-    let reports = [&raw, &packed, &qcow2].map(|path| inspect::report(path, true).unwrap());
-    assert_eq!(reports[0].partitions, reports[1].partitions);
-    assert_eq!(reports[0].partitions, reports[2].partitions);
-    assert_eq!(reports.map(|report| report.form.to_string()), ["raw", "raw.zst", "qcow2"]);
+    let (_vmdk_folder, vmdk, told_vmdk) = written(Format::Vmdk, "disk.vmdk");
+    let (_vhd_folder, vhd, told_vhd) = written(VHD, "disk.vhd");
+    run("qemu-img", "qemu-utils", &["check", "-q", "-f", "vmdk", vmdk.to_str().unwrap()]);
+    for (format, path, told_too) in [("vmdk", &vmdk, told_vmdk), ("vpc", &vhd, told_vhd)] {
+        assert_eq!((told.digest, told.disk), (told_too.digest, told_too.disk), "{format}");
+        assert!(told_too.allocated < 20 * MIB, "{format}: {told_too:?}");
+        let files = [raw.to_str().unwrap(), path.to_str().unwrap()];
+        run("qemu-img", "qemu-utils", &[&["compare", "-f", "raw", "-F", format], &files[..]].concat());
+        let back = folder.path().join("back");
+        run("qemu-img", "qemu-utils", &["convert", "-f", format, "-O", "raw", files[1], back.to_str().unwrap()]);
+        // Lengths too: a VHD tells its own in two ways.
+        assert!(fs::read(&raw).unwrap() == fs::read(&back).unwrap(), "{format}");
+    }
+    assert_eq!(fs::metadata(&vhd).unwrap().len(), told.disk + 512);
+    let paths = [&raw, &packed, &qcow2, &vmdk, &vhd];
+    let reports = paths.map(|path| inspect::report(path, true).unwrap());
+    assert!(reports.iter().all(|report| report.partitions == reports[0].partitions));
+    assert_eq!(reports.map(|report| report.form.to_string()), ["raw", "raw.zst", "qcow2", "vmdk", "vhd"]);
+}
+
+#[test]
+fn what_is_no_disk_or_another_form_says_how_to_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = |format: &str, option: &str| {
+        let path = folder.path().join(format!("{option}.{format}"));
+        let option = format!("subformat={option}");
+        run("qemu-img", "qemu-utils", &["create", "-q", "-f", format, "-o", &option, path.to_str().unwrap(), "8G"]);
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(fs::metadata(&path).unwrap().len().max(4096))
+            .unwrap();
+        path
+    };
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(&mut tar::Header::new_ustar(), "x", std::io::empty()).unwrap();
+    let mut tar = tar.into_inner().unwrap();
+    tar.resize(8192, 0);
+    fs::write(folder.path().join("x.tar"), tar).unwrap();
+    for (path, want) in [
+        (made("vmdk", "streamOptimized"), "compressed grains (streamOptimized)"),
+        (made("vmdk", "monolithicFlat"), "descriptor alone"),
+        (made("vhdx", "dynamic"), "VHDX"),
+        (made("vpc", "dynamic"), "a dynamic VHD"),
+        (folder.path().join("x.tar"), "a tar archive and no disk"),
+    ] {
+        let error = format!("{:#}", inspect::report(&path, false).unwrap_err());
+        assert!(error.contains(want) && (error.contains("qemu-img convert") || error.contains("tar -tvf")), "{error}");
+    }
 }
 
 #[test]
 fn the_same_input_gives_the_same_file_in_every_form() {
-    for format in [Format::Raw, Format::RawZst, Format::Qcow2] {
+    for format in [Format::Raw, Format::RawZst, Format::Qcow2, VHD] {
         let (_first, one, _) = written(format, "one");
         let (_second, two, _) = written(format, "two");
         assert!(fs::read(one).unwrap() == fs::read(two).unwrap(), "{format:?}");
     }
+    // This one has its own name in it.
+    let (_first, one, _) = written(Format::Vmdk, "disk.vmdk");
+    let (_second, two, _) = written(Format::Vmdk, "disk.vmdk");
+    assert!(fs::read(one).unwrap() == fs::read(two).unwrap());
 }
 
 #[test]
@@ -124,7 +175,7 @@ fn inspect_tells_what_is_in_it() {
 
 #[test]
 fn stamp_is_quick_and_leaves_a_clean_volume() {
-    for (format, name) in [(Format::Raw, "disk.img"), (Format::Qcow2, "disk.qcow2")] {
+    for (format, name) in [(Format::Raw, "disk.img"), (Format::Qcow2, "disk.qcow2"), (VHD, "disk.vhd")] {
         let (folder, image, _) = written(format, name);
         for (role, node) in [
             ("version = 1\nrole = \"node\"\n[node]\nname = \"first\"\n", "first"),
@@ -148,6 +199,12 @@ fn raw(image: &Path, format: Format) -> std::path::PathBuf {
         return image.to_owned();
     }
     let raw = image.with_extension("raw");
+    if format == VHD {
+        // QEMU tells a fixed VHD by its footer alone, and so only where it is told to look for one.
+        let ends = [image.to_str().unwrap(), raw.to_str().unwrap()];
+        run("qemu-img", "qemu-utils", &[&["convert", "-f", "vpc", "-O", "raw"], &ends[..]].concat());
+        return raw;
+    }
     let verdict = run("qemu-img", "qemu-utils", &["check", image.to_str().unwrap()]);
     assert!(verdict.contains("No errors were found"), "{verdict}");
     run("qemu-img", "qemu-utils", &["convert", "-O", "raw", image.to_str().unwrap(), raw.to_str().unwrap()]);
@@ -238,6 +295,9 @@ fn stamp_refuses_bad_metadata_and_other_forms() {
     let (_packed_folder, packed, _) = written(Format::RawZst, "disk.img.zst");
     let error = stamp(&packed, &good, TIME).unwrap_err();
     assert!(format!("{error:#}").contains("zstd -d"), "{error:#}");
+    let (_vmdk_folder, vmdk, _) = written(Format::Vmdk, "disk.vmdk");
+    let error = stamp(&vmdk, &good, TIME).unwrap_err();
+    assert!(format!("{error:#}").contains("is vmdk"), "{error:#}");
 }
 
 #[test]
@@ -285,7 +345,7 @@ fn a_store_that_lacks_a_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let plan = disk(folder.path());
     fs::OpenOptions::new().write(true).open(folder.path().join("data")).unwrap().set_len(1000).unwrap();
-    for format in [Format::Raw, Format::RawZst, Format::Qcow2] {
+    for format in [Format::Raw, Format::RawZst, Format::Qcow2, Format::Vmdk, VHD] {
         let out = folder.path().join("out");
         let error = write::disk(&plan, folder.path(), format, &out, &|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains("data in the store"), "{error:#}");

@@ -107,6 +107,10 @@ pub enum DiskFormat {
     Raw,
     /// QEMU's own.
     Qcow2,
+    /// VMware's, in one sparse file.
+    Vmdk,
+    /// Microsoft's, fixed.
+    Vhd,
 }
 
 impl DiskFormat {
@@ -115,18 +119,32 @@ impl DiskFormat {
         match self {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Vmdk => "vmdk",
+            DiskFormat::Vhd => "vpc",
         }
     }
 
-    /// Reads a file's first bytes: a qcow2 file starts with `QFI\xfb` (QEMU's docs/interop/qcow2, "Header"), all else is raw.
+    /// Reads a file's first bytes, and its last ones: a qcow2 file starts with `QFI\xfb` (QEMU's docs/interop/qcow2, "Header"), a VMDK
+    /// with `KDMV`, a fixed VHD ends with a sector that starts with `conectix`; all else is raw.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn of(path: &Path) -> std::io::Result<DiskFormat> {
-        use std::io::Read;
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = std::fs::File::open(path)?;
         let mut magic = Vec::with_capacity(4);
-        std::fs::File::open(path)?.take(4).read_to_end(&mut magic)?;
-        Ok(if magic == *b"QFI\xfb" { DiskFormat::Qcow2 } else { DiskFormat::Raw })
+        (&file).take(4).read_to_end(&mut magic)?;
+        let mut cookie = Vec::with_capacity(8);
+        if file.seek(SeekFrom::End(0))? > 512 {
+            file.seek(SeekFrom::End(-512))?;
+            file.take(8).read_to_end(&mut cookie)?;
+        }
+        Ok(match (magic.as_slice(), cookie.as_slice()) {
+            (b"QFI\xfb", _) => DiskFormat::Qcow2,
+            (b"KDMV", _) => DiskFormat::Vmdk,
+            (_, b"conectix") => DiskFormat::Vhd,
+            _ => DiskFormat::Raw,
+        })
     }
 }
 

@@ -67,10 +67,43 @@ fn every_format_holds_the_same_disk() {
     tool("zstd", "zstd", args).succeeded();
     disk::same_bytes(raw, &back);
 
-    for image in [&qcow2, &zst] {
+    fs::remove_file(&back).unwrap();
+    let [vmdk, vhd] = ["vmdk", "vhd"].map(|ending| {
+        let image = folder.path().join(format!("node.{ending}"));
+        node_image::build(folder.path(), &image, None, &[&locked[..], &[ending]].concat()).succeeded();
+        let format = if ending == "vhd" { "vpc" } else { ending };
+        let args = ["convert", "-f", format, "-O", "raw"].map(AsRef::as_ref).into_iter();
+        tool("qemu-img", "qemu-utils", args.chain([image.as_os_str(), back.as_os_str()])).succeeded();
+        disk::same_bytes(raw, &back);
+        fs::remove_file(&back).unwrap();
+        image
+    });
+
+    for image in [&qcow2, &zst, &vmdk, &vhd] {
         let told = inspect(image, &[]);
         assert!(told.contains("root-a") && told.contains("kscratch.root=PARTUUID="), "{}:\n{told}", image.display());
     }
+}
+
+#[test]
+fn a_tar_is_the_root_alone() {
+    let lock = node_image::node().with_file_name("kscratch.lock");
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    fs::copy(lock, folder.path().join("kscratch.lock")).unwrap();
+    let tar = folder.path().join("node.tar");
+    node_image::build(folder.path(), &tar, None, &["--locked", "--offline", "--format", "tar"]).succeeded();
+    let listed = tool("tar", "tar", ["-tf".as_ref(), tar.as_os_str()]).succeeded().stdout;
+    let manifest = fs::read(folder.path().join("node.manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let files = manifest["files"].as_array().unwrap();
+    let plain = |line: &str| format!("/{}", line.trim_start_matches("./").trim_end_matches('/'));
+    let listed: Vec<String> = listed.lines().map(plain).collect();
+    assert_eq!(listed, files.iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+    assert!(listed.iter().any(|path| path == "/usr/bin/kubelet") && manifest.get("disk").is_none());
+    let sum = tool("sha256sum", "coreutils", [tar.as_os_str()]).succeeded().stdout;
+    assert!(sum.starts_with(manifest["archive"]["sha256"].as_str().unwrap()), "{sum}");
+    let said = kscratch(folder.path(), ["inspect".as_ref(), tar.as_os_str()], SHORT);
+    assert!(said.code == 1 && said.stderr.contains("it is a tar archive and no disk"), "{}", said.stderr);
 }
 
 #[test]

@@ -10,3 +10,5 @@ pub mod image;
 pub mod patch;
 pub mod qcow2;
 pub mod uki;
+pub mod vhd;
+pub mod vmdk;

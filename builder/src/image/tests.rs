@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::*;
 use crate::kubernetes::{ControlPlane, Program};
-use crate::store::Digest;
 
 fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());

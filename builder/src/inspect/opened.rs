@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kscratch_formats::bytes::ReadAt;
-use kscratch_formats::qcow2;
+use kscratch_formats::{qcow2, vhd, vmdk};
 use serde::Serialize;
 
 use crate::console::Hint;
@@ -17,6 +17,8 @@ use crate::write::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
 const MAX_FRAME: u32 = 64 << 20;
 /// The seek table's last fields: Number_Of_Frames, Seek_Table_Descriptor, Seekable_Magic_Number.
 const FOOTER: u64 = 9;
+/// What helps with forms that are not read here.
+const CONVERT: &str = "`qemu-img convert -O raw FILE disk.img` makes a raw disk of it";
 /// The most files over one another that are read.
 const MAX_LAYERS: usize = 16;
 
@@ -32,6 +34,12 @@ pub enum Form {
     /// QEMU's format.
     #[serde(rename = "qcow2")]
     Qcow2,
+    /// VMware's format, sparse and in one file.
+    #[serde(rename = "vmdk")]
+    Vmdk,
+    /// Microsoft's format, fixed.
+    #[serde(rename = "vhd")]
+    Vhd,
 }
 
 /// An image file that reads as the disk.
@@ -45,6 +53,10 @@ pub enum Opened {
     Qcow2(qcow2::Disk<Plain>),
     /// See [`Form::Qcow2`]; it lies over another.
     Overlay(Box<qcow2::Overlay<Plain, Opened>>),
+    /// See [`Form::Vmdk`].
+    Vmdk(vmdk::Disk<Plain>),
+    /// See [`Form::Vhd`]: all but the footer.
+    Vhd(Plain),
 }
 
 /// A file and its length.
@@ -92,7 +104,35 @@ impl Opened {
         match &plain.magic()? {
             b"QFI\xFB" => Ok(Opened::Qcow2(qcow2::Disk::open(plain)?)),
             [0x28, 0xB5, 0x2F, 0xFD] => Ok(Opened::RawZst(Frames::open(plain)?)),
-            _ => Ok(Opened::Raw(plain)),
+            b"KDMV" => {
+                vmdk::Disk::open(plain).map(Opened::Vmdk).map_err(|error| anyhow!(error).context(Hint(CONVERT.into())))
+            }
+            _ => Self::probe_further(plain),
+        }
+    }
+
+    /// Finds forms that are told by other bytes than the first four.
+    fn probe_further(plain: Plain) -> Result<Self> {
+        let mut start = [0; 512];
+        plain.read_at(0, &mut start).context("reading its first bytes")?;
+        let other = |what: &str, hint: &str| Err(anyhow!("{what}").context(Hint(hint.into())));
+        if start.starts_with(b"# Disk DescriptorFile") {
+            return other("it is a VMDK's descriptor alone, and the disk is in other files", CONVERT);
+        }
+        if start.starts_with(b"vhdxfile") {
+            return other("it is a VHDX file, which is not read here", CONVERT);
+        }
+        // The magic of POSIX's tar, where no boot sector has text.
+        if &start[257..262] == b"ustar" {
+            return other(
+                "it is a tar archive and no disk",
+                "`tar -tvf FILE` lists it; what an image's tar is made of stands in the .manifest.json beside it",
+            );
+        }
+        match vhd::disk_len(&plain, plain.len) {
+            Ok(Some(len)) => Ok(Opened::Vhd(Plain { len, ..plain })),
+            Ok(None) => Ok(Opened::Raw(plain)),
+            Err(error) => Err(anyhow!(error).context(Hint(CONVERT.into()))),
         }
     }
 
@@ -128,16 +168,19 @@ impl Opened {
             Opened::Raw(_) => Form::Raw,
             Opened::RawZst(_) => Form::RawZst,
             Opened::Qcow2(_) | Opened::Overlay(_) => Form::Qcow2,
+            Opened::Vmdk(_) => Form::Vmdk,
+            Opened::Vhd(_) => Form::Vhd,
         }
     }
 
     /// Length of the disk in bytes.
     pub fn disk_len(&self) -> u64 {
         match self {
-            Opened::Raw(plain) => plain.len,
+            Opened::Raw(plain) | Opened::Vhd(plain) => plain.len,
             Opened::RawZst(frames) => frames.index.last().map_or(0, |(end, ..)| *end),
             Opened::Qcow2(disk) => disk.disk_len(),
             Opened::Overlay(disk) => disk.disk_len(),
+            Opened::Vmdk(disk) => disk.disk_len(),
         }
     }
 }
@@ -145,10 +188,11 @@ impl Opened {
 impl ReadAt for Opened {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         match self {
-            Opened::Raw(plain) => plain.read_at(offset, buf),
+            Opened::Raw(plain) | Opened::Vhd(plain) => plain.read_at(offset, buf),
             Opened::RawZst(frames) => frames.read_at(offset, buf),
             Opened::Qcow2(disk) => disk.read_at(offset, buf),
             Opened::Overlay(disk) => disk.read_at(offset, buf),
+            Opened::Vmdk(disk) => disk.read_at(offset, buf),
         }
     }
 }

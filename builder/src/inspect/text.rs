@@ -19,6 +19,8 @@ impl fmt::Display for Form {
             Form::Raw => "raw",
             Form::RawZst => "raw.zst",
             Form::Qcow2 => "qcow2",
+            Form::Vmdk => "vmdk",
+            Form::Vhd => "vhd",
         })
     }
 }

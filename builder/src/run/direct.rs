@@ -55,7 +55,7 @@ pub(super) fn unpack(tools: &Toolset, image: &Path, folder: &Path) -> Result<Fir
 fn raw(tools: &Toolset, image: &Path, folder: &Path) -> Result<PathBuf> {
     match DiskFormat::of(image).with_context(|| format!("opening {}", image.display()))? {
         DiskFormat::Raw => Ok(image.to_owned()),
-        DiskFormat::Qcow2 => {
+        DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Vhd => {
             let raw = folder.join("disk");
             Overlay::create(tools, image, None)?.to_raw(tools, &raw)?;
             Ok(raw)

@@ -1,0 +1,53 @@
+//! The word that a user gives for a form becomes what is written, and under which name.
+use clap::ValueEnum;
+
+use crate::write::Format;
+
+/// The forms in which an image is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// The disk as it is, sparse
+    #[value(name = "raw")]
+    Raw,
+    /// The disk, compressed with Zstandard
+    #[value(name = "raw.zst")]
+    RawZst,
+    /// QEMU's copy-on-write format
+    #[value(name = "qcow2")]
+    Qcow2,
+    /// VMware's format in one sparse file, for Workstation, VirtualBox and vmkfstools
+    #[value(name = "vmdk")]
+    Vmdk,
+    /// The disk with Microsoft's footer, a fixed VHD: for Azure and Hyper-V
+    #[value(name = "vhd")]
+    Vhd,
+    /// No disk but the root filesystem alone, with owners, devices and attributes: for `docker import` and to look into
+    #[value(name = "tar")]
+    Tar,
+}
+
+impl Form {
+    /// The file name ending that says it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Form::Raw => "img",
+            Form::RawZst => "img.zst",
+            Form::Qcow2 => "qcow2",
+            Form::Vmdk => "vmdk",
+            Form::Vhd => "vhd",
+            Form::Tar => "tar",
+        }
+    }
+
+    /// How a disk is written in this form; none where there is no disk. `time`, in seconds since 1970, goes into formats that have one.
+    pub fn of_disk(self, time: i64) -> Option<Format> {
+        match self {
+            Form::Raw => Some(Format::Raw),
+            Form::RawZst => Some(Format::RawZst),
+            Form::Qcow2 => Some(Format::Qcow2),
+            Form::Vmdk => Some(Format::Vmdk),
+            Form::Vhd => Some(Format::Vhd { time }),
+            Form::Tar => None,
+        }
+    }
+}
