@@ -96,7 +96,7 @@ fn map(chunks: &BTreeMap<u64, [u8; 32]>, len: u64) -> BlockMap {
 fn used(disk: &impl ReadAt, len: u64) -> Result<Vec<Range<u64>>> {
     let table = gpt::read(disk, len)?;
     let first = table.partitions.iter().map(|(_, partition)| partition.start).min().unwrap_or(len);
-    let mut used = vec![0..first, len.saturating_sub(gpt::BACKUP)..len];
+    let mut used = vec![0..first, len.saturating_sub(gpt::backup(table.sector))..len];
     for (_, partition) in &table.partitions {
         let (start, end) = (partition.start, partition.start + partition.len);
         let window = || Window { inner: disk, start, len: partition.len };

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 pub use crate::image::Form as Format;
 use crate::run::tools::Qemu;
-use crate::spec::Flavour;
+use crate::spec::{Flavour, SectorSize};
 
 pub mod cluster;
 pub mod machines;
@@ -157,6 +157,9 @@ pub struct BuildArgs {
     /// The form of the file
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub format: Format,
+    /// Bytes of the disk's sectors, 512 or 4096: the image boots from disks with just these [default: 512, unless the settings say otherwise]
+    #[arg(long, value_name = "BYTES")]
+    pub sector_size: Option<SectorSize>,
     /// Take exactly what kscratch.lock says; fail where it is missing or does not match the settings
     #[arg(long)]
     pub locked: bool,
@@ -173,6 +176,7 @@ impl BuildArgs {
             spec: SpecArgs { cache, ..SpecArgs::default() },
             output: None,
             format: Format::Raw,
+            sector_size: None,
             locked: false,
             metadata: None,
         }
@@ -326,9 +330,9 @@ pub struct RunArgs {
     /// How the disk is reached: virtio, nvme, sata, scsi, usb, or megasas, which the firmware does not boot from
     #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
     pub disk_model: String,
-    /// Bytes of the disk's sectors: 512 or 4096
-    #[arg(long, value_name = "BYTES", default_value = "512", help_heading = "Hardware")]
-    pub sector_size: String,
+    /// Bytes of the disk's sectors: 512 or 4096 [default: those that the image is made for]
+    #[arg(long, value_name = "BYTES", help_heading = "Hardware")]
+    pub sector_size: Option<String>,
     /// A further disk: a file that is written to, or a size for one that is empty and goes with the machine (repeatable)
     #[arg(long, value_name = "FILE|SIZE[,model=MODEL][,sector=BYTES][,serial=TEXT]", help_heading = "Hardware")]
     pub disk: Vec<String>,

@@ -77,7 +77,8 @@ pub fn console(options: &OutputOptions) -> Console {
 }
 
 fn build(args: &BuildArgs, console: &Console) -> Result<()> {
-    let spec = settings(&args.spec, console)?;
+    let mut spec = settings(&args.spec, console)?;
+    spec.disk.sector_size = args.sector_size.unwrap_or(spec.disk.sector_size);
     let esp_files = metadata(args.metadata.as_deref())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(args.role, args.format));
     let workshop = workshop(&args.spec, console)?;

@@ -90,8 +90,9 @@ fn ext4_options(label: &str, size: u64, time: i64, content: &Digest, inodes: Opt
     }
 }
 
-/// The ESP: FAT32 with the boot file and `files` (absolute paths, their folders are made), such as role metadata.
-pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, time: i64) -> Result<Filesystem> {
+/// The ESP: FAT32 with the boot file and `files` (absolute paths, their folders are made), such as role metadata; `sector` is the length of
+/// the disk's sectors in bytes.
+pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, sector: u64, time: i64) -> Result<Filesystem> {
     let uki = Content::Literal(uki);
     let mut folders = BTreeSet::from([METADATA_FOLDER]);
     for path in files.keys().map(String::as_str).chain([UKI_PATH]) {
@@ -112,10 +113,11 @@ pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, time: i
     let serial = digest::guid("ESP volume", &content).0;
     let options = fat32::Options {
         size,
+        sector,
         label: ESP_LABEL.to_owned(),
         serial: u32::from_be_bytes([serial[0], serial[1], serial[2], serial[3]]),
         time,
-        hidden_sectors: u32::try_from(crate::plan::FIRST_PARTITION / fat32::SECTOR)?,
+        hidden_sectors: u32::try_from(crate::plan::FIRST_PARTITION / sector)?,
     };
     let image = fat32::plan(folders.chain([boot]).chain(files), &options).context("planning the ESP")?;
     Ok(Filesystem::new(image))

@@ -16,7 +16,7 @@ use kscratch_formats::gpt;
 use sha2::{Digest as _, Sha256};
 
 pub use interrupt::{Interrupt, Interrupted};
-pub use refuse::{Override, Refusal, refusals};
+pub use refuse::{Needs, Override, Refusal, refusals};
 
 use crate::blockdevice::{BlockDevice, Contents, Kernel};
 use crate::blockmap;
@@ -94,7 +94,7 @@ pub fn prepare<'a>(request: &'a Request<'a>, kernel: &Kernel, console: &Console)
     }
     let map = map(request, &disk, console)?;
     let victim = victim(request.to, kernel)?;
-    let refusals = refusals(&victim, disk.disk_len(), request.overrides);
+    let refusals = refusals(&victim, &Needs::of(&disk), request.overrides);
     match refusals.as_slice() {
         [] => Ok(Prepared { request, disk, map, victim }),
         refusals => Err(refused(request.to, refusals)),
@@ -188,7 +188,8 @@ fn write_all(
     interrupt: &Interrupt,
     console: &Console,
 ) -> Result<Flashed> {
-    let tables = HeldBack::of(disk, &[0..CHUNK.min(map.image), map.image.saturating_sub(gpt::BACKUP)..map.image])?;
+    let backup = map.image.saturating_sub(gpt::backup(Needs::of(disk).sector.unwrap_or(gpt::SECTORS[0])));
+    let tables = HeldBack::of(disk, &[0..CHUNK.min(map.image), backup..map.image])?;
     target.without_tables(map.image)?;
     let begun = Instant::now();
     copy::write(disk, target, map, &tables, interrupt, console)?;

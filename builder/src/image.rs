@@ -187,6 +187,8 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let mut clock = Clock::start();
     let (spec, store) = (request.spec, &workshop.store);
     let time = i64::try_from(source_date(request.lock)?).context("taking SOURCE_DATE_EPOCH as a time")?;
+    let sector = spec.disk.sector_size.bytes();
+    request.form.bears(sector)?;
     let (root, unpacked) = root(spec, request.lock, request.role, workshop, &mut clock)?;
     let Some(format) = request.form.of_disk(time) else {
         return archive(request, &root, workshop, clock, time);
@@ -195,8 +197,8 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let root_filesystem = filesystem::root(&root.tree, spec.disk.root.0, time)?;
     let state = filesystem::state(spec.disk.state.0, time, &root_filesystem.digest)?;
     let boot = boot_file(spec, &root, &packages, &root_filesystem, store, time)?;
-    let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, time)?;
-    let plan = plan::disk(esp, root_filesystem, state)?;
+    let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, sector, time)?;
+    let plan = plan::disk(esp, root_filesystem, state, sector)?;
     clock.done("filesystems");
     let written = write_disk(&plan, format, request, workshop)?;
     clock.done("write");

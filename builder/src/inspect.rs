@@ -34,6 +34,8 @@ pub struct Report {
     pub form: Form,
     /// Length of the disk in bytes.
     pub disk_bytes: u64,
+    /// Bytes of the sectors that the disk is made for.
+    pub sector_bytes: u64,
     /// The disk's GUID.
     pub disk_guid: String,
     /// What is wrong with one of the partition tables, if anything.
@@ -191,6 +193,7 @@ fn look(disk: &Opened, files: bool) -> Result<Report> {
     Ok(Report {
         form: disk.form(),
         disk_bytes: disk.disk_len(),
+        sector_bytes: table.sector,
         disk_guid: table.disk.to_string(),
         table_warning: table.warning.map(|warning| warning.to_string()),
         partitions,

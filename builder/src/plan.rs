@@ -41,7 +41,8 @@ pub fn root_guid(root: &Digest) -> Guid {
 }
 
 /// Lays out the disk. Root slot B is as large as slot A and empty, so is the flight recorder; the state partition is last, so that it can grow.
-pub fn disk(esp: Filesystem, root: Filesystem, state: Filesystem) -> Result<DiskPlan> {
+/// `sector` is the length of the disk's sectors in bytes.
+pub fn disk(esp: Filesystem, root: Filesystem, state: Filesystem, sector: u64) -> Result<DiskPlan> {
     let whole = {
         let digests = [esp.digest.0, root.digest.0, state.digest.0].concat();
         Digest::of(&digests)
@@ -68,9 +69,9 @@ pub fn disk(esp: Filesystem, root: Filesystem, state: Filesystem) -> Result<Disk
         partitions.push(Partition { name: name.to_owned(), kind, guid, start, len: image.len, attributes: 0 });
         start += image.len;
     }
-    let len = (start + gpt::BACKUP).next_multiple_of(gpt::ALIGNMENT);
+    let len = (start + gpt::backup(sector)).next_multiple_of(gpt::ALIGNMENT);
     let disk = digest::guid("disk", &whole);
-    let mut tables = gpt::tables(disk, len, &partitions).context("planning the partition table")?;
+    let mut tables = gpt::tables(disk, len, sector, &partitions).context("planning the partition table")?;
     let backup = tables.pop();
     tables.append(&mut extents);
     tables.extend(backup);

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 mod hardware;
 mod keys;
 mod merge;
+mod sector;
 mod source;
 
 pub use hardware::{Flavour, Hardware};
+pub use sector::SectorSize;
 pub use source::{CriDockerdSource, KubernetesSource};
 
 /// The commented defaults.
@@ -162,6 +164,8 @@ pub struct Disk {
     pub root: ByteSize,
     /// The state partition as written; it grows to the disk's end at first boot.
     pub state: ByteSize,
+    /// The sectors that the disk has.
+    pub sector_size: SectorSize,
 }
 
 /// A number of bytes, written with a binary unit: `512MiB`, `1GiB`. Always whole MiB: partitions are aligned to them.

@@ -103,7 +103,7 @@ fn a_disk_without_a_recorder_is_refused_with_a_hint() {
         .filter(|partition| partition.kind == TYPE_RECORDER)
         .for_each(|partition| partition.kind = TYPE_VAR);
     let file = File::options().write(true).open(&disk).unwrap();
-    for extent in gpt::tables::<()>(table.disk, opened.disk_len(), &parts).unwrap() {
+    for extent in gpt::tables::<()>(table.disk, opened.disk_len(), 512, &parts).unwrap() {
         let kscratch_formats::image::Data::Bytes(bytes) = extent.data else { panic!("a table is bytes") };
         file.write_all_at(&bytes, extent.offset).unwrap();
     }

@@ -22,6 +22,19 @@ pub fn metal() -> &'static Path {
     IMAGE.get_or_init(|| built("metal", "node", None, &["--flavour", "metal"]))
 }
 
+/// The metal image for disks with sectors of 4096 bytes: of the same lock.
+pub fn metal_with_large_sectors() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = metal().parent().expect("an image is in a folder");
+        let _turn = turn("metal-with-large-sectors");
+        let output = folder.join("large-sectors.img");
+        let options = ["--flavour", "metal", "--sector-size", "4096", "--locked", "--offline"];
+        build(folder, &output, None, &options).succeeded();
+        output
+    })
+}
+
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

@@ -17,7 +17,10 @@ const BOUND: Duration = Duration::from_secs(10 * 60);
 fn boots(folder: &Path, more: &str) -> String {
     let record = folder.join("record");
     let mut command = Command::new(program::kscratch_image());
-    command.arg("run").arg(node_image::metal()).arg("--record").arg(&record).current_dir(folder);
+    // One of them has a disk with sectors of 4096 bytes, and so an image for such.
+    let large = more.contains("--disk-model nvme");
+    let image = if large { node_image::metal_with_large_sectors() } else { node_image::metal() };
+    command.arg("run").arg(image).arg("--record").arg(&record).current_dir(folder);
     // Debian 12's has no igb.
     command.args(["--qemu", "unpacked", "--forward", "0:8080", "--timeout", "200", "--cut-at", " plan: start"]);
     command.args(more.split(' '));

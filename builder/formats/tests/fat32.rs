@@ -13,7 +13,14 @@ use reference::{Disk, run, write};
 const MIB: u64 = 1 << 20;
 
 fn options(size: u64) -> Options {
-    Options { size, label: "KSCRATCHESP".to_owned(), serial: 0x1234_ABCD, time: 1_750_000_001, hidden_sectors: 2048 }
+    Options {
+        size,
+        sector: 512,
+        label: "KSCRATCHESP".to_owned(),
+        serial: 0x1234_ABCD,
+        time: 1_750_000_001,
+        hidden_sectors: 2048,
+    }
 }
 
 fn dir(path: &str) -> Entry<()> {
@@ -74,6 +81,25 @@ fn empty_volumes_of_many_sizes_are_clean() {
     for size in [34, 64, 100, 260, 512, 1024, 9000, 40_000] {
         check(vec![], &options(size * MIB));
     }
+}
+
+#[test]
+fn volumes_of_larger_sectors_are_clean_and_stay_so() {
+    for (sector, size) in [(1024, 80), (2048, 200), (4096, 260), (4096, 512), (4096, 9000)] {
+        let options = Options { sector, hidden_sectors: (MIB / sector) as u32, ..options(size * MIB) };
+        let made = check(esp(), &options);
+        for contents in ["again", &"long".repeat(10_000)] {
+            let patches = open(made.path()).replace("/kscratch/role.toml", contents.as_bytes(), 1_760_000_000).unwrap();
+            patch(made.path(), patches);
+            fsck(made.path());
+            assert_eq!(mtype(made.path(), "/kscratch/role.toml"), contents);
+        }
+    }
+    let small = Options { sector: 4096, ..options(250 * MIB) };
+    let error = fat32::plan::<()>(vec![], &small).unwrap_err().to_string();
+    assert!(error.contains("FAT32 needs 258 MiB at least"), "{error}");
+    let odd = Options { sector: 520, ..options(250 * MIB) };
+    assert!(fat32::plan::<()>(vec![], &odd).unwrap_err().to_string().contains("512, 1024, 2048 or 4096"));
 }
 
 #[test]

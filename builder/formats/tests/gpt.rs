@@ -20,7 +20,11 @@ fn partition(name: &str, number: u8, start: u64, len: u64) -> Partition {
 }
 
 fn disk(partitions: &[Partition]) -> Image<()> {
-    Image { len: LEN, extents: gpt::tables(guid(9), LEN, partitions).unwrap() }
+    disk_of(512, partitions)
+}
+
+fn disk_of(sector: u64, partitions: &[Partition]) -> Image<()> {
+    Image { len: LEN, extents: gpt::tables(guid(9), LEN, sector, partitions).unwrap() }
 }
 
 fn flat(image: &Image<()>) -> Vec<u8> {
@@ -50,6 +54,33 @@ fn sgdisk_finds_no_problem_and_the_same_partitions() {
 }
 
 #[test]
+fn tables_of_large_sectors_are_found_by_where_they_stand() {
+    let partitions = [partition("esp", 1, 1, 32), partition("state", 2, 33, 30)];
+    let good = flat(&disk_of(4096, &partitions));
+    let table = gpt::read(good.as_slice(), LEN).unwrap();
+    assert_eq!((table.sector, table.warning), (4096, None));
+    assert_eq!(table.partitions, (1..).zip(partitions.clone()).collect::<Vec<_>>());
+    assert_eq!(gpt::read(flat(&disk(&partitions)).as_slice(), LEN).unwrap().sector, 512);
+    // One of both may be damaged; nothing of the other kind is found then.
+    for at in [4096 + 60, 8192 + 40] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let table = gpt::read(bytes.as_slice(), LEN).unwrap();
+        assert_eq!((table.sector, table.partitions.len()), (4096, 2));
+        assert!(table.warning.unwrap().to_string().starts_with("reading the primary partition table: "));
+        let end = bytes.len() - 4096;
+        bytes[end + 20] ^= 1;
+        assert!(gpt::read(bytes.as_slice(), LEN).is_err());
+    }
+    assert_eq!(gpt::backup(4096), 20480);
+    let error = gpt::tables::<()>(guid(9), LEN, 1000, &partitions).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "laying out a disk of 67108864 bytes: its sectors are neither 512 nor 4096 bytes long"
+    );
+}
+
+#[test]
 fn a_damaged_primary_is_read_from_the_backup() {
     let partitions = [partition("esp", 1, 1, 32)];
     let good = flat(&disk(&partitions));
@@ -71,7 +102,7 @@ fn a_damaged_primary_is_read_from_the_backup() {
 
 #[track_caller]
 fn check(partitions: &[Partition], want: &str) {
-    let error: Error = gpt::tables::<()>(guid(9), LEN, partitions).unwrap_err();
+    let error: Error = gpt::tables::<()>(guid(9), LEN, 512, partitions).unwrap_err();
     assert_eq!(error.to_string(), want);
 }
 

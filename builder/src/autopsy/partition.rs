@@ -120,7 +120,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 * MIB).unwrap();
         file.as_file().write_all_at(partition, MIB).unwrap();
-        for Extent { offset, data } in gpt::tables::<()>(Guid([9; 16]), 4 * MIB, &[one]).unwrap() {
+        for Extent { offset, data } in gpt::tables::<()>(Guid([9; 16]), 4 * MIB, 512, &[one]).unwrap() {
             let Data::Bytes(bytes) = data else { panic!("a table is bytes") };
             file.as_file().write_all_at(&bytes, offset).unwrap();
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::blockdevice::{BlockDevice, Kernel};
 use crate::cli::{DevicesArgs, FlashArgs};
 use crate::console::{Console, Hint, human_bytes};
-use crate::flash::{self, Interrupt, Interrupted, Override, Refusal, Request, Victim};
+use crate::flash::{self, Interrupt, Interrupted, Needs, Override, Refusal, Request, Victim};
 use crate::inspect::Opened;
 use crate::{resolve, stamp};
 
@@ -130,7 +130,8 @@ fn confirm(serial: Option<&str>, victim: &Victim, console: &Console) -> Result<(
 /// The kernel does not tell of them.
 pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
     let image =
-        args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Opened::alone(file)?.disk_len())).transpose()?;
+        args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Needs::of(&Opened::alone(file)?))).transpose()?;
+    let needs = image.unwrap_or(Needs { bytes: SMALLEST, sector: None });
     let all = BlockDevice::all(&Kernel::default())?;
     let seen: Vec<(Victim, Vec<Refusal>)> = all
         .into_iter()
@@ -138,7 +139,7 @@ pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
         .filter(|device| args.all || device.bytes > 0 && !device.path.starts_with("/dev/ram"))
         .map(|device| {
             let victim = Victim::of(&device.path.clone(), Some(device));
-            let refusals = flash::refusals(&victim, image.unwrap_or(SMALLEST), &[]);
+            let refusals = flash::refusals(&victim, &needs, &[]);
             (victim, refusals)
         })
         .collect();

@@ -1,4 +1,5 @@
 //! `run`: the machine that the arguments describe, and the image that it boots.
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::{build, default_output, store};
 /// Arguments that are none; whatever the machine says.
 pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
     let image = args.image.clone().unwrap_or_else(|| default_output(Role::Node, Format::Raw));
+    let disk = disk(args, &image)?;
     let options = run::Options {
         image,
         direct: args.direct,
@@ -28,7 +30,7 @@ pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         disk_size: args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?,
         timeout: args.timeout.map(Duration::from_secs),
         overlay: args.overlay.clone(),
-        disk: disk(args)?,
+        disk,
         disks: words(&args.disk).context("reading --disk")?,
         cards: args.nics,
         card: args.nic.parse().map_err(|error: String| anyhow!(error)).context("reading --nic")?,
@@ -52,10 +54,14 @@ pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
     Ok(run::run(&options, &tools, console)?.exit_code().into())
 }
 
-fn disk(args: &RunArgs) -> Result<(DiskModel, u32)> {
+/// The image's model and sectors: those that are asked for, or that it is made for.
+fn disk(args: &RunArgs, image: &Path) -> Result<(DiskModel, u32)> {
     let error = |error: String| anyhow!(error);
     let model = args.disk_model.parse().map_err(error).context("reading --disk-model")?;
-    let sector = run::hardware::sector(&args.sector_size).map_err(error).context("reading --sector-size")?;
+    let sector = match &args.sector_size {
+        Some(text) => run::hardware::sector(text).map_err(error).context("reading --sector-size")?,
+        None => run::hardware::sector_of(image),
+    };
     run::hardware::fits(model, sector).map_err(error).context("reading --sector-size")?;
     Ok((model, sector))
 }

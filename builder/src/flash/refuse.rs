@@ -2,9 +2,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use kscratch_formats::gpt;
+
 use super::Victim;
 use crate::blockdevice::{Kind, Use};
 use crate::console::human_bytes;
+use crate::inspect::Opened;
 
 /// A refusal that the user says does not count, in its exact words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +63,12 @@ pub enum Refusal {
     /// The kernel does not write to it.
     ReadOnly,
     /// Its blocks are of another size than the image's tables are made for.
-    Blocks(u64),
+    Blocks {
+        /// Its own, in bytes.
+        bytes: u64,
+        /// The image's.
+        image: u64,
+    },
     /// It is no disk that a machine boots from.
     NoDisk(Kind),
     /// This machine runs from it.
@@ -85,8 +93,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::NoMedium => f.write_str("there is no medium in it"),
             Refusal::ReadOnly => f.write_str("it is read-only"),
-            Refusal::Blocks(bytes) => {
-                write!(f, "its blocks are {bytes} bytes long, and the image is made for blocks of 512")
+            Refusal::Blocks { bytes, image } => {
+                write!(f, "its blocks are {bytes} bytes long, and the image is made for blocks of {image}")
             }
             Refusal::NoDisk(kind) => {
                 let what = match kind {
@@ -131,13 +139,34 @@ impl Refusal {
                 Some("look for a virtual machine, or for what has it mounted in a namespace of its own: `fuser -v` may tell who".to_owned())
             }
             Refusal::TooSmall { .. } => Some("`kscratch-image devices` lists what there is".to_owned()),
+            Refusal::Blocks { bytes: bytes @ (512 | 4096), .. } => {
+                Some(format!("`kscratch-image build --sector-size {bytes}` makes one for this disk"))
+            }
             _ => None,
         }
     }
 }
 
-/// Every reason not to write an image of `image` bytes to it, but those that the user named.
-pub fn refusals(victim: &Victim, image: u64, overrides: &[Override]) -> Vec<Refusal> {
+/// What an image wants of the disk that it is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Bytes of the sectors that its tables count in; none where nothing is known of them yet.
+    pub sector: Option<u64>,
+}
+
+impl Needs {
+    /// Those of an image. One without tables is as good for one disk as for another.
+    pub fn of(disk: &Opened) -> Needs {
+        let sector = gpt::read(disk, disk.disk_len()).ok().map(|table| table.sector);
+        Needs { bytes: disk.disk_len(), sector }
+    }
+}
+
+/// Every reason not to write an image with these needs to it, but those that the user named.
+pub fn refusals(victim: &Victim, needs: &Needs, overrides: &[Override]) -> Vec<Refusal> {
+    let image = needs.bytes;
     let mut all = Vec::new();
     if victim.busy && victim.device.as_ref().is_none_or(|device| device.uses.is_empty()) {
         all.push(Refusal::Busy);
@@ -159,8 +188,8 @@ pub fn refusals(victim: &Victim, image: u64, overrides: &[Override]) -> Vec<Refu
             if device.read_only {
                 all.push(Refusal::ReadOnly);
             }
-            if device.block != 512 {
-                all.push(Refusal::Blocks(device.block));
+            if let Some(image) = needs.sector.filter(|sector| *sector != device.block) {
+                all.push(Refusal::Blocks { bytes: device.block, image });
             }
             let system = device.uses.iter().any(Use::is_system);
             let uses = device.uses.iter().filter(|used| !system || used.is_system());
@@ -173,7 +202,7 @@ pub fn refusals(victim: &Victim, image: u64, overrides: &[Override]) -> Vec<Refu
 
 #[cfg(test)]
 mod tests {
-    use super::{Override, refusals};
+    use super::{Needs, Override, refusals};
     use crate::blockdevice::{BlockDevice, Contents, Kind, Use};
     use crate::flash::Victim;
 
@@ -208,7 +237,8 @@ mod tests {
     #[track_caller]
     fn told(victim: &Victim, overrides: &[&str], want: &[&str]) {
         let overrides: Vec<Override> = overrides.iter().map(|text| text.parse().unwrap()).collect();
-        let told: Vec<String> = refusals(victim, 4 << 30, &overrides).iter().map(ToString::to_string).collect();
+        let needs = Needs { bytes: 4 << 30, sector: Some(512) };
+        let told: Vec<String> = refusals(victim, &needs, &overrides).iter().map(ToString::to_string).collect();
         assert_eq!(told, want);
     }
 
@@ -242,6 +272,22 @@ mod tests {
         told(&Victim { busy: true, ..victim(Some(disk())) }, &[], &["somebody has it open for himself alone"]);
         told(&victim(None), &[], &["/dev/sdb is a file that is there already"]);
         told(&Victim { contents: None, ..victim(None) }, &[], &[]);
+    }
+
+    #[test]
+    fn an_image_goes_onto_a_disk_with_its_own_sectors() {
+        let told = |block: u64, sector: Option<u64>| {
+            let victim = victim(Some(BlockDevice { block, ..disk() }));
+            let refusals = refusals(&victim, &Needs { bytes: 4 << 30, sector }, &[]);
+            refusals.iter().map(|refusal| (refusal.to_string(), refusal.way())).collect::<Vec<_>>()
+        };
+        assert_eq!(told(4096, Some(4096)), []);
+        assert_eq!(told(512, None), []);
+        assert_eq!(told(4096, None), []);
+        let reason = "its blocks are 4096 bytes long, and the image is made for blocks of 512";
+        let way = "`kscratch-image build --sector-size 4096` makes one for this disk";
+        assert_eq!(told(4096, Some(512)), [(reason.to_owned(), Some(way.to_owned()))]);
+        assert_eq!(told(2048, Some(512))[0].1, None);
     }
 
     #[test]

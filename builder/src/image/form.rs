@@ -1,4 +1,5 @@
 //! The word that a user gives for a form becomes what is written, and under which name.
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use crate::write::Format;
@@ -37,6 +38,19 @@ impl Form {
             Form::Vhd => "vhd",
             Form::Tar => "tar",
         }
+    }
+
+    /// Refuses sectors that no machine shows of a disk in this form.
+    ///
+    /// # Errors
+    /// Sectors of other than 512 bytes in a hypervisor's form that has none else.
+    pub fn bears(self, sector: u64) -> Result<()> {
+        ensure!(
+            sector == 512 || !matches!(self, Form::Vmdk | Form::Vhd),
+            "a disk in the form {} has sectors of 512 bytes, and the image is to be made for {sector}",
+            self.extension()
+        );
+        Ok(())
     }
 
     /// How a disk is written in this form; none where there is no disk. `time`, in seconds since 1970, goes into formats that have one.

@@ -29,10 +29,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "disk       {} ({} bytes), {}, GUID {}",
+            "disk       {} ({} bytes), {}, sectors of {} bytes, GUID {}",
             size(self.disk_bytes),
             self.disk_bytes,
             self.form,
+            self.sector_bytes,
             self.disk_guid
         )?;
         if let Some(warning) = &self.table_warning {

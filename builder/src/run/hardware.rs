@@ -3,8 +3,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use kscratch_formats::gpt;
 use kscratch_qemu::{Disk, DiskFormat, DiskModel};
 
+use crate::inspect::Opened;
 use crate::spec::ByteSize;
 
 /// Bytes of the sectors that disks have.
@@ -68,6 +70,12 @@ impl FromStr for MoreDisk {
 pub fn sector(text: &str) -> Result<u32, String> {
     let bytes = text.parse().ok().filter(|bytes| SECTORS.contains(bytes));
     bytes.ok_or_else(|| format!("sectors of `{text}` bytes: there are disks with 512 and with 4096"))
+}
+
+/// Bytes of the sectors that an image is made for; the usual ones, where that cannot be told.
+pub fn sector_of(image: &Path) -> u32 {
+    let table = Opened::open(image).ok().and_then(|disk| gpt::read(&disk, disk.disk_len()).ok());
+    table.and_then(|table| u32::try_from(table.sector).ok()).unwrap_or(SECTORS[0])
 }
 
 /// Refuses what QEMU has not.

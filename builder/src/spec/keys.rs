@@ -32,7 +32,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("cri_dockerd", &["version", "source"]),
     ("etcd", &["version"]),
     ("coredns", &["version"]),
-    ("disk", &["esp", "root", "state"]),
+    ("disk", &["esp", "root", "state", "sector_size"]),
     ("images", &["load"]),
     ("manifests", &["files"]),
     ("overlays", &["folders"]),

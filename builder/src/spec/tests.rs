@@ -91,11 +91,15 @@ fn refusals_name_line_and_fix() {
     refused("[kernl]\n", expect!["image.toml:1:2: unknown key `kernl` at the top level; did you mean `kernel`?"]);
     refused(
         "[disk]\nsomething = 1",
-        expect!["image.toml:2:1: unknown key `something` in [disk]; known are esp, root, state"],
+        expect!["image.toml:2:1: unknown key `something` in [disk]; known are esp, root, state, sector_size"],
     );
     refused(
         "[disk]\nesp = '512MB'",
         expect!["image.toml:2:7: the size `512MB` is not a number with a unit, such as `512MiB` or `1GiB`"],
+    );
+    refused(
+        "[disk]\nsector_size = 520",
+        expect!["image.toml:2:15: sectors of 520 bytes: there are disks with 512 and with 4096"],
     );
     refused("[disk]\nesp = 512", expect!["image.toml:2:7: invalid type: integer `512`, expected a string"]);
     refused(

@@ -49,10 +49,10 @@ fn image(folder: &Path, name: &str, role: &str, version: &str, images: &[&str]) 
         tree.nodes.insert(format!("/usr/share/kscratch/{path}"), node(Kind::File(content)));
     }
     let root = filesystem::root(&tree, 16 * MIB, TIME).unwrap();
-    let esp = filesystem::esp(b"no program".to_vec().into(), &BTreeMap::new(), 64 * MIB, TIME).unwrap();
+    let esp = filesystem::esp(b"no program".to_vec().into(), &BTreeMap::new(), 64 * MIB, 512, TIME).unwrap();
     let state = filesystem::state(64 * MIB, TIME, &root.digest).unwrap();
     let path = folder.join(name);
-    write::disk(&plan::disk(esp, root, state).unwrap(), folder, Format::Raw, &path, &|_| ()).unwrap();
+    write::disk(&plan::disk(esp, root, state, 512).unwrap(), folder, Format::Raw, &path, &|_| ()).unwrap();
     path
 }
 

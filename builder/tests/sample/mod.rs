@@ -44,6 +44,11 @@ pub fn tree(store: &Path) -> Tree {
 }
 
 pub fn disk(store: &Path) -> DiskPlan {
+    disk_of(store, 64 * MIB, 512)
+}
+
+/// With an ESP of so many bytes, for sectors of so many.
+pub fn disk_of(store: &Path, esp: u64, sector: u64) -> DiskPlan {
     let stub = fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi");
     let root = filesystem::root(&tree(store), 64 * MIB, TIME).unwrap();
     let cmdline = uki::command_line(plan::root_guid(&root.digest), &["ttyS0".to_owned()], &[]).unwrap();
@@ -55,9 +60,9 @@ pub fn disk(store: &Path) -> DiskPlan {
         cmdline: &cmdline,
         os_release: "ID=kscratch\n",
     };
-    let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), 64 * MIB, TIME).unwrap();
+    let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), esp, sector, TIME).unwrap();
     let state = filesystem::state(128 * MIB, TIME, &root.digest).unwrap();
-    plan::disk(esp, root, state).unwrap()
+    plan::disk(esp, root, state, sector).unwrap()
 }
 
 pub fn written(format: Format, name: &str) -> (TempDir, std::path::PathBuf, write::Written) {

@@ -9,8 +9,8 @@ mod replace;
 pub use plan::plan;
 pub use read::{Found, Volume};
 
-/// Bytes of a sector.
-pub const SECTOR: u64 = 512;
+/// Bytes that sectors may have (`BPB_BytsPerSec`): those of the disk that the volume is on.
+const SECTORS: [u64; 4] = [512, 1024, 2048, 4096];
 /// Bytes of a directory entry.
 const SLOT: usize = 32;
 const ATTR_VOLUME_ID: u8 = 0x08;
@@ -57,6 +57,8 @@ pub struct Entry<C> {
 pub struct Options {
     /// Length of the partition in bytes.
     pub size: u64,
+    /// Bytes of the disk's sectors.
+    pub sector: u64,
     /// Label, 11 ASCII capitals, digits or `_-` at most.
     pub label: String,
     /// `BS_VolID`.

@@ -2,18 +2,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_VOLUME_ID, END_OF_CHAIN, Entry, Error, Kind, MIN_CLUSTERS, Options, SECTOR,
+    ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_VOLUME_ID, END_OF_CHAIN, Entry, Error, Kind, MIN_CLUSTERS, Options, SECTORS,
     SLOT, dos_time, name,
 };
 use crate::bytes::{put, put_u16, put_u32};
 use crate::image::{Data, Extent, Image};
 
-/// `BPB_RsvdSecCnt`: boot sector, FSInfo and their copies; a multiple of 4 KiB.
+/// `BPB_RsvdSecCnt`: boot sector, FSInfo and their copies; a multiple of 4 KiB with any sectors.
 const RESERVED: u64 = 32;
 const MEDIA: u8 = 0xF8;
 
 /// The volume's geometry, in sectors.
 struct Layout {
+    /// Bytes of a sector.
+    sector: u64,
     sectors: u64,
     per_cluster: u64,
     fat: u64,
@@ -23,31 +25,37 @@ struct Layout {
 impl Layout {
     fn new(options: &Options) -> Result<Self, Error> {
         let wrong = |reason: &str| Error::Options { label: options.label.clone(), reason: reason.to_owned() };
-        let sectors = options.size / SECTOR;
+        let sector = options.sector;
+        if !SECTORS.contains(&sector) {
+            return Err(wrong("its sectors must be 512, 1024, 2048 or 4096 bytes long"));
+        }
+        let sectors = options.size / sector;
         if sectors > u64::from(u32::MAX) {
             return Err(wrong("it must be smaller than 2 TiB"));
         }
-        let largest: u64 = if options.size <= 8 << 30 { 8 } else { 64 };
-        let fits = |per_cluster: u64| {
+        let largest: u64 = if options.size <= 8 << 30 { 4096 } else { 32768 };
+        let fits = |cluster: u64| {
+            let per_cluster = cluster / sector;
             // FATs are rounded to 2 KiB, so that two of them leave the data at a multiple of 4 KiB.
             let clusters = sectors.saturating_sub(RESERVED) / per_cluster;
-            let fat = ((clusters + 2) * 4).div_ceil(SECTOR).next_multiple_of(4);
+            let fat = ((clusters + 2) * 4).div_ceil(sector).next_multiple_of((2048 / sector).max(1));
             let clusters = sectors.saturating_sub(RESERVED + 2 * fat) / per_cluster;
-            (clusters >= MIN_CLUSTERS).then_some(Layout { sectors, per_cluster, fat, clusters })
+            (clusters >= MIN_CLUSTERS).then_some(Layout { sector, sectors, per_cluster, fat, clusters })
         };
-        [largest, 32, 16, 8, 4, 2, 1]
-            .into_iter()
-            .filter(|per_cluster| *per_cluster <= largest)
+        (9..=15)
+            .rev()
+            .map(|bits| 1 << bits)
+            .filter(|cluster| (sector..=largest).contains(cluster))
             .find_map(fits)
-            .ok_or_else(|| wrong("FAT32 needs 34 MiB at least"))
+            .ok_or_else(|| wrong(&format!("FAT32 needs {} MiB at least", MIN_CLUSTERS * sector / (1 << 20) + 3)))
     }
 
     fn cluster_bytes(&self) -> u64 {
-        self.per_cluster * SECTOR
+        self.per_cluster * self.sector
     }
 
     fn offset(&self, cluster: u32) -> u64 {
-        (RESERVED + 2 * self.fat) * SECTOR + u64::from(cluster - 2) * self.cluster_bytes()
+        (RESERVED + 2 * self.fat) * self.sector + u64::from(cluster - 2) * self.cluster_bytes()
     }
 }
 
@@ -211,7 +219,7 @@ impl<C> Allocation<'_, C> {
             [boot_sector(self.layout, options, label, root), info_sector(self.layout, self.fat.len() as u64)].concat();
         // BPB_BkBootSec: the copies stand at sector 6.
         for (sector, bytes) in [(0, &start), (6, &start), (RESERVED, &fat), (RESERVED + self.layout.fat, &fat)] {
-            self.extents.push(Extent { offset: sector * SECTOR, data: Data::Bytes(bytes.clone()) });
+            self.extents.push(Extent { offset: sector * self.layout.sector, data: Data::Bytes(bytes.clone()) });
         }
         self.extents.sort_by_key(|extent| extent.offset);
         Image { len: options.size, extents: self.extents }
@@ -219,10 +227,10 @@ impl<C> Allocation<'_, C> {
 }
 
 fn boot_sector(layout: &Layout, options: &Options, label: &name::Short, root: u32) -> Vec<u8> {
-    let mut sector = vec![0; SECTOR as usize];
+    let mut sector = vec![0; layout.sector as usize];
     put(&mut sector, 0, &[0xEB, 0x58, 0x90]);
     put(&mut sector, 3, b"KSCRATCH");
-    put_u16(&mut sector, 11, SECTOR as u16);
+    put_u16(&mut sector, 11, layout.sector as u16);
     sector[13] = layout.per_cluster as u8;
     put_u16(&mut sector, 14, RESERVED as u16);
     sector[16] = 2; // BPB_NumFATs
@@ -247,7 +255,7 @@ fn boot_sector(layout: &Layout, options: &Options, label: &name::Short, root: u3
 }
 
 fn info_sector(layout: &Layout, used: u64) -> Vec<u8> {
-    let mut sector = vec![0; SECTOR as usize];
+    let mut sector = vec![0; layout.sector as usize];
     put_u32(&mut sector, 0, 0x4161_5252);
     put_u32(&mut sector, 484, 0x6141_7272);
     put_u32(&mut sector, 488, (layout.clusters + 2 - used) as u32); // FSI_Free_Count

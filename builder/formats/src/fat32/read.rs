@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{ATTR_DIRECTORY, ATTR_LONG_NAME, ATTR_VOLUME_ID, ENTRY_MASK, Error, MIN_CLUSTERS, SECTOR, SLOT, name};
+use super::{ATTR_DIRECTORY, ATTR_LONG_NAME, ATTR_VOLUME_ID, ENTRY_MASK, Error, MIN_CLUSTERS, SECTORS, SLOT, name};
 use crate::bytes::{ReadAt, u16_at, u32_at};
 
 /// A FAT of more bytes than this is not read: that of a 32 GiB volume of 4 KiB clusters.
@@ -17,6 +17,8 @@ pub struct Volume<R> {
     pub(super) fat: Vec<u32>,
     pub(super) fat_start: u64,
     pub(super) fat_bytes: u64,
+    /// Bytes of a sector.
+    pub(super) sector: u64,
     pub(super) fats: u8,
     pub(super) data: u64,
     pub(super) cluster: u64,
@@ -48,10 +50,11 @@ fn damaged(reason: impl Into<String>) -> Error {
 impl<R: ReadAt> Volume<R> {
     /// Reads boot sector and FAT.
     pub fn open(disk: R) -> Result<Self, Error> {
-        let mut boot = [0; SECTOR as usize];
+        let mut boot = [0; 512];
         disk.read_at(0, &mut boot)?;
-        if u16_at(&boot, 510) != 0xAA55 || u16_at(&boot, 11) != SECTOR as u16 || u16_at(&boot, 22) != 0 {
-            return Err(damaged("its first sector is not that of a FAT32 volume of 512-byte sectors"));
+        let sector = u64::from(u16_at(&boot, 11));
+        if u16_at(&boot, 510) != 0xAA55 || !SECTORS.contains(&sector) || u16_at(&boot, 22) != 0 {
+            return Err(damaged("its first sector is not that of a FAT32 volume"));
         }
         let (per_cluster, fats) = (u64::from(boot[13]), boot[16]);
         let (reserved, fat) = (u64::from(u16_at(&boot, 14)), u64::from(u32_at(&boot, 36)));
@@ -61,21 +64,22 @@ impl<R: ReadAt> Volume<R> {
         }
         let start = reserved + u64::from(fats) * fat;
         let clusters = sectors.saturating_sub(start) / per_cluster;
-        if clusters < MIN_CLUSTERS || (clusters + 2) * 4 > fat * SECTOR || fat * SECTOR > MAX_FAT {
+        if clusters < MIN_CLUSTERS || (clusters + 2) * 4 > fat * sector || fat * sector > MAX_FAT {
             return Err(damaged(format!("{clusters} clusters and a FAT of {fat} sectors do not belong together")));
         }
         let mut bytes = vec![0; (clusters as usize + 2) * 4];
-        disk.read_at(reserved * SECTOR, &mut bytes)?;
+        disk.read_at(reserved * sector, &mut bytes)?;
         let info = u64::from(u16_at(&boot, 48));
         Ok(Volume {
             disk,
             fat: bytes.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect(),
-            fat_start: reserved * SECTOR,
-            fat_bytes: fat * SECTOR,
+            fat_start: reserved * sector,
+            fat_bytes: fat * sector,
+            sector,
             fats,
-            data: start * SECTOR,
-            cluster: per_cluster * SECTOR,
-            info: (1..reserved).contains(&info).then_some(info * SECTOR),
+            data: start * sector,
+            cluster: per_cluster * sector,
+            info: (1..reserved).contains(&info).then_some(info * sector),
             root: u32_at(&boot, 44),
             label: String::from_utf8_lossy(&boot[71..82]).trim_end().to_owned(),
             serial: u32_at(&boot, 67),

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::slot;
 use super::read::Volume;
-use super::{ATTR_ARCHIVE, ATTR_LONG_NAME, END_OF_CHAIN, ENTRY_MASK, Error, SECTOR, SLOT, dos_time, name};
+use super::{ATTR_ARCHIVE, ATTR_LONG_NAME, END_OF_CHAIN, ENTRY_MASK, Error, SLOT, dos_time, name};
 use crate::bytes::{ReadAt, put_u16, put_u32, u32_at};
 use crate::patch::Patch;
 
@@ -120,7 +120,7 @@ impl<R: ReadAt> Volume<R> {
 
     /// The sectors of all FATs that hold `changes`, with `earlier` ones already in force.
     fn fat_writes(&self, changes: &BTreeMap<u32, u32>, earlier: &BTreeMap<u32, u32>) -> Vec<(u64, Vec<u8>)> {
-        let per_sector = SECTOR as u32 / 4;
+        let per_sector = self.sector as u32 / 4;
         let sectors: BTreeSet<u32> = changes.keys().map(|cluster| cluster / per_sector).collect();
         let mut writes = Vec::new();
         for sector in sectors {
@@ -131,7 +131,7 @@ impl<R: ReadAt> Volume<R> {
             });
             let bytes: Vec<u8> = entries.flat_map(u32::to_le_bytes).collect();
             for copy in 0..u64::from(self.fats) {
-                writes.push((self.fat_start + copy * self.fat_bytes + u64::from(sector) * SECTOR, bytes.clone()));
+                writes.push((self.fat_start + copy * self.fat_bytes + u64::from(sector) * self.sector, bytes.clone()));
             }
         }
         writes
@@ -140,7 +140,7 @@ impl<R: ReadAt> Volume<R> {
     /// `FSI_Free_Count`, which is a hint, made right; none where there is no FSInfo sector.
     fn info_write(&self, changes: &BTreeMap<u32, u32>) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let Some(at) = self.info else { return Ok(None) };
-        let mut sector = vec![0; SECTOR as usize];
+        let mut sector = vec![0; self.sector as usize];
         self.disk.read_at(at, &mut sector)?;
         if u32_at(&sector, 0) != 0x4161_5252 || u32_at(&sector, 484) != 0x6141_7272 {
             return Ok(None);
