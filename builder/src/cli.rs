@@ -10,8 +10,10 @@ use crate::spec::{Flavour, SectorSize};
 
 pub mod cluster;
 pub mod machines;
+pub mod node;
 
 use cluster::ClusterCommand;
+use node::NodeCommand;
 
 /// Build, look into, stamp and run bootable Kubernetes node images.
 #[derive(Debug, Parser)]
@@ -77,6 +79,9 @@ pub enum Command {
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
     #[command(subcommand)]
     Cluster(Box<ClusterCommand>),
+    /// A machine of a running cluster, by way of its API server: how it is, its logs, start anew, power off
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Make a kubeconfig for the cluster that a master without metadata began by itself, from that machine's disk
     Kubeconfig(KubeconfigArgs),
     /// Tell which declaration brought a file into the image, and from which package

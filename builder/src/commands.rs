@@ -23,6 +23,7 @@ mod cluster;
 mod flash;
 mod kubeconfig;
 mod machines;
+mod node;
 mod run;
 
 /// Does what the arguments say.
@@ -41,6 +42,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Autopsy(args) => autopsy::execute(&args, console)?,
         Command::Run(args) => return run::execute(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
+        Command::Node(command) => return node::execute(&command, console),
         Command::Kubeconfig(args) => kubeconfig::execute(&args, console)?,
         Command::Why(args) => why(&args, console)?,
         Command::Schema => print(&format!("{}\n", serde_json::to_string_pretty(&kscratch_metadata::json_schema())?))?,

@@ -25,6 +25,7 @@ pub mod lock;
 pub mod manifest;
 pub mod microcode;
 pub mod modules;
+pub mod node;
 pub mod overlay;
 pub mod plan;
 pub mod reach;

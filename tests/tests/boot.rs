@@ -201,7 +201,7 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
         "version = 1\nrole = \"node\"\n\n[watchdog]\ntimeout = 30\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
          [[machines]]\nmac = \"52:54:00:00:00:01\"\nnode = {{ name = \"other\", pod_range = \"10.244.2.0/24\" }}\n\n\
          [[machines]]\nmac = \"{mac}\"\nnode = {{ name = \"told-1\", pod_range = \"10.244.3.0/24\" }}\n",
-        probe::MANIFEST
+        format_args!("{}{SLOW}", probe::MANIFEST)
     );
     fs::write(&role, text).unwrap();
     let mut vm = bench.start(&machine);
@@ -218,7 +218,11 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     assert_eq!(container(probe, "hello"), hello, "the pod did not outlive kubelet");
     http::wait_for(vm.forwarded(HELLO).unwrap(), "/", BOOT, |_| true);
     leaves_last_words(&vm, probe);
+    // Once more after the boot that followed: all of its pods are to be there.
+    let probe = Probe::of(&vm, BOOT);
+    probe.wait_for("/processes", BOOT, |all| all.lines().filter(|line| line.contains("kscratch-probe")).count() >= 2);
     switch_off(&mut vm);
+    assert_pods_ended_in_order(&vm);
     assert_clean(&bench, &overlay, &vm);
     let boots = autopsy(&overlay);
     assert_eq!(boots.len(), 2, "{boots:?}");
@@ -227,6 +231,47 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     assert!(found.to_string().contains("its watchdog (i6300ESB timer)"), "{}", boots[0]);
     assert_eq!(boots[0]["ended"], serde_json::Value::Null);
     assert_eq!(boots[1]["ended"], "power off");
+}
+
+/// A pod that wants five seconds before it is told to end, and would be ended at once otherwise.
+const SLOW: &str = r#"
+[[manifests]]
+name = "slow"
+content = '''
+apiVersion: v1
+kind: Pod
+metadata:
+  name: slow
+spec:
+  hostPID: true
+  terminationGracePeriodSeconds: 15
+  containers:
+  - name: slow
+    image: kscratch-probe:test
+    imagePullPolicy: Never
+    lifecycle:
+      preStop:
+        sleep:
+          seconds: 5
+'''
+"#;
+
+/// The kubelet was given its time, took what the slow pod's hook needs, and no more than that and what an emulated machine does with it.
+#[track_caller]
+fn assert_pods_ended_in_order(vm: &Vm) {
+    let text: Vec<String> = vm.lines().into_iter().map(|line| line.text).collect();
+    let place = |what: &str| {
+        let found = text.iter().rposition(|line| line.contains(what));
+        found.unwrap_or_else(|| panic!("there is no {what:?}:\n{}", text.join("\n")))
+    };
+    let done = place("inhibitor: the kubelet is done with its pods (");
+    assert!(place("] stopping: power button") < place("inhibitor: the kubelet ends its pods, in 30 s at most"));
+    assert!(
+        done < place("service kubelet: stopped")
+            && place("service kubelet: stopped") < place("service dockerd: stopped")
+    );
+    let seconds: f64 = text[done].rsplit_once('(').unwrap().1.trim_end_matches(" s)").parse().unwrap();
+    assert!((5.0..32.0).contains(&seconds), "the pods took {seconds} s");
 }
 
 /// A kernel that panics and hangs then is reset by the watchdog; it leaves its last words with the firmware, and the next boot tells both.

@@ -1,4 +1,4 @@
-//! Asks a cluster's API server which nodes are Ready, with the administrator's certificate out of a kubeconfig.
+//! Asks a cluster's API server, with the certificate out of a kubeconfig: which nodes are Ready, and whatever else is at a path of its.
 use std::io::Read;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use serde::Deserialize;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
+
+use crate::console::Hint;
 
 /// How long one answer may take; the server is emulated.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -25,6 +27,26 @@ pub struct Api {
 /// How a kubelet puts it that there is no CNI network yet, which is so for a while at every first boot.
 const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:docker: network plugin is not ready: cni config uninitialized";
 
+/// Which bytes of something are asked for (RFC 9110, section 14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// So many at its end.
+    Last(u64),
+    /// All from there on.
+    From(u64),
+}
+
+/// What was answered to a question for a [`Part`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// 206, or 200 where all of it was given; 416 where there are no such bytes.
+    pub status: u16,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// How many bytes there are altogether.
+    pub length: u64,
+}
+
 /// A node as the API server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
@@ -36,22 +58,41 @@ pub struct NodeState {
     pub why: String,
 }
 
-/// What is needed of a kubeconfig (`kind: Config`, v1) with one cluster and one user and everything inside.
+/// What is needed of a kubeconfig (`kind: Config`, v1) with everything inside.
 #[derive(Deserialize)]
 struct Kubeconfig {
     clusters: Vec<NamedCluster>,
     users: Vec<NamedUser>,
+    #[serde(default)]
+    contexts: Vec<NamedContext>,
+    #[serde(default, rename = "current-context")]
+    current: String,
 }
 
 #[derive(Deserialize)]
 struct NamedCluster {
+    #[serde(default)]
+    name: String,
     cluster: Cluster,
+}
+
+#[derive(Deserialize)]
+struct NamedContext {
+    name: String,
+    context: Chosen,
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    cluster: String,
+    user: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Cluster {
     server: String,
+    #[serde(default)]
     certificate_authority_data: String,
 }
 
@@ -64,7 +105,9 @@ struct NamedUser {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct User {
+    #[serde(default)]
     client_certificate_data: String,
+    #[serde(default)]
     client_key_data: String,
 }
 
@@ -90,10 +133,22 @@ impl Access {
     /// It is no YAML, or lacks a part.
     pub fn parse(text: &str) -> Result<Access> {
         let config: Kubeconfig = serde_saphyr::from_str(text).context("reading the kubeconfig")?;
-        let (Some(cluster), Some(user)) = (config.clusters.into_iter().next(), config.users.into_iter().next()) else {
+        let chosen = config.contexts.into_iter().find(|context| context.name == config.current);
+        let chosen = chosen.map(|context| context.context);
+        // Without a current context it has one of each, as those have that are made here.
+        let is = |name: &str, wanted: Option<&String>| wanted.is_none_or(|wanted| wanted == name);
+        let of = |name: &str| is(name, chosen.as_ref().map(|context| &context.cluster));
+        let as_user = |name: &str| is(name, chosen.as_ref().map(|context| &context.user));
+        let cluster = config.clusters.into_iter().find(|cluster| of(&cluster.name));
+        let user = config.users.into_iter().find(|user| as_user(&user.name));
+        let (Some(cluster), Some(user)) = (cluster, user) else {
             bail!("the kubeconfig names no cluster or no user");
         };
         let decode = |what: &str, text: &str| -> Result<String> {
+            if text.is_empty() {
+                let hint = "with files in the place of data: `kubectl config view --flatten --minify`; users with tokens are not known here";
+                return Err(anyhow!("the kubeconfig has no {what}").context(Hint(hint.into())));
+            }
             let bytes = STANDARD.decode(text).with_context(|| format!("reading {what} of the kubeconfig"))?;
             String::from_utf8(bytes).with_context(|| format!("reading {what} of the kubeconfig"))
         };
@@ -161,6 +216,44 @@ impl Api {
     pub fn get(&self, path: &str) -> Result<(u16, Vec<u8>)> {
         let url = format!("{}{path}", self.server);
         answer(self.agent.get(&url).call()).with_context(|| format!("asking {url}"))
+    }
+
+    /// A part of what is at a path.
+    ///
+    /// # Errors
+    /// As for [`Api::get`].
+    pub fn part(&self, path: &str, part: Part) -> Result<Piece> {
+        let url = format!("{}{path}", self.server);
+        let range = match part {
+            Part::Last(count) => format!("bytes=-{count}"),
+            Part::From(start) => format!("bytes={start}-"),
+        };
+        let answered = || -> Result<Piece> {
+            let response = self.agent.get(&url).header("Range", range).call()?;
+            let told = response.headers().get("content-range").and_then(|value| value.to_str().ok());
+            let told = told.and_then(|value| value.rsplit_once('/')?.1.parse().ok());
+            let (status, bytes) = answer(Ok(response))?;
+            let length = told.unwrap_or(bytes.len() as u64);
+            Ok(Piece { status, bytes, length })
+        };
+        answered().with_context(|| format!("asking {url}"))
+    }
+
+    /// What the server answers where an object is to get some fields more (RFC 7396): status and body.
+    ///
+    /// # Errors
+    /// As for [`Api::get`].
+    pub fn merge(&self, path: &str, fields: &serde_json::Value) -> Result<(u16, Vec<u8>)> {
+        let url = format!("{}{path}", self.server);
+        let request = self.agent.patch(&url).content_type("application/merge-patch+json");
+        answer(request.send(&fields.to_string())).with_context(|| format!("changing {url}"))
+    }
+
+    /// A server that speaks HTTP in clear, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_clear(server: String) -> Api {
+        let config = Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
+        Api { server, agent: config.build().new_agent() }
     }
 
     /// What the server answers to a POST of an object: status and body.
@@ -277,8 +370,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhere").unwrap();
             String::from_utf8(asked).unwrap()
         });
-        let config = Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let api = Api { server, agent: config.build().new_agent() };
+        let api = Api::in_clear(server);
         assert_eq!(api.post("/api/v1/pods", &json!({ "kind": "Pod" })).unwrap(), (409, b"here".to_vec()));
         let asked = asked.join().unwrap();
         assert!(
@@ -297,6 +389,14 @@ mod tests {
         assert_eq!((access.server.as_str(), access.user.as_str()), ("https://127.0.0.1:6443", "admin"));
         assert_eq!((access.authority.as_str(), access.certificate.as_str(), access.key.as_str()), ("a", "b", "c"));
         assert!(Access::parse("clusters: []\nusers: []\n").is_err());
+        // Of several the current context's count.
+        let two = "clusters:\n- name: other\n  cluster: {server: 'https://o'}\n- name: c\n  cluster: {server: 'https://c', certificate-authority-data: YQ==}\n\
+                   users:\n- name: other\n  user: {token: x}\n- name: admin\n  user: {client-certificate-data: Yg==, client-key-data: Yw==}\n\
+                   contexts:\n- name: x\n  context: {cluster: c, user: admin}\n- name: y\n  context: {cluster: c, user: other}\n";
+        let access = Access::parse(&format!("{two}current-context: x\n")).unwrap();
+        assert_eq!((access.server.as_str(), access.user.as_str(), access.key.as_str()), ("https://c", "admin", "c"));
+        let error = Access::parse(&format!("{two}current-context: y\n")).err().unwrap();
+        assert!(format!("{error:#}").contains("the kubeconfig has no client-certificate-data"), "{error:#}");
         assert!(Access::parse(&text.replace("YQ==", "a")).is_err());
     }
 }

@@ -88,6 +88,7 @@ pub fn services_may_do_no_more_than_they_need(cluster: &Cluster) {
         ("n1", "/usr/lib/kscratch/agent identities ", "0", "0000000000000005"),
         ("n1", "/usr/lib/kscratch/agent routes ", "905", "0000000000001000"),
         ("n1", "/usr/bin/kube-proxy ", "0", "0000000000003000"),
+        ("n1", "/usr/lib/kscratch/init inhibitor ", "907", "0000000000000000"),
     ] {
         let eye = format!("eye-{machine}");
         let processes = cluster.ask(&eye, "/processes");

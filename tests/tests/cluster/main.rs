@@ -18,6 +18,8 @@ fn a_routed_cluster() {
     accept(&cluster, "routed", "1500");
     step("outside", || network::reaches_outside(&cluster));
     step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster));
+    step("a node is asked", || membership::a_node_tells_how_it_is(&cluster));
+    step("a node is told", || membership::a_node_that_is_told_to_starts_anew(&cluster));
     step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster));
     step("down", || cluster.command(&["down", "lab"]).succeeded());
     let tokens = std::fs::read_to_string(cluster.file("secrets/tokens.toml")).unwrap();

@@ -1,10 +1,15 @@
 //! Nodes come, go and come back: ranges, routes, identity (A3, A5).
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kscratch_tests::cluster::{Cluster, SOON};
+use kscratch_tests::program::{self, Said};
 use serde_json::Value;
 
 use super::wait_until;
+
+/// Longer than `node reboot --wait` waits by itself.
+const TOLD: Duration = Duration::from_secs(11 * 60);
 
 /// The node's route table as it stands in `/proc/net/route`: destinations of 24 bits.
 fn routes(cluster: &Cluster, eye: &str) -> Vec<String> {
@@ -47,6 +52,47 @@ pub fn a_node_that_is_cut_comes_back(cluster: &Cluster) {
     assert!(again.starts_with("hello from hello-n2 at 10.244."), "{again}");
     cluster.ask("b1", "/peer");
     assert_eq!(requests(), before, "a machine that comes back asks for no new certificate");
+}
+
+/// `kscratch-image node` with the administrator's kubeconfig.
+fn node(cluster: &Cluster, args: &[&str]) -> Said {
+    let kubeconfig = cluster.file("machines/admin.kubeconfig").display().to_string();
+    let args = ["node"].iter().chain(args).copied().chain(["--kubeconfig", kubeconfig.as_str()]);
+    program::kscratch(&program::scratch(), args, TOLD).succeeded()
+}
+
+/// How it is, and its logs, by way of the API server.
+pub fn a_node_tells_how_it_is(cluster: &Cluster) {
+    let said = node(cluster, &["status", "n2"]).stdout;
+    for wanted in ["n2: Ready\n", "address    192.168.76.21\n", "kubelet v", " in use, ", " pods\n"] {
+        assert!(said.contains(wanted), "{wanted:?} is not in\n{said}");
+    }
+    let names = node(cluster, &["logs", "n2"]).stdout;
+    assert!(
+        ["kubelet.log", "dockerd.log", "inhibitor.log"].iter().all(|name| names.lines().any(|line| line == *name)),
+        "{names}"
+    );
+    let lines = node(cluster, &["logs", "n2", "kubelet", "--tail", "3"]).stdout;
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+}
+
+/// Its pods are ended first and say so; those that come with the machine come back with it.
+pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster) {
+    node(cluster, &["reboot", "n2", "--wait"]);
+    let console = cluster.console("n2");
+    for wanted in [
+        "identities: kubernetes-admin asks for a reboot of this machine",
+        "stopping: asked for by the cluster",
+        "inhibitor: the kubelet is done with its pods (",
+    ] {
+        assert!(console.contains(wanted), "{wanted:?} is not in\n{console}");
+    }
+    let (_, pod) = cluster.api().get("/api/v1/namespaces/default/pods/b1");
+    let pod: Value = serde_json::from_str(&pod).unwrap();
+    assert_eq!((&pod["status"]["phase"], &pod["status"]["reason"]), (&"Failed".into(), &"Terminated".into()), "{pod}");
+    let page = "/api/v1/namespaces/kube-system/pods/hello-n2:8080/proxy/";
+    let (_, again) = cluster.api().wait_for(page, SOON, |(code, _)| *code == 200);
+    assert!(again.starts_with("hello from hello-n2 at 10.244."), "{again}");
 }
 
 /// A node that is switched off and deleted: nobody has a route to its range any more.

@@ -1,0 +1,140 @@
+//! Turns a machine's log files, which its kubelet serves, into a list, their last lines, or lines as they come.
+use std::io::{ErrorKind, Write};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use super::refusal;
+use crate::console::Hint;
+use crate::vmcluster::api::{Api, Part};
+
+/// Folder of the services' logs below `/var/log`, which is what the kubelet serves.
+const FOLDER: &str = "kscratch";
+/// A line of a log has some 200 bytes; more of them than this at once are not fetched.
+const PER_LINE: u64 = 512;
+/// So much is fetched where nothing is said.
+const LATEST: u64 = 64 << 10;
+/// How often a log is asked for more.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where the API server has a file below `/var/log`. A word is the log of that service.
+///
+/// # Errors
+/// It leads out of there.
+pub(super) fn place(node: &str, file: &str) -> Result<String> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    if !file.split('/').all(plain) {
+        bail!("{file:?} is no log: give a service's name, or a path below /var/log");
+    }
+    let path = match file {
+        _ if file.contains('/') => file.to_owned(),
+        _ if file.contains(".log") => format!("{FOLDER}/{file}"),
+        _ => format!("{FOLDER}/{file}.log"),
+    };
+    Ok(format!("/api/v1/nodes/{node}/proxy/logs/{path}"))
+}
+
+/// Names of the logs that there are.
+///
+/// # Errors
+/// The machine does not answer, or the API server refuses.
+pub fn list(api: &Api, node: &str) -> Result<Vec<String>> {
+    let (status, body) = api.get(&format!("/api/v1/nodes/{node}/proxy/logs/{FOLDER}/"))?;
+    if status != 200 {
+        return Err(refusal(status, &body).context(format!("asking {node} which logs it has")));
+    }
+    Ok(names(&String::from_utf8_lossy(&body)))
+}
+
+/// Go's listing of a folder (net/http, `dirList`): a link a line.
+pub(super) fn names(page: &str) -> Vec<String> {
+    let links = page.split("<a href=\"").skip(1);
+    let names = links.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned());
+    names.filter(|name| !name.ends_with('/')).collect()
+}
+
+/// The end of a log: its last lines, or what was written lately. Also how long the log is now.
+///
+/// # Errors
+/// There is no such log, the machine does not answer, or the API server refuses.
+pub fn tail(api: &Api, node: &str, file: &str, lines: Option<u64>) -> Result<(String, u64)> {
+    let wanted = lines.map_or(LATEST, |lines| lines.saturating_mul(PER_LINE).clamp(1, 8 << 20));
+    let (bytes, length) = match read(api, node, file, Part::Last(wanted))? {
+        Seen::Bytes(bytes, length) => (bytes, length),
+        Seen::None => return Ok((String::new(), 0)),
+        Seen::Away(error) => return Err(error),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let whole = if length > bytes.len() as u64 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
+    Ok((last(whole, lines).to_owned(), length))
+}
+
+/// The last lines of a text.
+pub(super) fn last(text: &str, lines: Option<u64>) -> &str {
+    let Some(lines) = lines.and_then(|lines| usize::try_from(lines).ok()) else { return text };
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    if lines == 0 {
+        return "";
+    }
+    let start = body.rmatch_indices('\n').nth(lines - 1).map_or(0, |(at, _)| at + 1);
+    text.get(start..).unwrap_or_default()
+}
+
+/// What came of asking for bytes of a log.
+enum Seen {
+    /// These, and how long the log is.
+    Bytes(Vec<u8>, u64),
+    /// It has none there.
+    None,
+    /// The machine does not answer at the moment.
+    Away(anyhow::Error),
+}
+
+fn read(api: &Api, node: &str, file: &str, part: Part) -> Result<Seen> {
+    let piece = match api.part(&place(node, file)?, part) {
+        Ok(piece) => piece,
+        Err(error) => return Ok(Seen::Away(error)),
+    };
+    let refused = || refusal(piece.status, &piece.bytes).context(format!("asking {node} for the log {file}"));
+    match piece.status {
+        200 | 206 => Ok(Seen::Bytes(piece.bytes, piece.length)),
+        416 => Ok(Seen::None),
+        404 => {
+            let hint = Hint(format!("kscratch-image node logs {node} lists them"));
+            Err(anyhow!("{node} has no log {file}").context(hint))
+        }
+        500.. => Ok(Seen::Away(refused())),
+        _ => Err(refused()),
+    }
+}
+
+/// Writes what is added to a log behind its first `from` bytes, until nobody reads it any more. One that was begun anew is read from its begin.
+///
+/// # Errors
+/// The log is not there any more, or the API server refuses. A machine that is away for a while is waited for.
+pub fn follow(api: &Api, node: &str, file: &str, mut from: u64, out: &mut impl Write) -> Result<()> {
+    loop {
+        thread::sleep(EVERY);
+        // The last byte that is known is asked for again: a log that has grown by nothing has that to answer, and one that was begun anew has not.
+        match read(api, node, file, Part::From(from.saturating_sub(1)))? {
+            Seen::Bytes(bytes, length) => {
+                let known = usize::from(from > 0).min(bytes.len());
+                let written = out.write_all(bytes.get(known..).unwrap_or_default()).and_then(|()| out.flush());
+                match written {
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    other => other.context("writing to standard output")?,
+                }
+                from = length;
+            }
+            Seen::None => from = 0,
+            // While it starts anew, for one.
+            Seen::Away(_) => {}
+        }
+    }
+}
