@@ -60,7 +60,7 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
 fn answers_keys(vm: &mut Vm) {
     let mut mark = vm.lines().pop().expect("the console is not empty");
     for (keys, answers) in [
-        ("s", &[r"^node-\S+: a node that stands alone +kscratch \S+, up ", r"^kubelet +ready +\d+ (s|min) +0$"][..]),
+        ("s", &[r"^kscratch-\S+: a node that stands alone +kscratch \S+, up ", r"^kubelet +ready +\d+ (s|min) +0$"][..]),
         // What noise may be: a stop, an arrow, half a word, a byte of none.
         ("\x13\x1b[A\0reb\u{fffd}", &[]),
         ("l", &["^console: +the log of which service"]),
@@ -78,7 +78,7 @@ fn answers_keys(vm: &mut Vm) {
     }
     let long: Vec<String> =
         vm.lines().into_iter().map(|line| line.text).filter(|line| !line.starts_with('[')).collect();
-    assert!(long.iter().skip_while(|line| !line.starts_with("node-")).all(|line| line.len() <= 80), "{long:#?}");
+    assert!(long.iter().skip_while(|line| !line.starts_with("kscratch-")).all(|line| line.len() <= 80), "{long:#?}");
 }
 
 /// The console's way to switch a machine off.
@@ -286,6 +286,8 @@ fn leaves_last_words(vm: &Vm, probe: Probe) {
     probe.write("/proc/sys/kernel/panic", "0");
     probe.crash();
     let panicked = after(&mark, "Kernel panic - not syncing: sysrq triggered crash");
+    // A kernel that hangs for good says it twice.
+    let panicked = after(&panicked, r"\[ end Kernel panic - not syncing: sysrq triggered crash \]");
     let told = after(&panicked, r"\] the kernel left last words of an earlier boot: ");
     assert!(told.text.contains("sysrq triggered crash"), "{}", told.text);
     after(&panicked, r"\] before this boot the machine was reset by its watchdog \(i6300ESB timer\)$");
