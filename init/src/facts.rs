@@ -18,6 +18,8 @@ pub struct Facts {
     pub manifests: BTreeMap<String, Vec<u8>>,
     /// 32 hex digits, kept on state from the first boot on.
     pub machine_id: String,
+    /// What each link's lease says of names.
+    pub leased: BTreeMap<String, Names>,
     /// Name servers known to the machine already (from DHCP), in order.
     pub dns_servers: Vec<Ipv4Addr>,
     /// Search domain known from DHCP.
@@ -53,10 +55,34 @@ impl Facts {
         self.links.get(name).or_else(|| self.made.get(name))
     }
 
+    /// Takes what leases say of names for the machine's: every server once, and the search domains of the first.
+    pub fn take_names<'n>(&mut self, leases: impl Iterator<Item = &'n Names>) {
+        (self.dns_servers, self.dns_search) = (Vec::new(), Vec::new());
+        for (index, names) in leases.enumerate() {
+            if index == 0 {
+                self.dns_search.clone_from(&names.search);
+            }
+            for server in &names.servers {
+                if !self.dns_servers.contains(server) {
+                    self.dns_servers.push(*server);
+                }
+            }
+        }
+    }
+
     /// A link by its name, to be changed.
     pub fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
         self.links.get_mut(name).or_else(|| self.made.get_mut(name))
     }
+}
+
+/// What a lease says of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Name servers, in order.
+    pub servers: Vec<Ipv4Addr>,
+    /// Search domains.
+    pub search: Vec<String>,
 }
 
 /// The kubelet's certificates of another cluster.

@@ -77,6 +77,13 @@ fn links_addresses_and_routes() {
         network::set_only_address(&mut netlink, "one", "10.9.0.7/24".parse().unwrap()).unwrap();
         assert_eq!(network::addresses(&mut netlink, link.index).unwrap(), ["10.9.0.7/24".parse().unwrap()]);
         network::remove_address(&mut netlink, "one", "10.9.5.5/24".parse().unwrap()).unwrap();
+        // The second of a network goes with the first, and is wanted.
+        run("ip addr add 10.9.3.1/24 dev one");
+        run("ip addr add 10.9.3.2/24 dev one");
+        let both = ["10.9.0.7/24".parse().unwrap(), "10.9.3.2/24".parse().unwrap()];
+        network::set_addresses(&mut netlink, "one", &both, true).unwrap();
+        assert_eq!(addresses("one"), ["10.9.0.7/24", "10.9.3.2/24"]);
+        network::set_only_address(&mut netlink, "one", "10.9.0.7/24".parse().unwrap()).unwrap();
 
         network::link_up(&mut netlink, "two", None).unwrap();
         let route = |to: &str, gateway: &str| network::Route {
@@ -245,6 +252,17 @@ fn another_address_of_the_server_takes_the_place_of_the_old_one() {
             .acquire(Duration::from_secs(30), monotonic)
             .unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));
         assert_eq!(addresses("client"), ["10.9.0.50/24"]);
+        let fixed = || run("ip -4 route").contains("10.8.0.0/16 via 10.9.0.7 dev client");
+        let (destination, gateway) = ("10.8.0.0/16".parse().unwrap(), Some("10.9.0.7".parse().unwrap()));
+        let route = network::Route {
+            destination,
+            gateway,
+            link: Some(network::existing_link(&mut Netlink::open().unwrap(), "client").unwrap().index),
+            metric: None,
+        };
+        network::set_route(&mut Netlink::open().unwrap(), route).unwrap();
+        keeper.plan_routes(vec![network::Route { link: None, ..route }]);
+        assert!(fixed());
         server.give("10.9.0.60");
         let at_renewal = || monotonic() + Duration::from_secs(61);
         let mut seen = Vec::new();
@@ -252,6 +270,7 @@ fn another_address_of_the_server_takes_the_place_of_the_old_one() {
             seen.extend(changes.iter().map(ToString::to_string));
             if changes.iter().any(|change| matches!(change, Change::Lost(..))) && keeper.lease().is_none() {
                 assert!(addresses("client").is_empty());
+                assert!(fixed(), "routes of the plan outlive a lease");
             }
             keeper.lease().is_some_and(|lease| lease.address.addr().octets()[3] == 60)
         });
@@ -263,6 +282,7 @@ fn another_address_of_the_server_takes_the_place_of_the_old_one() {
             ]
         );
         assert_eq!(addresses("client"), ["10.9.0.60/24"]);
+        assert!(fixed());
         assert!(run("ip -4 route").contains("default via 10.9.0.1 dev client"));
     });
 }

@@ -273,12 +273,20 @@ fn neighbour(link: &Link, gateway: IpAddr) -> Result<(), (String, String)> {
             Err((what, format!("give the address of a router inside {}", net.trunc())))
         }
         Some(_) => Ok(()),
-        None if unicast_local || learns(link, gateway) => Ok(()),
+        None if unicast_local || learns(link, gateway) || on_link(link, gateway) => Ok(()),
         None => {
             let what = format!("{gateway} lies in none of the link's networks");
             Err((what, "give a router's address of one of them, or the link an address beside it".to_owned()))
         }
     }
+}
+
+/// Whether an IPv4 gateway is a neighbour although no network of the link has it: clouds give an address with a /32, and a router outside of that;
+/// or a route without a gateway says that it is on the link.
+fn on_link(link: &Link, gateway: IpAddr) -> bool {
+    let alone = |net: &IpNet| matches!(net, IpNet::V4(net) if net.prefix_len() == 32);
+    let leads = |route: &Route| route.gateway.is_none() && route.leads_to().is_some_and(|to| to.contains(&gateway));
+    gateway.is_ipv4() && (link.addresses.iter().any(alone) || link.routes.iter().any(leads))
 }
 
 /// Addresses are each machine's and link's own, and none is of the pods or services.

@@ -12,7 +12,8 @@ use super::network;
 use crate::plan::Made;
 use kscratch_netlink::Netlink;
 
-/// Makes the link, or leaves the one that is as it should be, and has its members be these. Says whether it was made.
+/// Makes the link, or leaves the one that is as it should be, and has its members be these, beside those that others gave it (pods'). Says whether
+/// it was made.
 ///
 /// # Errors
 /// The kernel refuses; the chain says what.
@@ -29,7 +30,7 @@ pub fn ensure(netlink: &mut Netlink, name: &str, made: &Made) -> Result<bool> {
         let wanted = members.contains(&link.name);
         let changed = match (wanted, link.controller == Some(own)) {
             (true, false) => join(netlink, &link, own, bond.is_some()),
-            (false, true) => set_controller(netlink, link.index, 0),
+            (false, true) if link.hardware || link.made => set_controller(netlink, link.index, 0),
             _ => Ok(()),
         };
         if let Err(error) = changed {

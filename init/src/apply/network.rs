@@ -181,9 +181,12 @@ pub fn add_address(netlink: &mut Netlink, name: &str, address: Ipv4Net) -> Resul
 /// There is no such link, or the kernel refuses.
 pub fn set_addresses(netlink: &mut Netlink, name: &str, addresses: &[IpNet], alone: bool) -> Result<bool> {
     let link = existing_link(netlink, name)?;
-    let has = addresses_of(netlink, link.index, AddressFamily::Unspec)?;
-    for other in has.iter().filter(|address| alone && address.addr().is_ipv4() && !addresses.contains(address)) {
+    let mut has = addresses_of(netlink, link.index, AddressFamily::Unspec)?;
+    let before = has.clone();
+    for other in before.iter().filter(|address| alone && address.addr().is_ipv4() && !addresses.contains(address)) {
         remove_address(netlink, name, *other)?;
+        // The kernel takes the others of its network with it.
+        has = addresses_of(netlink, link.index, AddressFamily::Unspec)?;
     }
     let lacking: Vec<&IpNet> = addresses.iter().filter(|address| !has.contains(address)).collect();
     for address in &lacking {

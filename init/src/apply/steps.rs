@@ -114,6 +114,13 @@ impl<'a> Machine<'a> {
                 ));
             }
         }
+        let asks = |keeper: &&mut Keeper| {
+            phase.steps.iter().any(|step| matches!(step, Step::Dhcp { link, .. } if link == keeper.link()))
+        };
+        for keeper in self.leases.iter_mut().filter(asks) {
+            let routes = phase.steps.iter().filter_map(|step| fixed_route(step, keeper.link())).collect();
+            keeper.plan_routes(routes);
+        }
         faults
     }
 
@@ -291,6 +298,18 @@ fn route(
 ) -> Result<Route> {
     let link = link.map(|link| network::existing_link(netlink, link)).transpose()?.map(|link| link.index);
     Ok(Route { destination, gateway, link, metric })
+}
+
+/// A step's route, where it is a fixed one of IPv4 on the link.
+fn fixed_route(step: &Step, on: &str) -> Option<Route> {
+    match step {
+        Step::Route { destination, gateway, link, metric }
+            if link.as_deref() == Some(on) && destination.addr().is_ipv4() =>
+        {
+            Some(Route { destination: *destination, gateway: *gateway, link: None, metric: *metric })
+        }
+        _ => None,
+    }
 }
 
 /// Why links have no lease yet.

@@ -14,6 +14,11 @@ mod tests;
 /// Words of this page; others are no business of it.
 const KEYS: [&str; 8] = ["ifname", "bond", "bridge", "vlan", "ip", "nameserver", "rd.route", "team"];
 
+/// Those that make a link, find one, or give it its address.
+const LINK_WORDS: [&str; 5] = ["ifname", "bond", "bridge", "vlan", "ip"];
+
+const ALL_PASSED_OVER: &str = "the kernel command line's words of the network are passed over";
+
 const UNNAMED: &str = "an ip= on the kernel command line is passed over";
 
 /// What the words say, before it is known which cards there are.
@@ -29,6 +34,8 @@ pub struct Words {
     pub dns_servers: Vec<Ipv4Addr>,
     /// Words that could not be read, with the reason.
     pub faults: Vec<String>,
+    /// A link or an address is among those words: the others may be worth nothing without it.
+    lacking: bool,
 }
 
 impl Words {
@@ -41,6 +48,7 @@ impl Words {
         for wanted in KEYS {
             for (key, value) in words.iter().filter(|(key, _)| *key == wanted) {
                 if let Err(why) = found.word(key, value) {
+                    found.lacking |= LINK_WORDS.contains(key);
                     found.faults.push(format!("{key}={value} on the kernel command line is passed over: {why}"));
                 }
             }
@@ -244,7 +252,7 @@ impl Words {
         }
         let mut links = self.links.clone();
         let below: BTreeSet<String> = links.values().flat_map(Link::below).map(str::to_owned).collect();
-        let carries = |link: &Link| link.dhcp4 || !link.addresses.is_empty() || link.accept_ra.is_some();
+        let mut lacking = self.lacking;
         if let Some(unnamed) = &self.unnamed {
             let named = links
                 .iter()
@@ -258,6 +266,7 @@ impl Words {
                 [] => lines.push(format!("{UNNAMED}: it names no link, and every link has what it needs")),
                 several => lines.push(format!("{UNNAMED}: it names no link, and there are {}", several.join(", "))),
             }
+            lacking |= free.len() != 1;
         }
         if let Some(others) = &self.others {
             let new: Vec<&str> =
@@ -271,15 +280,38 @@ impl Words {
             links.extend(new.into_iter().map(|name| (name.to_owned(), Link { optional, ..others.clone() })));
         }
         let network = Network { links, dns_servers: self.dns_servers.clone(), ..Network::default() };
-        let problems = link_problems(&network);
-        if problems.is_empty() {
-            return (!network.links.is_empty()).then_some(network);
+        let mut problems = link_problems(&network);
+        problems.extend(network.links.iter().filter(|(_, link)| link.is_made()).find_map(|(made, _)| {
+            let card = cards.iter().any(|(name, _)| name == made);
+            card.then(|| format!("{made}: is a link to be made, and the machine has a network card of that name"))
+        }));
+        if !problems.is_empty() {
+            lines.extend(problems);
+            lines.push(format!("{ALL_PASSED_OVER}: they make no sense together"));
+            return None;
         }
-        lines.extend(problems);
-        lines.push(
-            "the kernel command line's words of the network are passed over: they make no sense together".to_owned(),
-        );
-        None
+        let links = &network.links;
+        if links.is_empty() {
+            return None;
+        }
+        if lacking && !links.iter().any(|(name, link)| carries(link) && is_there(links, name, cards)) {
+            lines.push(format!("{ALL_PASSED_OVER}: without the one above they give no link that is there an address"));
+            return None;
+        }
+        Some(network)
+    }
+}
+
+fn carries(link: &Link) -> bool {
+    link.dhcp4 || !link.addresses.is_empty() || link.accept_ra.is_some()
+}
+
+/// Whether a link is a card that the machine has, or made of one. No link is carried by itself.
+fn is_there(links: &BTreeMap<String, Link>, name: &str, cards: &[(&str, Mac)]) -> bool {
+    match links.get(name) {
+        Some(link) if link.is_made() => link.below().any(|below| is_there(links, below, cards)),
+        Some(Link { mac: Some(mac), .. }) => cards.iter().any(|(_, card)| card == mac),
+        _ => cards.iter().any(|(card, _)| *card == name),
     }
 }
 

@@ -81,8 +81,10 @@ pub struct Outcome {
 /// What is known of one server.
 #[derive(Debug, Default)]
 struct Standing {
-    /// It contradicted the others, or a floor, and has not agreed since; that was told.
+    /// It contradicted the others, and has not agreed since; that was told.
     wrong: bool,
+    /// The last time that it said was before the floor; that was told.
+    early: bool,
     /// It has refused; that was told.
     denied: bool,
     /// Not to be asked before this.
@@ -278,7 +280,7 @@ impl Standing {
         (self.trouble, self.rests) = (None, None);
         let says = clock + sample.offset;
         if says + sample.distance < i128::from(floor.seconds) * NANOS {
-            if !std::mem::replace(&mut self.wrong, true) {
+            if !std::mem::replace(&mut self.early, true) {
                 let (says, floor, what) = (moment(says), moment(i128::from(floor.seconds) * NANOS), floor.what);
                 lines.push(format!(
                     "the time server {server} says {says}, which is before {what}, {floor}: it is not believed"
@@ -286,6 +288,8 @@ impl Standing {
             }
             return None;
         }
+        // A router whose clock had begun in 1970 has the time now: who contradicted nobody is no liar.
+        self.early = false;
         Some(Vote { offset: sample.offset, distance: sample.distance, suspect: self.wrong })
     }
 

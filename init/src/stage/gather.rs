@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use kscratch_metadata::is_node_name;
 use kscratch_netlink::Netlink;
 
-use crate::apply::dhcp::Keeper;
+use crate::apply::dhcp::{Keeper, Lease};
 use crate::apply::disk;
 use crate::apply::files;
 use crate::apply::network;
-use crate::facts::{Aside, Facts, GivenRange, Link, Release};
+use crate::facts::{Aside, Facts, GivenRange, Link, Names, Release};
 use crate::log;
 use crate::plan;
 
@@ -31,27 +31,25 @@ pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper], lasting: bool) ->
 
 /// Of a machine with a state partition.
 fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leases: &[Keeper]) -> Result<Facts> {
-    let leases: Vec<_> = leases.iter().filter_map(Keeper::lease).collect();
-    let mut dns_servers = Vec::new();
-    for server in leases.iter().flat_map(|lease| &lease.dns_servers) {
-        if !dns_servers.contains(server) {
-            dns_servers.push(*server);
-        }
-    }
-    Ok(Facts {
+    let leases: Vec<(&str, &Lease)> =
+        leases.iter().filter_map(|keeper| Some((keeper.link(), keeper.lease()?))).collect();
+    let named: Vec<Names> = leases.iter().map(|(_, lease)| names(lease)).collect();
+    let mut facts = Facts {
         links,
         made: BTreeMap::new(),
         release: release(root)?,
         manifests: manifests(root)?,
         machine_id: machine_id.to_owned(),
-        dns_servers,
-        dns_search: leases.first().map(|lease| lease.search.clone()).unwrap_or_default(),
-        dhcp_hostname: leases.iter().find_map(|lease| lease.host_name.clone()),
+        leased: leases.iter().map(|(link, lease)| ((*link).to_owned(), names(lease))).collect(),
+        dns_servers: Vec::new(),
+        dns_search: Vec::new(),
+        dhcp_hostname: leases.iter().find_map(|(_, lease)| lease.host_name.clone()),
         memory: memory(root)?,
         lasting: true,
         joined: is_there(&files::below(root, plan::CLIENT)),
         etcd_ca: etcd_ca(root),
-        etcd_disk: disk::elsewhere(root)?,
+        // What is damaged there is a master's business alone, which does not go on with it.
+        etcd_disk: disk::elsewhere(root).unwrap_or_else(|error| Some(format!("not known: {error:#}"))),
         cluster_ca: cluster_ca(root, plan::PKI.0),
         node_name: remembered_name(root),
         put_aside: names_aside(root, plan::PKI.0),
@@ -61,7 +59,14 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
             put_aside: names_aside(root, plan::PKI.1),
         },
         pod_range: remembered_pod_range(root),
-    })
+    };
+    facts.take_names(named.iter());
+    Ok(facts)
+}
+
+/// What a lease says of names.
+pub fn names(lease: &Lease) -> Names {
+    Names { servers: lease.dns_servers.clone(), search: lease.search.clone() }
 }
 
 /// What the cluster gave at an earlier boot. A file that is damaged is as good as none: the cluster says it again.
@@ -274,6 +279,9 @@ mod tests {
         let facts = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap();
         assert_eq!(facts.etcd_ca.as_deref(), Some("the data's"));
         // What is damaged there is no reason to configure nothing.
+        write(root.path(), "var/lib/etcd/kscratch-disk", "no partition\n");
+        let damaged = with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap().etcd_disk.unwrap();
+        assert!(damaged.starts_with("not known: reading /var/lib/etcd/kscratch-disk: "), "{damaged}");
         fs::remove_dir_all(root.path().join("var/lib/kubelet/pki")).unwrap();
         write(root.path(), "var/lib/kubelet/pki", "a file");
         assert!(with_links(root.path(), "id", BTreeMap::new(), &[]).unwrap().put_aside.is_empty());

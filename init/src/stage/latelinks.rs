@@ -76,12 +76,20 @@ fn changes(before: &Cards, now: &Cards) -> Changes {
     Changes { came: lacking(now, before), went: lacking(before, now) }
 }
 
-/// Who is still missing was said at the boot; and a card that comes takes no default route from one that was there.
+/// Leases are kept of links that are there: a VLAN is gone with its card, and what kept its lease asks on a link that comes back no more.
+fn forget_gone(leased: &mut BTreeSet<String>, went: &BTreeSet<String>, there: &BTreeSet<String>) {
+    leased.retain(|name| !went.contains(name) && there.contains(name));
+}
+
+/// Who is still missing was said at the boot; a card that comes takes no default route from one that was there, and no address that others gave
+/// a link (one that masters share).
 fn beside_others(steps: &mut Vec<Step>) {
     steps.retain(|step| !matches!(step, Step::Note(_)));
     for step in steps {
-        if let Step::Dhcp { metric, .. } = step {
-            metric.get_or_insert(LATE_METRIC);
+        match step {
+            Step::Dhcp { metric, .. } => _ = metric.get_or_insert(LATE_METRIC),
+            Step::Addresses { alone, .. } => *alone = false,
+            _ => {}
         }
     }
 }
@@ -131,9 +139,9 @@ impl Late {
         let now = cards()?;
         let Changes { came, went } = changes(&self.known, &now);
         self.known = now;
+        let there = network::links(&mut Netlink::open()?)?.into_iter().map(|link| link.name).collect();
+        forget_gone(&mut self.leased, &went, &there);
         for name in went {
-            // Its number is gone with it, and so is what kept its lease.
-            self.leased.remove(&name);
             log::line(format_args!("link {name} is gone"));
         }
         if came.is_empty() {
@@ -166,7 +174,10 @@ impl Late {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cards, Changes, changes};
+    use std::collections::BTreeSet;
+
+    use super::{Cards, Changes, LATE_METRIC, beside_others, changes, forget_gone};
+    use crate::plan::Step;
 
     #[test]
     fn a_card_that_was_put_back_went_and_came() {
@@ -180,5 +191,24 @@ mod tests {
         check(&[("eth0", 2)], &[("eth0", 2), ("eth1", 3)], &["eth1"], &[]);
         check(&[("eth0", 2), ("eth1", 3)], &[("eth0", 2), ("eth1", 9)], &["eth1"], &["eth1"]);
         check(&[("eth0", 2)], &[], &[], &["eth0"]);
+    }
+
+    #[test]
+    fn a_lease_of_a_vlan_is_forgotten_with_its_card() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let mut leased = names(&["bond0", "eth0", "eth1", "eth1.5"]);
+        // The card is back already, under another number.
+        forget_gone(&mut leased, &names(&["eth1"]), &names(&["bond0", "eth0", "eth1", "lo"]));
+        assert_eq!(leased, names(&["bond0", "eth0"]));
+    }
+
+    #[test]
+    fn a_card_that_comes_takes_nothing_from_others() {
+        let dhcp = |metric| Step::Dhcp { link: "eth1".into(), metric, optional: false };
+        let addresses =
+            |alone| Step::Addresses { link: "eth0".into(), addresses: vec!["192.168.7.2/24".parse().unwrap()], alone };
+        let mut steps = vec![Step::Note("eth2 is not there".into()), dhcp(None), dhcp(Some(100)), addresses(true)];
+        beside_others(&mut steps);
+        assert_eq!(steps, [dhcp(Some(LATE_METRIC)), dhcp(Some(100)), addresses(false)]);
     }
 }

@@ -1,4 +1,5 @@
 //! Takes up what a lease brings while the machine runs: other name servers at once, another address by a start anew.
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,12 +11,12 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use kscratch_metadata::RoleMetadata;
 
-use super::beside;
-use crate::apply::dhcp::{Change, Lease};
+use super::{beside, gather};
+use crate::apply::dhcp::{Change, Lease, Loss};
 use crate::apply::files;
-use crate::facts::Facts;
+use crate::facts::{Facts, Names};
 use crate::log;
-use crate::plan::{self, Step};
+use crate::plan::{self, Plan, Step};
 use crate::run::inbox::{Message, Sender};
 use crate::supervise::Reason;
 use rule::{Due, Meaning, State, earliest, meaning};
@@ -39,6 +40,8 @@ pub struct Leases {
     metadata: RoleMetadata,
     facts: Facts,
     own: Option<(String, Ipv4Addr)>,
+    /// What the lease of each link says of names, from the boot's on.
+    names: Mutex<BTreeMap<String, Names>>,
     /// Time since the kernel's start.
     clock: fn() -> Duration,
     state: Arc<Mutex<State>>,
@@ -76,7 +79,8 @@ impl Leases {
         let own = plan::uplink(&metadata, &facts).map(|(link, address)| (link, address.addr()));
         let root = starter.root;
         let state = Arc::new(Mutex::new(State::after(if starter.lasting { restarts(root) } else { 0 })));
-        let leases = Self { root, metadata, facts, own, clock, state, starter };
+        let names = Mutex::new(facts.leased.clone());
+        let leases = Self { root, metadata, facts, own, names, clock, state, starter };
         leases.watch_time();
         leases
     }
@@ -121,11 +125,17 @@ impl Leases {
     pub fn changed(&self, link: &str, change: &Change) {
         let lease = match change {
             Change::Bound(lease) => lease,
-            Change::Lost(lease, _) => return self.lock().lose(lease.address.addr()),
+            Change::Lost(lease, loss) => {
+                // Where another took its place, that one is known.
+                if *loss != Loss::Replaced {
+                    self.unname(link);
+                }
+                return self.lock().lose(lease.address.addr());
+            }
             Change::Failed(_) => return,
         };
-        let (facts, address) = (with_lease(&self.facts, link, lease), lease.address.addr());
-        let fits = self.rewrite(link, lease, &facts);
+        let (facts, address) = (self.named(link, Some(gather::names(lease))), lease.address.addr());
+        let fits = self.rewrite(link, &facts, &with_lease(facts.clone(), link, lease));
         let own = self.own.as_ref().map(|(link, address)| (link.as_str(), *address));
         match (meaning(self.metadata.cluster.is_some(), own, link, address), fits) {
             (Meaning::Nothing, _) => {}
@@ -193,24 +203,53 @@ impl Leases {
         log::hint("look for a second DHCP server, or let the server give this machine always the same address");
     }
 
-    /// Plans the files that libc reads again, as at boot, and says whether there is a plan with the lease's address.
-    fn rewrite(&self, link: &str, lease: &Lease, facts: &Facts) -> Result<(), String> {
+    /// The facts of the boot with the names of the leases that there are now, of which a link has this one or none: its own link's say first.
+    fn named(&self, link: &str, new: Option<Names>) -> Facts {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        match new {
+            Some(new) => _ = names.insert(link.to_owned(), new),
+            None => _ = names.remove(link),
+        }
+        let own = self.own.as_ref().map(|(link, _)| link);
+        let (first, others): (Vec<_>, Vec<_>) = names.iter().partition(|(link, _)| Some(*link) == own);
+        let mut facts = self.facts.clone();
+        facts.take_names(first.into_iter().chain(others).map(|(_, names)| names));
+        facts
+    }
+
+    /// A link has no lease any more. The last name servers are kept: nothing is better than they.
+    fn unname(&self, link: &str) {
+        let facts = self.named(link, None);
+        if !facts.dns_servers.is_empty()
+            && let Ok(plan) = plan::node(&self.metadata, &facts)
+        {
+            self.write(link, &plan, &[RESOLV_CONF]);
+        }
+    }
+
+    /// Plans the files that libc reads again, as at boot, and says whether there is a plan with the lease's address. `named` has its names alone.
+    fn rewrite(&self, link: &str, named: &Facts, facts: &Facts) -> Result<(), String> {
         let planned = plan::node(&self.metadata, facts).map_err(|error| format!("{error}; {}", error.hint()));
         let (plan, fits) = match planned {
             Ok(plan) => (Some(plan), Ok(())),
             // Names are looked up all the same.
-            Err(why) => (plan::node(&self.metadata, &with_names(&self.facts, lease)).ok(), Err(why)),
+            Err(why) => (plan::node(&self.metadata, named).ok(), Err(why)),
         };
-        let steps = plan.iter().flat_map(|plan| &plan.phases).flat_map(|phase| &phase.steps);
-        for step in steps {
-            let Step::File { path, contents, mode, .. } = step else { continue };
-            if [RESOLV_CONF, HOSTS].contains(&path.as_str())
-                && let Err(error) = files::file(self.root, path, contents, *mode)
-            {
-                log::line(format_args!("after a new lease on {link}: {error:#}"));
-            }
+        if let Some(plan) = plan {
+            self.write(link, &plan, &[RESOLV_CONF, HOSTS]);
         }
         fits
+    }
+
+    fn write(&self, link: &str, plan: &Plan, wanted: &[&str]) {
+        for step in plan.phases.iter().flat_map(|phase| &phase.steps) {
+            let Step::File { path, contents, mode, .. } = step else { continue };
+            if wanted.contains(&path.as_str())
+                && let Err(error) = files::file(self.root, path, contents, *mode)
+            {
+                log::line(format_args!("after a change of the lease on {link}: {error:#}"));
+            }
+        }
     }
 }
 
@@ -238,17 +277,14 @@ impl Starter {
     }
 }
 
-/// The facts of the boot with what a lease says of names.
-fn with_names(facts: &Facts, lease: &Lease) -> Facts {
-    Facts { dns_servers: lease.dns_servers.clone(), dns_search: lease.search.clone(), ..facts.clone() }
-}
-
 /// The facts of the boot, as they were had the link had this lease then.
-fn with_lease(facts: &Facts, link: &str, lease: &Lease) -> Facts {
-    let mut facts = with_names(facts, lease);
+fn with_lease(mut facts: Facts, link: &str, lease: &Lease) -> Facts {
+    // One that was there first is not known to be preferred less.
+    let elsewhere =
+        facts.links.iter().chain(&facts.made).any(|(name, other)| name.as_str() != link && other.default_route);
     if let Some(link) = facts.link_mut(link) {
         link.addresses = vec![lease.address];
-        link.default_route |= lease.routes.iter().any(|route| route.destination == DEFAULT_ROUTE);
+        link.default_route |= !elsewhere && lease.routes.iter().any(|route| route.destination == DEFAULT_ROUTE);
     }
     facts
 }

@@ -102,6 +102,22 @@ fn names_numbers_and_addresses() {
 }
 
 #[test]
+fn a_gateway_may_be_a_neighbour_that_no_network_has() {
+    let text = |address: &str, routes: &str| {
+        format!("version = 1\nrole = \"node\"\n[network.links.eth0]\naddresses = [{address:?}]\nroutes = [{routes}]\n")
+    };
+    for (address, routes, accepted) in [
+        ("203.0.113.9/32", "{ gateway = \"10.0.0.1\" }", true),
+        ("203.0.113.9/31", "{ gateway = \"10.0.0.1\" }", false),
+        ("203.0.113.9/32", "{ gateway = \"203.0.113.9\" }", false),
+        ("203.0.113.9/31", "{ gateway = \"10.0.0.1\" }, { destination = \"10.0.0.1/32\" }", true),
+        ("203.0.113.9/31", "{ gateway = \"10.0.0.1\" }, { destination = \"10.0.0.2/32\" }", false),
+    ] {
+        assert_eq!(kscratch_metadata::parse(&text(address, routes)).is_ok(), accepted, "{address} {routes}");
+    }
+}
+
+#[test]
 fn routes_lead_through_neighbours() {
     check(
         "[network.links.eth0]\naddresses = [\"192.168.7.2/24\", \"2001:db8::2/64\"]\nroutes = [\n{ gateway = \"192.168.8.1\" },\n{ gateway = \"192.168.7.255\", metric = 1 },\n{ gateway = \"192.168.7.2\", metric = 2 },\n{ destination = \"10.8.0.0/16\", gateway = \"2001:db8::1\" },\n{ gateway = \"fe80::1\" },\n{ destination = \"2001:db8:9::/48\", gateway = \"2001:db9::1\" } ]\naccept_ra = false\n",

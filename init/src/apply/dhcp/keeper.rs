@@ -53,6 +53,7 @@ pub struct Keeper {
     netlink: Netlink,
     held: Option<Lease>,
     metric: Option<u32>,
+    planned: Vec<network::Route>,
 }
 
 impl Keeper {
@@ -77,6 +78,7 @@ impl Keeper {
             netlink,
             held: None,
             metric: None,
+            planned: Vec::new(),
         };
         let actions = keeper.client.handle(Event::Start, now);
         keeper.perform(actions);
@@ -122,6 +124,11 @@ impl Keeper {
     #[must_use]
     pub fn with_metric(self, metric: Option<u32>) -> Self {
         Self { metric, ..self }
+    }
+
+    /// Takes the link's fixed IPv4 routes, which the kernel removes with the link's last address: they are set again after each change.
+    pub fn plan_routes(&mut self, routes: Vec<network::Route>) {
+        self.planned = routes;
     }
 
     /// Metric of the routes that its leases bring.
@@ -234,6 +241,7 @@ impl Keeper {
                     if let Err(error) = network::remove_address(&mut self.netlink, &self.link, lease.address.into()) {
                         changes.push(Change::Failed(format!("{error:#}")));
                     }
+                    self.set_planned();
                     changes.push(Change::Lost(lease, loss));
                 }
             }
@@ -256,7 +264,18 @@ impl Keeper {
             };
             network::set_route(netlink, route)?;
         }
+        self.set_planned();
         Ok(())
+    }
+
+    /// One that cannot be set is no fault of the lease.
+    fn set_planned(&mut self) {
+        for route in &self.planned {
+            let route = network::Route { link: Some(self.index), ..*route };
+            if let Err(error) = network::set_route(&mut self.netlink, route) {
+                log::line(format_args!("link {}: {error:#}", self.link));
+            }
+        }
     }
 }
 

@@ -359,6 +359,37 @@ fn links_that_are_made() {
     );
 }
 
+#[test]
+fn what_is_left_of_words_that_fail_has_to_be_a_network() {
+    let all = "the kernel command line's words of the network are passed over";
+    let alone = format!("{all}: without the one above they give no link that is there an address");
+    for (text, last) in [
+        ("bond=bond0:eth0,eth1:mode=fast ip=bond0:dhcp", Some(alone.as_str())),
+        ("bond=bond0:eth0,eth1:mode=fast vlan=vlan5:bond0 ip=vlan5:dhcp", Some(&alone)),
+        ("ifname=lan:x ip=192.168.7.9:::24::lan:none", Some(&alone)),
+        ("vlan=vlan4095:eth0 ip=eth0:off ip=vlan4095:dhcp", Some(&alone)),
+        ("bond=bond0:eth0,eth1 ip=bond0:dhcp6 ip=eth9:dhcp", Some(&alone)),
+        ("ip=192.168.7.9:::24:::none ip=eth0:off ip=eth1:off", Some(&alone)),
+        // Something is left.
+        ("vlan=vlan4095:eth0 ip=192.168.7.9:::24::eth0:none", None),
+        ("ip=192.168.7.9:::33::eth1:none ip=eth0:dhcp", None),
+        ("ip=dhcp6 vlan=vlan5:eth0 ip=vlan5:dhcp", None),
+        // The card may come, and nothing has failed.
+        ("ip=eth9:dhcp", None),
+        ("rd.route=x ip=eth9:dhcp", None),
+    ] {
+        let words = CommandLine::parse(text).network;
+        let mut lines = Vec::new();
+        let network = words.network(&CARDS, &mut lines);
+        assert_eq!((network.is_none(), lines.last().map(String::as_str)), (last.is_some(), last), "{text}");
+    }
+    let words = CommandLine::parse("vlan=vlan5:eth0 ip=vlan5:dhcp").network;
+    let mut lines = Vec::new();
+    assert_eq!(words.network(&[("eth0", CARDS[0].1), ("vlan5", CARDS[1].1)], &mut lines), None);
+    let card = "vlan5: is a link to be made, and the machine has a network card of that name".to_owned();
+    assert_eq!(lines, [card, format!("{all}: they make no sense together")]);
+}
+
 proptest! {
     #[test]
     fn arbitrary_words_never_panic(text in "\\PC{0,60}", key in 0_usize..8, value in "[a-z0-9.:,=/\\[\\]-]{0,60}") {

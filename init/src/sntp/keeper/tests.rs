@@ -137,8 +137,20 @@ fn a_time_before_the_floor_is_nobodys() {
         "the time server a says 2026-09-10T00:26:40Z, which is before the image's date, 2026-09-21T14:13:20Z: it is not believed"
     );
     assert_eq!(outcome.lines.len(), 2);
+    assert!(scene.round(&[("a", early.clone()), ("b", early.clone())]).lines.is_empty(), "it is told once");
     let outcome = scene.round(&[("a", early), ("b", Ok(0))]);
-    assert_eq!((outcome.adjust, outcome.lines.len()), (None, 0), "b alone has to prove itself");
+    let line = "the clock is synchronised with b (1 of 2 servers agree): it was 0.0 ms behind";
+    assert!(outcome.adjust.is_some(), "b has the time now, and has contradicted nobody");
+    assert_eq!(outcome.lines, [line]);
+}
+
+#[test]
+fn the_only_server_is_followed_once_its_time_can_be() {
+    let mut scene = Scene::of(&["a"]);
+    let early = [("a", Ok(-6_000_000 * NANOS))];
+    assert_eq!(scene.round(&early).lines.len(), 1);
+    assert!(scene.round(&[("a", Ok(0))]).adjust.is_some());
+    assert_eq!(scene.round(&early).lines.len(), 1, "it is told anew");
 }
 
 #[test]

@@ -151,6 +151,46 @@ fn what_libc_reads_follows_the_lease_whatever_becomes_of_the_machine() {
 }
 
 #[test]
+fn a_lease_of_another_link_takes_no_name_server_away() {
+    let names = |server: [u8; 4], search: &str| crate::facts::Names {
+        servers: vec![Ipv4Addr::from(server)],
+        search: vec![search.to_owned()],
+    };
+    let mut known = facts();
+    known.leased = [("eth0".to_owned(), names([10, 0, 2, 3], "own"))].into();
+    let scene = Scene::new(RoleMetadata::standalone(), known, None, true);
+    let change = |link: &str, change: Change| {
+        scene.leases.changed(link, &change);
+        scene.file("resolv.conf")
+    };
+    let nothing = Lease { dns_servers: Vec::new(), search: Vec::new(), ..lease("10.7.0.5/24") };
+    assert_eq!(change("aux0", Change::Bound(nothing.clone())), "nameserver 10.0.2.3\nsearch own\n");
+    let two = "nameserver 10.0.2.3\nnameserver 10.0.2.9\nsearch own\n";
+    assert_eq!(change("aux0", Change::Bound(lease("10.7.0.6/24"))), two);
+    assert_eq!(change("aux0", Change::Lost(nothing, Loss::Replaced)), two, "it has another one");
+    let lost = Change::Lost(lease("10.0.2.15/24"), Loss::Ended);
+    assert_eq!(change("eth0", lost), "nameserver 10.0.2.9\nsearch lab\n");
+    let last = Change::Lost(lease("10.7.0.6/24"), Loss::Ended);
+    assert_eq!(change("aux0", last), "nameserver 10.0.2.9\nsearch lab\n", "the last ones are kept");
+}
+
+#[test]
+fn another_default_route_is_no_reason_to_leave_the_first() {
+    let all = "0.0.0.0/0".parse().unwrap();
+    let route = crate::apply::dhcp::Route { destination: all, gateway: Some(Ipv4Addr::new(10, 0, 2, 2)) };
+    let bound = Lease { routes: vec![route], ..lease("10.0.2.16/24") };
+    for (elsewhere, want) in [(true, false), (false, true)] {
+        let mut facts = facts();
+        let mut other = facts.links["eth0"].clone();
+        other.default_route = elsewhere;
+        facts.links.insert("eth7".to_owned(), other);
+        facts.links.get_mut("eth0").unwrap().default_route = false;
+        facts.links.retain(|name, _| ["eth0", "eth7"].contains(&name.as_str()));
+        assert_eq!(super::with_lease(facts, "eth0", &bound).links["eth0"].default_route, want);
+    }
+}
+
+#[test]
 fn an_address_that_comes_back_in_time_is_gone_on_with() {
     let scene = Scene::new(cluster(""), facts(), Some("1\n"), true);
     scene.bound("eth0", "10.0.2.16/24");
