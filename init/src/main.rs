@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use kscratch_init::run::{recorder, spawn};
+use kscratch_init::run::{recorder, spawn, watchdog};
 use kscratch_init::source::{Text, entry};
 use kscratch_init::stage::{gather, initramfs, modprobe, root};
 use kscratch_init::sys::{Linux, Power, Sys};
@@ -16,6 +16,8 @@ use kscratch_init::{facts, inhibitor, log, plan};
 
 /// How long the console shows a fatal error before the machine starts anew.
 const BEFORE_REBOOT: Duration = Duration::from_secs(60);
+/// How long the console may take to be told all.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(1);
 
 static LINUX: Linux = Linux;
 
@@ -96,6 +98,8 @@ fn pid1() -> ! {
         std::thread::sleep(BEFORE_REBOOT);
         recorder::end("reboot after a boot that failed");
         LINUX.sync();
+        log::flush(CONSOLE_WITHIN);
+        watchdog::disarm();
         if let Err(error) = LINUX.power(Power::Restart) {
             log::line(format_args!("reboot: {error}"));
         }

@@ -64,6 +64,11 @@ impl Order {
         }
     }
 
+    /// Whether state goes.
+    fn wipes(self) -> bool {
+        matches!(self, Self::Reset | Self::ResetButIdentity)
+    }
+
     /// The words that PID 1 reads.
     pub fn words(self) -> &'static str {
         match self {
@@ -75,10 +80,25 @@ impl Order {
     }
 }
 
-/// The order that a Node has for this boot.
-pub fn order(node: &Node, boot: &str) -> Option<Order> {
-    let given = |order: &Order| node.annotation(order.annotation()) == Some(order.value(boot).as_str());
-    Order::ALL.into_iter().find(given).filter(|_| !boot.is_empty())
+/// The orders that a Node has for this boot, in the order in which one goes before the next.
+fn given(node: &Node, boot: &str) -> impl Iterator<Item = Order> {
+    let given = move |order: &Order| node.annotation(order.annotation()) == Some(order.value(boot).as_str());
+    Order::ALL.into_iter().filter(move |order| !boot.is_empty() && given(order))
+}
+
+/// The order to follow, and a reset that is not to be; where there are no `resets`, one keeps no other order back.
+fn choose(node: &Node, boot: &str, resets: bool) -> (Option<Order>, Option<Order>) {
+    let (refused, fit): (Vec<Order>, Vec<Order>) = given(node, boot).partition(|order| order.wipes() && !resets);
+    (fit.first().copied(), refused.first().copied())
+}
+
+/// What has been told already.
+#[derive(Debug, Default)]
+struct Told {
+    /// Handed to PID 1 last.
+    followed: Option<Order>,
+    /// That a reset is not followed.
+    refused: bool,
 }
 
 /// Who gives it, fit for a line on the console. It is what he says of himself; the API server's audit log knows who it was.
@@ -108,7 +128,7 @@ pub async fn beside(
 async fn follow(orders: &Orders, mut connection: Connection, boot: &str) -> Infallible {
     let mut outage = Outage::new(String::new(), 0);
     let start = std::time::Instant::now();
-    let (mut told, mut said) = (None, false);
+    let (mut told, mut said) = (Told::default(), false);
     loop {
         let Ok(client) = connection.client() else {
             tokio::time::sleep(FILES).await;
@@ -128,13 +148,7 @@ async fn follow(orders: &Orders, mut connection: Connection, boot: &str) -> Infa
 }
 
 /// Watches until something is wrong, or until the certificate's files change.
-async fn watch(
-    orders: &Orders,
-    client: Client,
-    connection: &Connection,
-    boot: &str,
-    told: &mut Option<Order>,
-) -> Result<()> {
+async fn watch(orders: &Orders, client: Client, connection: &Connection, boot: &str, told: &mut Told) -> Result<()> {
     // Its own is the only Node that a kubelet's identity may watch.
     let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={}", orders.node));
     let mut events = pin!(watcher(Api::<Node>::all(client), config));
@@ -160,26 +174,23 @@ async fn watch(
 }
 
 /// Follows what the Node says now, once.
-fn take(node: &Node, orders: &Orders, boot: &str, told: &mut Option<Order>) -> Result<()> {
-    let Some(order) = order(node, boot) else { return Ok(()) };
-    if *told == Some(order) {
-        return Ok(());
-    }
-    let (by, words, annotation) = (by(node), order.words(), order.annotation());
-    *told = Some(order);
-    if matches!(order, Order::Reset | Order::ResetButIdentity) && !orders.resets {
+fn take(node: &Node, orders: &Orders, boot: &str, told: &mut Told) -> Result<()> {
+    let (order, refused) = choose(node, boot, orders.resets);
+    let by = by(node);
+    if let Some(refused) = refused
+        && !std::mem::replace(&mut told.refused, true)
+    {
+        let annotation = refused.annotation();
         say::line(format_args!(
             "{by} asks for a reset of this master ({annotation}): it is not followed, for etcd's data are its state"
         ));
-        return Ok(());
     }
+    let Some(order) = order.filter(|order| told.followed != Some(*order)) else { return Ok(()) };
+    let (words, annotation) = (order.words(), order.annotation());
     say::line(format_args!("{by} asks for a {words} of this machine ({annotation})"));
-    let written =
-        place::file(&orders.place, format!("{words}\n").as_bytes(), 0o600, rustix::process::geteuid().as_raw());
-    if written.is_err() {
-        *told = None;
-    }
-    written
+    place::file(&orders.place, format!("{words}\n").as_bytes(), 0o600, rustix::process::geteuid().as_raw())?;
+    told.followed = Some(order);
+    Ok(())
 }
 
 /// Whether the API server answered, and did not allow it.
@@ -197,7 +208,7 @@ fn refused(error: &anyhow::Error) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{LONGEST_NAME, Order, by, order};
+    use super::{LONGEST_NAME, Order, by, choose};
     use crate::node::Node;
 
     fn node(annotations: serde_json::Value) -> Node {
@@ -224,9 +235,25 @@ mod tests {
             (json!({"kscratch/reboot-requested": ""}), None),
             (json!({"kscratch/reboot-requested": format!("{BOOT} ")}), None),
         ] {
-            assert_eq!(order(&node(annotations.clone()), BOOT), want, "{annotations}");
+            assert_eq!(choose(&node(annotations.clone()), BOOT, true), (want, None), "{annotations}");
         }
-        assert_eq!(order(&node(json!({"kscratch/reboot-requested": ""})), ""), None, "a boot that is not known");
+        let unknown = choose(&node(json!({"kscratch/reboot-requested": ""})), "", true);
+        assert_eq!(unknown, (None, None), "a boot that is not known");
+    }
+
+    #[test]
+    fn a_reset_that_is_refused_keeps_nothing_back() {
+        for (annotations, want) in [
+            (json!({"kscratch/reset-requested": "b"}), (None, Some(Order::Reset))),
+            (json!({"kscratch/reset-requested": "b keep-identity"}), (None, Some(Order::ResetButIdentity))),
+            (
+                json!({"kscratch/reset-requested": "b", "kscratch/shutdown-requested": "b"}),
+                (Some(Order::Shutdown), Some(Order::Reset)),
+            ),
+            (json!({"kscratch/reset-requested": "a", "kscratch/reboot-requested": "b"}), (Some(Order::Reboot), None)),
+        ] {
+            assert_eq!(choose(&node(annotations.clone()), "b", false), want, "{annotations}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::supervise::Ending;
 
 /// How long a question waits for its answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-/// An Enter that follows a key this soon belongs to it; and a sequence of bytes that one key sends is over by then.
+/// An Enter that follows a key this soon belongs to it; a sequence of bytes that one key sends is over by then; and a key that is to end the machine's
+/// run comes this long after any other: a stream of text asks for nothing.
 const TOGETHER: Duration = Duration::from_secs(1);
 /// How many answers are given one right after the other ...
 const AT_ONCE: u8 = 5;
@@ -198,8 +199,8 @@ impl Keys {
             b's' => Action::Status,
             b'?' | b'h' => Action::Help,
             b'l' => Action::AskLog,
-            b'r' => end(Ending::Reboot),
-            b'p' => end(Ending::PowerOff),
+            b'r' if !soon => end(Ending::Reboot),
+            b'p' if !soon => end(Ending::PowerOff),
             _ => return (self, Action::Nothing),
         };
         if self.answered >= AT_ONCE {

@@ -13,7 +13,7 @@ use super::inbox::Sender;
 use crate::log::{self, monotonic};
 use crate::stage::beside;
 use crate::sys::Sys;
-use rule::{Signs, choose, is_hardware, judge};
+use rule::{Limits, Signs, choose, is_hardware, judge};
 
 mod rule;
 
@@ -26,11 +26,26 @@ const FEEDS: u32 = 4;
 /// What ends it in order (Documentation/watchdog/watchdog-api.rst, "Magic Close feature").
 const MAGIC: &[u8] = b"V";
 
-/// The watchdog that runs, from its arming to its end.
-#[derive(Debug, Default)]
-struct Armed(Mutex<Option<File>>);
+/// No write to state is out.
+const NONE: u64 = u64::MAX;
 
-static ARMED: Armed = Armed(Mutex::new(None));
+/// What becomes of the watchdog in the machine's run.
+#[derive(Debug, Default)]
+enum Held {
+    /// It is not armed yet.
+    #[default]
+    Idle,
+    /// It runs.
+    Runs(File),
+    /// The machine ends: it is not armed any more.
+    Closed,
+}
+
+/// The watchdog, from its arming to its end.
+#[derive(Debug, Default)]
+struct Armed(Mutex<Held>);
+
+static ARMED: Armed = Armed(Mutex::new(Held::Idle));
 
 /// What the watchdog's thread needs of the machine.
 pub struct Means {
@@ -53,7 +68,7 @@ pub struct Means {
 /// Arms the watchdog that there is, in a thread. `load` loads the kernel's own where there is no other, and says whether the image has it.
 pub fn start(means: Means, load: impl FnOnce() -> bool + Send + 'static) {
     let work = move || {
-        if let Err(error) = guard(&means, &ARMED, load) {
+        if let Err(error) = guard(&means, Limits::of(means.timeout), &ARMED, load) {
             log::line(format_args!("{error:#}: no watchdog guards this machine"));
         }
     };
@@ -63,7 +78,7 @@ pub fn start(means: Means, load: impl FnOnce() -> bool + Send + 'static) {
 }
 
 /// Ends the watchdog's watch, as the last act before the kernel is asked for the machine's end. Up to here it was armed, so that a machine that hangs on
-/// its way down is reset; a firmware that starts anew, or a machine that is to be off, must not be.
+/// its way down is reset; a firmware that starts anew, or a machine that is to be off, must not be. One that is not armed by now never is.
 pub fn disarm() {
     if let Err(error) = ARMED.disarm() {
         log::line(format_args!("the watchdog stays armed: {error}"));
@@ -71,23 +86,34 @@ pub fn disarm() {
 }
 
 impl Armed {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<File>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Arms it by opening it; gives how many seconds it waits, or none where the machine ends. Nobody can close it in between.
+    fn arm(&self, open: impl FnOnce() -> Result<(File, u32)>) -> Result<Option<u32>> {
+        let mut held = self.lock();
+        if matches!(*held, Held::Closed) {
+            return Ok(None);
+        }
+        let (device, seconds) = open()?;
+        *held = Held::Runs(device);
+        Ok(Some(seconds))
     }
 
     /// Feeds it; `false` where it is not armed any more.
     fn feed(&self) -> io::Result<bool> {
-        match self.lock().as_mut() {
+        match &mut *self.lock() {
             // Any byte but the magic one.
-            Some(device) => device.write_all(b"\n").map(|()| true),
-            None => Ok(false),
+            Held::Runs(device) => device.write_all(b"\n").map(|()| true),
+            Held::Idle | Held::Closed => Ok(false),
         }
     }
 
     fn disarm(&self) -> io::Result<()> {
-        match self.lock().take() {
-            Some(mut device) => device.write_all(MAGIC),
-            None => Ok(()),
+        match std::mem::replace(&mut *self.lock(), Held::Closed) {
+            Held::Runs(mut device) => device.write_all(MAGIC),
+            Held::Idle | Held::Closed => Ok(()),
         }
     }
 }
@@ -103,14 +129,19 @@ fn watchdogs(root: &Path) -> Vec<(u32, String)> {
     entries.filter_map(watchdog).collect()
 }
 
-fn guard(means: &Means, armed: &'static Armed, load: impl FnOnce() -> bool) -> Result<()> {
+fn guard(means: &Means, limits: Limits, armed: &Armed, load: impl FnOnce() -> bool) -> Result<()> {
     let mut found = watchdogs(&means.root);
     let has_hardware = |found: &[(u32, String)]| found.iter().any(|(_, identity)| is_hardware(identity));
+    let stops = || means.stop.load(Ordering::Relaxed);
     // A chipset's stands behind another driver, which may be loaded only now.
     let begun = monotonic();
-    while !has_hardware(&found) && monotonic().saturating_sub(begun) < means.late {
+    while !has_hardware(&found) && !stops() && monotonic().saturating_sub(begun) < means.late {
         thread::sleep(means.late / 10);
         found = watchdogs(&means.root);
+    }
+    // On its way down a machine begins nothing new.
+    if stops() {
+        return Ok(());
     }
     if !has_hardware(&found) && load() {
         found = watchdogs(&means.root);
@@ -119,8 +150,19 @@ fn guard(means: &Means, armed: &'static Armed, load: impl FnOnce() -> bool) -> R
         log::debug("this machine has no watchdog");
         return Ok(());
     };
+    let Some(seconds) = armed.arm(|| open(means, *number, identity))? else { return Ok(()) };
+    log::line(format_args!("the watchdog ({identity}) resets this machine {seconds} s after it was fed last"));
+    let pulse = means.lasting.then(|| Pulse::start(means)).transpose().unwrap_or_else(|error| {
+        log::line(format_args!("{error:#}: the watchdog is fed whether state answers or not"));
+        None
+    });
+    feed(means, limits, armed, Duration::from_secs(seconds.into()).min(means.timeout) / FEEDS, pulse.as_ref());
+    Ok(())
+}
+
+/// Opens a watchdog, which runs from here on, and sets its time; gives how many seconds it waits.
+fn open(means: &Means, number: u32, identity: &str) -> Result<(File, u32)> {
     let path = means.root.join(format!("dev/watchdog{number}"));
-    // It runs from here on.
     let device = File::options().write(true).open(&path);
     let device = device.with_context(|| format!("opening the watchdog {} ({identity})", path.display()))?;
     let wanted = u32::try_from(means.timeout.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -130,15 +172,11 @@ fn guard(means: &Means, armed: &'static Armed, load: impl FnOnce() -> bool) -> R
         ));
         wanted
     });
-    *armed.lock() = Some(device);
-    log::line(format_args!("the watchdog ({identity}) resets this machine {seconds} s after it was fed last"));
-    let pulse = means.lasting.then(|| Pulse::start(means)).transpose()?;
-    feed(means, armed, Duration::from_secs(seconds.into()).min(means.timeout) / FEEDS, pulse.as_ref());
-    Ok(())
+    Ok((device, seconds))
 }
 
 /// Feeds until the watchdog is disarmed, and not while the machine is unwell.
-fn feed(means: &Means, armed: &Armed, every: Duration, pulse: Option<&Pulse>) {
+fn feed(means: &Means, limits: Limits, armed: &Armed, every: Duration, pulse: Option<&Pulse>) {
     let mut stopping = None;
     let mut unwell = false;
     let mut refused = false;
@@ -153,10 +191,10 @@ fn feed(means: &Means, armed: &Armed, every: Duration, pulse: Option<&Pulse>) {
         let since = |then: Duration| now.saturating_sub(then);
         let signs = Signs {
             turned: since(means.sender.taken()),
-            answered: pulse.map(|pulse| since(pulse.answered())),
+            writes: pulse.and_then(Pulse::asked).map(since),
             stopping: stopping.map(since),
         };
-        match judge(signs, means.timeout) {
+        match judge(signs, limits) {
             Err(why) => {
                 if !std::mem::replace(&mut unwell, true) {
                     log::line(format_args!(
@@ -186,13 +224,14 @@ struct Pulse(Arc<AtomicU64>);
 
 impl Pulse {
     fn start(means: &Means) -> Result<Self> {
-        let answered = Arc::new(AtomicU64::new(millis(monotonic())));
-        let (told, stop) = (Arc::clone(&answered), Arc::clone(&means.stop));
-        let (file, every) = (means.root.join(PULSE), means.timeout);
+        let asked = Arc::new(AtomicU64::new(NONE));
+        let (told, stop) = (Arc::clone(&asked), Arc::clone(&means.stop));
+        let (file, every) = (means.root.join(PULSE), means.timeout / 2);
         let mut refused = false;
         beside::start("pulse", move || {
             // A file that is open would keep state from being unmounted.
             while !stop.load(Ordering::Relaxed) {
+                told.store(millis(monotonic()), Ordering::Relaxed);
                 match write(&file) {
                     Ok(()) => refused = false,
                     Err(error) if !std::mem::replace(&mut refused, true) => {
@@ -200,16 +239,16 @@ impl Pulse {
                     }
                     Err(_) => {}
                 }
-                told.store(millis(monotonic()), Ordering::Relaxed);
+                told.store(NONE, Ordering::Relaxed);
                 thread::sleep(every);
             }
         })?;
-        Ok(Self(answered))
+        Ok(Self(asked))
     }
 
-    /// When state answered last.
-    fn answered(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    /// When state was asked for the write that it has not answered yet.
+    fn asked(&self) -> Option<Duration> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|asked| *asked != NONE).map(Duration::from_millis)
     }
 }
 

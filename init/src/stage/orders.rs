@@ -19,13 +19,13 @@ use crate::supervise::{Ending, Reason};
 /// An order is one word and its line's end.
 const LONGEST: u64 = 32;
 
-/// Watches for orders in a thread of its own, for as long as the machine runs.
-pub fn watch(root: &Path, sender: &Sender) {
+/// Watches for orders in a thread of its own, for as long as the machine runs. `lasting` says whether state outlives that.
+pub fn watch(root: &Path, sender: &Sender, lasting: bool) {
     let (folder, root, sender) = (files::below(root, ORDERS), root.to_owned(), sender.clone());
     let work = move || {
         let follow = |order| match order {
             Order::End(ending) => sender.send(Message::Stop(Reason::Cluster(ending))),
-            Order::Reset(reset) => match reset::ask(&root, reset) {
+            Order::Reset(reset) => match wipeable(lasting).and_then(|()| reset::ask(&root, reset)) {
                 Ok(()) => sender.send(Message::Stop(Reason::Cluster(Ending::Reboot))),
                 Err(error) => log::line(format_args!("{error:#}; the machine goes on as it is")),
             },
@@ -37,6 +37,16 @@ pub fn watch(root: &Path, sender: &Sender) {
     if let Err(error) = beside::start("orders", work) {
         log::line(format_args!("watching for orders: {error:#}"));
     }
+}
+
+/// Whether a mark on state would be there at the next boot.
+fn wipeable(lasting: bool) -> Result<()> {
+    if !lasting {
+        bail!(
+            "a reset is not followed: state is in memory, and the partition would stay as it is; put that right first"
+        );
+    }
+    Ok(())
 }
 
 /// Reads each order that is there or comes. The folder is root's alone, made here where the plan's phases have not made it yet.
@@ -98,7 +108,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::{Ending, Order, Reset, meaning, obey, taken};
+    use super::{Ending, Order, Reset, meaning, obey, taken, wipeable};
 
     const REBOOT: Order = Order::End(Ending::Reboot);
     const SHUTDOWN: Order = Order::End(Ending::PowerOff);
@@ -112,6 +122,12 @@ mod tests {
         for text in ["reset all", "", "\n", "Reboot", "reboot now", "shutdown\nreboot\n"] {
             assert!(meaning(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn state_in_memory_takes_no_reset() {
+        assert!(wipeable(true).is_ok());
+        assert!(wipeable(false).unwrap_err().to_string().contains("state is in memory"));
     }
 
     #[test]

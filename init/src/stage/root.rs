@@ -80,7 +80,8 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     let mut plugging = Plugging::start(sys, root.to_owned(), early);
 
     phases.run("mounts", "report this: the image and its kernel do not fit together", || mounts::late(sys, root));
-    let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline));
+    let mut wiped = true;
+    let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline, &mut wiped));
     let id = phases
         .run("identity", "look at the state partition: it cannot be written", || identity(root))
         .unwrap_or_default();
@@ -128,7 +129,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
         stop: Arc::clone(&stop),
     };
     let (done, ended) = mpsc::channel::<()>();
-    match metadata {
+    match metadata.filter(|_| wiped) {
         Some(metadata) => beside::start("phases", move || {
             let (root, stop) = (rest.root, Arc::clone(&rest.stop));
             let places = rest.run(metadata);
@@ -136,9 +137,8 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
             furtherdisks::keep_reserves(root, &places, &stop);
         })?,
         None => {
-            log::line(
-                "nothing is configured and no service is started; the machine waits for the power button or a reboot",
-            );
+            let why = if wiped { "nothing is configured and" } else { "the reset is not done," };
+            log::line(format_args!("{why} no service is started; the machine waits for the power button or a reboot"));
             drop((rest, done));
         }
     }
@@ -185,8 +185,15 @@ fn wake_random_numbers() {
     }
 }
 
-/// Mounts state; gives its device, and when it was last written to.
-fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -> Result<(PathBuf, Option<i64>)> {
+/// Mounts state; gives its device, and when it was last written to. `wiped` becomes false where a reset was asked for and is not done: what is left of
+/// the old machine must not run.
+fn state(
+    sys: &dyn Sys,
+    root: &Path,
+    devices: &Devices,
+    cmdline: &CommandLine,
+    wiped: &mut bool,
+) -> Result<(PathBuf, Option<i64>)> {
     let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
     let state = disk::mount_state(sys, root, devices, guid)?;
     if let Err(error) = reserve::give_away_if_full(root, &reserve::STATE) {
@@ -195,6 +202,7 @@ fn state(sys: &dyn Sys, root: &Path, devices: &Devices, cmdline: &CommandLine) -
     if matches!(state, State::Partition { .. })
         && let Err(error) = reset::begin(root)
     {
+        *wiped = false;
         log::line(format_args!("{error:#}; the next boot goes on with that"));
     }
     for folder in VAR {
@@ -269,11 +277,9 @@ impl Rest {
         let (root, id) = (self.root, self.id.clone());
         let lasting = self.state.is_some();
         let disks = self.further.mount(self.sys, root, &mut self.phases, &metadata, lasting);
-        if lasting
-            && disks
-            && let Err(error) = reset::finish(root, &self.further.places())
-        {
-            log::line(format_args!("{error:#}; the next boot begins again with that"));
+        let wiped = if lasting && disks { reset::finish(root, &self.further.places()) } else { Ok(()) };
+        if let Err(error) = &wiped {
+            log::line(format_args!("{error:#}; the next boot begins again with that, and nothing is started before"));
         }
         let plan_hint = if metadata.role == Role::Master && !lasting { STATE_HINT } else { metadata::HINT };
         let machine = &mut self.machine;
@@ -308,8 +314,8 @@ impl Rest {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
             plan::node(&metadata, facts).map_err(PlanError::with_hint)
         });
-        // What belongs onto a disk that is not there is not begun elsewhere.
-        let plan = plan.filter(|_| disks);
+        // What belongs onto a disk that is not there is not begun elsewhere, and nothing runs on what was to be wiped.
+        let plan = plan.filter(|_| disks && wiped.is_ok());
         let leases = std::mem::take(&mut machine.leases);
         let Some(facts) = gathered else {
             log::line(NO_SERVICE);
@@ -317,7 +323,7 @@ impl Rest {
             return self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         };
         if metadata.cluster.is_some() && plan.is_some() {
-            orders::watch(root, &self.sender);
+            orders::watch(root, &self.sender, lasting);
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
         // Without a plan, too: there may be one with the next address.

@@ -61,7 +61,11 @@ fn the_machine_ends_by_a_word() {
     }
     check("reboot\r", &[Action::Ask(REBOOT), Action::Cancelled]);
     // A blank is an answer, and what comes then is another question.
-    check("r@1 reboot\r", &[Action::Ask(REBOOT), Action::Cancelled, Action::Ask(REBOOT), Action::Cancelled]);
+    check("r@1 @1reboot\r", &[Action::Ask(REBOOT), Action::Cancelled, Action::Ask(REBOOT), Action::Cancelled]);
+    // In the midst of others a key asks for nothing, or whoever quotes this page would have the machine ended.
+    check("r@1 reboot\r", &[Action::Ask(REBOOT), Action::Cancelled]);
+    check("xrreboot\r", &[]);
+    check("xppoweroff\r@1x@1ppoweroff\r", &[Action::Ask(OFF), Action::End(OFF)]);
     // Too late, and then it is no answer any more.
     check("r@9@9@3reboot\r", &[Action::Ask(REBOOT), Action::Cancelled, Action::Ask(REBOOT), Action::Cancelled]);
     check("r@9@9reboot\r", &[Action::Ask(REBOOT), Action::End(REBOOT)]);
@@ -108,8 +112,9 @@ fn an_owner_turns_keys_off() {
         assert_eq!(press(text, Allowed::Nothing), [], "{text:?}");
     }
     for allowed in [Allowed::Look, Allowed::LookYet] {
-        assert_eq!(press("sr@1", allowed), [Action::Status, Action::Refuse(REBOOT)]);
+        assert_eq!(press("s@1r", allowed), [Action::Status, Action::Refuse(REBOOT)]);
         assert_eq!(press("p", allowed), [Action::Refuse(OFF)]);
+        assert_eq!(press("xp", allowed), []);
     }
     // Between the question and the answer.
     let (keys, _) = Keys::default().press(b'r', Duration::ZERO, Allowed::All);

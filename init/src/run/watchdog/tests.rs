@@ -6,11 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Armed, Means, PULSE, guard, watchdogs};
+use super::{Armed, Limits, Means, PULSE, guard, watchdogs};
 use crate::run::inbox::{self, Inbox};
 use crate::sys::Recording;
 
 const TIMEOUT: Duration = Duration::from_millis(200);
+/// The same multiples as a machine's, without its floors.
+const LIMITS: Limits = Limits {
+    turned: Duration::from_millis(400),
+    writes: Duration::from_millis(1000),
+    stopping: Duration::from_millis(1000),
+};
 
 fn watchdog(root: &Path, number: u32, identity: &str) {
     let folder = root.join(format!("sys/class/watchdog/watchdog{number}"));
@@ -53,7 +59,7 @@ fn it_is_fed_while_the_loop_turns_and_ended_by_its_magic() {
     let stop = Arc::new(AtomicBool::new(false));
     let (means, inbox, sys) = machine(root.path(), &stop);
     let armed: &'static Armed = Box::leak(Box::default());
-    let thread = thread::spawn(move || guard(&means, armed, || panic!("there is hardware")));
+    let thread = thread::spawn(move || guard(&means, LIMITS, armed, || panic!("there is hardware")));
     let fed = || fs::read(root.path().join("dev/watchdog1")).unwrap().len();
     let turning = Arc::new(AtomicBool::new(true));
     let turns = Arc::clone(&turning);
@@ -93,12 +99,14 @@ fn it_is_fed_while_the_loop_turns_and_ended_by_its_magic() {
 fn a_way_down_that_does_not_end_is_ended() {
     let root = tempfile::tempdir().unwrap();
     watchdog(root.path(), 0, "iTCO_wdt");
-    let stop = Arc::new(AtomicBool::new(true));
+    let stop = Arc::new(AtomicBool::new(false));
     let (means, _inbox, _) = machine(root.path(), &stop);
     let armed: &'static Armed = Box::leak(Box::default());
-    thread::spawn(move || guard(&means, armed, || false));
+    thread::spawn(move || guard(&means, LIMITS, armed, || false));
     let fed = || fs::read(root.path().join("dev/watchdog0")).unwrap().len();
-    wait("it is fed at first", || fed() > 4);
+    wait("it is fed at first", || fed() > 0);
+    stop.store(true, Ordering::Relaxed);
+    wait("it is fed on the way down", || fed() > 4);
     thread::sleep(TIMEOUT * 6);
     let last = fed();
     thread::sleep(TIMEOUT * 2);
@@ -112,16 +120,32 @@ fn without_hardware_the_kernels_own_is_loaded() {
     let stop = Arc::new(AtomicBool::new(false));
     let (means, _inbox, _) = machine(root.path(), &stop);
     let armed: &'static Armed = Box::leak(Box::default());
-    guard(&means, armed, || false).unwrap();
+    guard(&means, LIMITS, armed, || false).unwrap();
     assert!(watchdogs(root.path()).is_empty(), "and one without either has none");
     let folder = root.path().to_owned();
     let (means, _inbox, _) = machine(root.path(), &stop);
     thread::spawn(move || {
-        guard(&means, armed, || {
+        guard(&means, LIMITS, armed, || {
             watchdog(&folder, 0, "Software Watchdog");
             true
         })
     });
     wait("it is fed", || fs::read(root.path().join("dev/watchdog0")).is_ok_and(|food| !food.is_empty()));
     armed.disarm().unwrap();
+}
+
+#[test]
+fn a_machine_that_ends_arms_none() {
+    let root = tempfile::tempdir().unwrap();
+    watchdog(root.path(), 0, "iTCO_wdt");
+    let armed: &'static Armed = Box::leak(Box::default());
+    let stop = Arc::new(AtomicBool::new(true));
+    let (means, _inbox, sys) = machine(root.path(), &stop);
+    guard(&means, LIMITS, armed, || panic!("nothing is loaded")).unwrap();
+    // The boot has failed: nobody has set `stop`.
+    stop.store(false, Ordering::Relaxed);
+    armed.disarm().unwrap();
+    guard(&means, LIMITS, armed, || false).unwrap();
+    assert!(sys.calls().is_empty());
+    assert_eq!(fs::read(root.path().join("dev/watchdog0")).unwrap(), b"");
 }
