@@ -22,7 +22,7 @@ pub enum NodeCommand {
 }
 
 /// How a machine is told.
-const TOLD: &str = "An annotation of the Node tells the machine, for this boot alone: who may change Nodes may do it. With kubectl it is
+const TOLD: &str = "An annotation of the Node tells the machine, for this boot alone: who may change Nodes, or their status (`nodes/status`), may do it. With kubectl it is
 `kubectl annotate node NODE kscratch/reboot-requested=BOOT` (or kscratch/shutdown-requested), BOOT being its status.nodeInfo.bootID.";
 
 /// What a reset does.

@@ -28,6 +28,9 @@ pub enum Order {
 }
 
 impl Order {
+    /// One for each annotation.
+    const ALL: [Self; 3] = [Self::Reboot, Self::Shutdown, Self::Reset { keep_identity: false }];
+
     fn annotation(self) -> &'static str {
         match self {
             Self::Reboot => "kscratch/reboot-requested",
@@ -43,6 +46,16 @@ impl Order {
             Self::Reboot | Self::Shutdown | Self::Reset { .. } => boot.to_owned(),
         }
     }
+}
+
+/// The annotations that give an order, and take back the others: the last one counts.
+pub(super) fn annotations(order: Order, boot: &str, by: &str) -> Value {
+    let mut all = json!({ BY: by });
+    for other in Order::ALL {
+        all[other.annotation()] = Value::Null;
+    }
+    all[order.annotation()] = order.value(boot).into();
+    all
 }
 
 /// Says which Nodes are masters; no kubelet can give itself this label.
@@ -68,7 +81,7 @@ pub fn give(api: &Api, node: &str, order: Order, by: &str, console: &Console) ->
     if !is_ready(&known) {
         console.warn(format_args!("{node} is not Ready: it follows the order when it reaches the API server, if it has not started anew by then"));
     }
-    let annotations = json!({ order.annotation(): order.value(&boot), BY: by });
+    let annotations = annotations(order, &boot, by);
     let (status, body) =
         api.merge(&format!("/api/v1/nodes/{node}"), &json!({ "metadata": { "annotations": annotations } }))?;
     if status != 200 {
@@ -104,11 +117,12 @@ impl Wait {
     }
 }
 
-/// How far it is, by its Node and by whether its kubelet answers. `before` is the boot that the order was for.
-pub(super) fn progress(order: Order, before: &str, node: Option<&Value>, answers: bool) -> Wait {
+/// How far it is, by its Node and by whether its kubelet answers. `before` is the boot that the order was for. A machine that has not been `seen` since
+/// may never have been told: that it is not heard of does not say that it is off.
+pub(super) fn progress(order: Order, before: &str, node: Option<&Value>, answers: bool, seen: bool) -> Wait {
     let Some(node) = node else { return Wait::Away };
     match (order, boot(node) == before, is_ready(node), answers) {
-        (Order::Shutdown, true, false, false) => Wait::Done,
+        (Order::Shutdown, true, false, false) if seen => Wait::Done,
         (Order::Shutdown, false, ..) | (_, false, false, _) => Wait::Starts,
         (_, false, true, _) => Wait::Done,
         (_, true, true, true) => Wait::Unmoved,
@@ -126,12 +140,13 @@ pub(super) fn progress(order: Order, before: &str, node: Option<&Value>, answers
 /// It is not done in time.
 pub fn wait(api: &Api, node: &str, order: Order, before: &str, within: Duration, console: &Console) -> Result<()> {
     let begun = Instant::now();
-    let mut told = None;
+    let (mut told, mut seen) = (None, false);
     loop {
         let known = object(api, node).ok();
         let answers = known.is_some()
             && api.get(&format!("/api/v1/nodes/{node}/proxy/healthz")).is_ok_and(|(status, _)| status == 200);
-        let step = progress(order, before, known.as_ref(), answers);
+        let step = progress(order, before, known.as_ref(), answers, seen);
+        seen |= matches!(step, Wait::Unmoved | Wait::Ends(_));
         let took = begun.elapsed();
         if told.as_ref() != Some(&step) {
             console.say(format_args!("{node} {} ({:.0} s)", step.words(), took.as_secs_f64()));

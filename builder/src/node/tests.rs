@@ -8,7 +8,7 @@ use expect_test::expect;
 use serde_json::{Value, json};
 
 use super::logs::{last, names, place};
-use super::order::progress;
+use super::order::{annotations, progress};
 use super::status::lines;
 use super::{Order, Wait, give, list, object, tail};
 use crate::console::Console;
@@ -98,9 +98,33 @@ fn how_far_an_order_is() {
         (Shutdown, "new", "True", true, Wait::Starts),
     ] {
         let node = node(boot, ready, "node is shutting down");
-        assert_eq!(progress(order, "old", Some(&node), answers), want, "{order:?} {boot} {ready} {answers}");
+        let got = progress(order, "old", Some(&node), answers, true);
+        assert_eq!(got, want, "{order:?} {boot} {ready} {answers}");
+        // One that nobody has seen since may be anywhere.
+        let unseen = if (order, boot) == (Shutdown, "old") && want == Wait::Done { Wait::Away } else { want };
+        assert_eq!(progress(order, "old", Some(&node), answers, false), unseen, "{order:?} {boot} {ready} {answers}");
     }
-    assert_eq!(progress(Reboot, "old", None, false), Wait::Away);
+    assert_eq!(progress(Reboot, "old", None, false, true), Wait::Away);
+}
+
+#[test]
+fn the_last_order_takes_back_the_others() {
+    let others = |reboot: Value, shutdown: Value, reset: Value| {
+        json!({
+            "kscratch/requested-by": "me",
+            "kscratch/reboot-requested": reboot,
+            "kscratch/shutdown-requested": shutdown,
+            "kscratch/reset-requested": reset,
+        })
+    };
+    for (order, want) in [
+        (Order::Reboot, others("b".into(), Value::Null, Value::Null)),
+        (Order::Shutdown, others(Value::Null, "b".into(), Value::Null)),
+        (Order::Reset { keep_identity: true }, others(Value::Null, Value::Null, "b keep-identity".into())),
+        (Order::Reset { keep_identity: false }, others(Value::Null, Value::Null, "b".into())),
+    ] {
+        assert_eq!(annotations(order, "b", "me"), want);
+    }
 }
 
 #[test]
@@ -172,7 +196,7 @@ fn an_order_is_an_annotation_for_this_boot() {
     assert_eq!(asked.recv().unwrap().0, "GET /api/v1/nodes/n1 HTTP/1.1");
     let (line, _, body) = asked.recv().unwrap();
     assert_eq!(line, "PATCH /api/v1/nodes/n1 HTTP/1.1");
-    let annotations = json!({"kscratch/reboot-requested": "b1", "kscratch/requested-by": "kubernetes-admin"});
+    let annotations = annotations(Order::Reboot, "b1", "kubernetes-admin");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body, json!({"metadata": {"annotations": annotations}}));
 }
