@@ -60,7 +60,10 @@ fn a_node_boots_to_a_pod_stops_cleanly_and_comes_back_as_itself() {
 fn answers_keys(vm: &mut Vm) {
     let mut mark = vm.lines().pop().expect("the console is not empty");
     for (keys, answers) in [
-        ("s", &[r"^kscratch-\S+: a node that stands alone +kscratch \S+, up ", r"^kubelet +ready +\d+ (s|min) +0$"][..]),
+        (
+            "s",
+            &[r"^kscratch-\S+: a node that stands alone +kscratch \S+, up ", r"^kubelet +ready +\d+ (s|min) +0$"][..],
+        ),
         // What noise may be: a stop, an arrow, half a word, a byte of none.
         ("\x13\x1b[A\0reb\u{fffd}", &[]),
         ("l", &["^console: +the log of which service"]),
