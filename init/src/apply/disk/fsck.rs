@@ -13,10 +13,6 @@ use crate::log;
 use crate::superblock::{Errors, Kind, Volume, recognise};
 use crate::sys::{Flag, Mount, Sys};
 
-/// Blocks are given to a file as it is written, and not when its bytes go to the disk half a minute later: what the journal knows of a file is
-/// there then, and a power cut does not leave it empty ("Mount options" in ARCHITECTURE.md).
-const OPTIONS: &str = "nodelalloc";
-
 /// A filesystem that is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ours {
@@ -62,7 +58,7 @@ pub(super) fn mount(
         }
         check(sys, ours, device, volume.kind, how)?;
     }
-    let mount = || sys.mount(&Mount { source, target, kind: "ext4", flags, data: OPTIONS });
+    let mount = || sys.mount(&Mount { source, target, kind: "ext4", flags, data: "" });
     let mounted = match (mount(), volume) {
         (Err(error), Some(volume)) if unclean.is_none() => {
             log::line(format_args!("mounting {source} on {place}: {error}; it is checked first then"));

@@ -57,13 +57,13 @@ fn a_clean_state_is_mounted_and_another_is_checked_first() {
     let State::Partition { device, made: false, written: Some(_) } = state else { panic!("{state:?}") };
     assert_eq!(device, devices.dev.join("vda4"));
     assert!(calls.iter().all(|line| !line.contains("e2fsck")), "{calls:?}");
-    assert_eq!(calls.last().unwrap(), "mount R/dev/vda4 R/var ext4 noatime nodelalloc");
+    assert_eq!(calls.last().unwrap(), "mount R/dev/vda4 R/var ext4 noatime");
 
     ours_unclean(&devices.dev.join("vda4"));
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
     assert_eq!(
         calls[calls.len() - 2..],
-        ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime nodelalloc"]
+        ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]
     );
 }
 
@@ -76,7 +76,7 @@ fn state_grows_with_its_disk_and_its_filesystem_with_it() {
         File::options().write(true).open(path).unwrap().set_len(82 << 20).unwrap();
     });
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
-    assert_eq!(calls, ["mount R/dev/vda4 R/var ext4 noatime nodelalloc"], "it is of use before it grows");
+    assert_eq!(calls, ["mount R/dev/vda4 R/var ext4 noatime"], "it is of use before it grows");
     let growing =
         Growing { device: devices.dev.join("vda4"), devices: devices.clone(), root: Some(ROOT.parse().unwrap()) };
     let grow = || -> Vec<String> {
@@ -156,11 +156,11 @@ fn refused_by_the_kernel(make: impl FnOnce(&Path), reason: &str, copy_is_taken: 
     let State::Memory { reason: told } = state else { panic!("{state:?}") };
     assert!(told.contains(reason), "{told}");
     let again = "run /usr/sbin/e2fsck -pf R/dev/vda4";
-    let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime nodelalloc", again];
+    let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime", again];
     if copy_is_taken {
         want.extend([
             "run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4",
-            "mount R/dev/vda4 R/var ext4 noatime nodelalloc",
+            "mount R/dev/vda4 R/var ext4 noatime",
         ]);
     }
     want.push("mount tmpfs R/var tmpfs nosuid,nodev mode=0755");
