@@ -61,10 +61,7 @@ fn a_clean_state_is_mounted_and_another_is_checked_first() {
 
     ours_unclean(&devices.dev.join("vda4"));
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
-    assert_eq!(
-        calls[calls.len() - 2..],
-        ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]
-    );
+    assert_eq!(calls[calls.len() - 2..], ["run /usr/sbin/e2fsck -p R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
 }
 
 #[test]
@@ -158,10 +155,7 @@ fn refused_by_the_kernel(make: impl FnOnce(&Path), reason: &str, copy_is_taken: 
     let again = "run /usr/sbin/e2fsck -pf R/dev/vda4";
     let mut want = vec!["mount R/dev/vda4 R/var ext4 noatime", again];
     if copy_is_taken {
-        want.extend([
-            "run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4",
-            "mount R/dev/vda4 R/var ext4 noatime",
-        ]);
+        want.extend(["run /usr/sbin/e2fsck -pf -b 32768 -B 4096 R/dev/vda4", "mount R/dev/vda4 R/var ext4 noatime"]);
     }
     want.push("mount tmpfs R/var tmpfs nosuid,nodev mode=0755");
     assert_eq!(calls, want);
