@@ -86,7 +86,7 @@ pub fn a_power_cut_of_a_master_whose_disk_is_full(cluster: &Cluster) {
 pub fn a_masters_state_that_is_damaged(cluster: &Cluster) {
     assert_eq!(cluster.make_map("before-the-damage"), 201);
     let disk = cluster.file("machines/m1/disk.qcow2");
-    let state = &partitions(node_image::master_with_probe())[3];
+    let state = &partitions(node_image::master_with_probe())[4];
     assert_eq!(state.name, "state");
     let damage = |from: u64, length: u64| {
         let write = format!("write -P 0x55 {} {length}", state.start + from);
