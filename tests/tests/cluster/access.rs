@@ -7,6 +7,8 @@ use kscratch_tests::http;
 use kscratch_tests::program::{SHORT, run};
 use serde_json::{Value, json};
 
+use super::Cast;
+
 /// A text that stands nowhere else.
 const PLAIN: &str = "plain-text-of-a-secret";
 /// The same in base64, as the API server says it.
@@ -32,16 +34,16 @@ pub fn kubectl_gets_in(cluster: &Cluster) {
 }
 
 /// The API server, the kubelets and etcd, asked by who has no business there.
-pub fn nobody_gets_in(cluster: &Cluster) {
+pub fn nobody_gets_in(cluster: &Cluster, cast: &Cast) {
     let api = cluster.api();
     assert_eq!(api.get_as_nobody("/readyz"), (200, "ok".to_owned()));
     for path in ["/api", "/version", "/metrics", "/api/v1/nodes"] {
         assert_eq!(api.get_as_nobody(path).0, 401, "{path}");
     }
-    let kubelet = format!("https://127.0.0.1:{}", cluster.forwarded("n1", 10250));
+    let kubelet = format!("https://127.0.0.1:{}", cluster.forwarded("m1", 10250));
     for path in ["/pods", "/metrics", "/configz", "/logs/"] {
         let mut curl = Command::new("curl");
-        // Its name is n1's and not this host's: proven elsewhere, by every `kubectl logs`.
+        // Its name is the machine's and not this host's: proven elsewhere, by every `kubectl logs`.
         curl.args([
             "--silent",
             "--insecure",
@@ -55,14 +57,14 @@ pub fn nobody_gets_in(cluster: &Cluster) {
         curl.arg(format!("{kubelet}{path}"));
         assert_eq!(run(curl, SHORT).stdout, "401", "{path}");
     }
-    for (node, address) in [("m1", "192.168.76.10"), ("n1", "192.168.76.20")] {
-        let read = |file: &str| cluster.ask(&format!("eye-{node}"), &format!("/read?path=/proc/1/net/{file}"));
+    for node in ["m1", cast.pair] {
+        let read = |file: &str| cluster.ask(&Cast::eye(node), &format!("/read?path=/proc/1/net/{file}"));
         let mut open = [listening(&read("tcp")), listening(&read("tcp6"))].concat();
         open.sort_unstable();
         open.dedup();
         // 9999 is the eye itself.
         let wanted: &[u16] = if node == "m1" { &[6443, 9999, 10250] } else { &[9999, 10250] };
-        assert_eq!(open, wanted, "ports of {node} ({address}) that listen to others");
+        assert_eq!(open, wanted, "ports of {node} that listen to others");
     }
 }
 
@@ -138,25 +140,22 @@ pub fn secrets_are_encrypted(cluster: &Cluster) {
 }
 
 /// A node's certificate reads what its own pods need, and nothing of another node's.
-pub fn nodes_keep_to_themselves(cluster: &Cluster) {
-    let as_node = |node: &str| {
-        let pem = cluster.ask(&format!("eye-{node}"), "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem");
-        cluster.api().as_certificate(&pem)
-    };
-    let api = as_node("n1");
-    assert_eq!(api.get("/api/v1/nodes/n1").0, 200);
+pub fn nodes_keep_to_themselves(cluster: &Cluster, cast: &Cast) {
+    let (own, other) = (format!("/api/v1/nodes/{}", cast.pair), format!("/api/v1/nodes/{}", cast.single));
+    let file = "/read?path=/var/lib/kubelet/pki/kubelet-client-current.pem";
+    let api = cluster.api().as_certificate(&cluster.ask(&Cast::eye(cast.pair), file));
+    assert_eq!(api.get(&own).0, 200);
     let guarded = "/api/v1/namespaces/default/secrets/guarded";
-    assert_eq!(api.get(guarded).0, 403, "no pod of n1 has that secret");
-    let (code, text) = as_node("n2").get(guarded);
-    assert!(code == 200 && text.contains(SEALED), "b1 of n2 has it: {code} {text}");
+    assert_eq!(api.get(guarded).0, 403, "no pod of that node has that secret");
+    // The other's kubelet has read it.
     assert_eq!(cluster.ask("b1", "/variable?name=WORD"), PLAIN);
     assert_eq!(api.get("/api/v1/secrets").0, 403);
     let pods = "/api/v1/namespaces/default/pods";
-    assert_eq!(api.get(&format!("{pods}/b1")).0, 403, "b1 is a pod of n2");
-    assert_eq!(api.get(&format!("{pods}/a1")).0, 200, "a1 is a pod of n1");
-    assert_eq!(api.patch("/api/v1/nodes/n1", r#"{"metadata":{"labels":{"example.com/own":"yes"}}}"#).0, 200);
-    assert_eq!(api.patch("/api/v1/nodes/n2", r#"{"metadata":{"labels":{"example.com/own":"no"}}}"#).0, 403);
+    assert_eq!(api.get(&format!("{pods}/b1")).0, 403, "b1 is a pod of the other");
+    assert_eq!(api.get(&format!("{pods}/a1")).0, 200, "a1 is a pod of its own");
+    assert_eq!(api.patch(&own, r#"{"metadata":{"labels":{"example.com/own":"yes"}}}"#).0, 200);
+    assert_eq!(api.patch(&other, r#"{"metadata":{"labels":{"example.com/own":"no"}}}"#).0, 403);
     // The label of a master would bring a master's pods.
     let label = r#"{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}"#;
-    assert_eq!(api.patch("/api/v1/nodes/n1", label).0, 403);
+    assert_eq!(api.patch(&own, label).0, 403);
 }

@@ -11,16 +11,24 @@ use std::time::Instant;
 
 use kscratch_tests::cluster::{Cluster, SOON, eye, pod, proxy_mode};
 use kscratch_tests::step::step;
+use serde_json::Value;
+
+/// What a cluster of two machines has where: the node comes while pods run on the master, and there is no third machine that would take processors from both.
+const TWO: Cast = Cast { machines: &["m1", "n1"], late: "n1", pair: "n1", single: "m1" };
+/// The same in one of three, with pods that talk from node to node.
+#[cfg(feature = "faults")]
+const THREE: Cast = Cast { machines: &["m1", "n1", "n2"], late: "n2", pair: "n1", single: "n2" };
+/// The kubelet of the master, and a port of its node.
+const FORWARDS: [&str; 5] = ["--outside", "--forward", "0:m1:10250", "--forward", "0:m1:30080"];
 
 #[test]
 fn a_routed_cluster() {
-    let cluster = Cluster::up("routed", 1, 1, &["--outside", "--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
-    accept(&cluster, "routed", "1500");
+    let cluster = accepted("routed", "1500", &TWO);
     step("outside", || network::reaches_outside(&cluster));
-    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster));
-    step("a node is asked", || membership::a_node_tells_how_it_is(&cluster));
-    step("a node is told", || membership::a_node_that_is_told_to_starts_anew(&cluster));
-    step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster));
+    step("a node is asked", || membership::a_node_tells_how_it_is(&cluster, TWO.late));
+    step("a node is told", || membership::a_node_that_is_told_to_starts_anew(&cluster, &TWO));
+    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster, &TWO));
+    step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster, &TWO));
     step("down", || cluster.command(&["down", "lab"]).succeeded());
     let tokens = std::fs::read_to_string(cluster.file("secrets/tokens.toml")).unwrap();
     assert!(tokens.contains("token"), "the identity outlives the machines");
@@ -28,52 +36,89 @@ fn a_routed_cluster() {
 
 #[test]
 fn an_overlay_cluster() {
-    let cluster = Cluster::up("overlay", 1, 1, &["--outside", "--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
-    accept(&cluster, "overlay", "1450");
+    let cluster = accepted("overlay", "1450", &TWO);
     step("outside", || network::reaches_outside(&cluster));
-    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster));
-    step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster));
+    step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster, &TWO));
 }
 
 /// Upstream's conformance suite as far as it can be asked offline: too long for the gate, see [`faults`](../faults/main.rs).
 #[cfg(feature = "faults")]
 #[test]
 fn a_conforming_cluster() {
-    let cluster = Cluster::up("routed", 1, 1, &["--forward", "0:n1:10250", "--forward", "0:n1:30080"]);
-    accept(&cluster, "routed", "1500");
+    let cluster = accepted("routed", "1500", &THREE);
     conformance::holds(&cluster);
 }
 
-/// What is asked of every cluster; it gets a second node on the way. `mtu` is that of a pod's link.
-fn accept(cluster: &Cluster, mode: &str, mtu: &str) {
-    step("pods", || cluster.apply(&[eye("m1"), eye("n1"), pod("a1", "n1"), pod("a2", "n1")]));
+/// Which machines there are, and which of them have what pods.
+struct Cast {
+    /// All of them, by name.
+    machines: &'static [&'static str],
+    /// The one that comes while pods run on those before it.
+    late: &'static str,
+    /// The node that has the pods `a1` and `a2`.
+    pair: &'static str,
+    /// The node that has `b1`.
+    single: &'static str,
+}
+
+impl Cast {
+    /// The address of a machine, as `cluster up` gives it: masters from 10, nodes from 20.
+    fn address(machine: &str) -> String {
+        let (first, number) =
+            if let Some(number) = machine.strip_prefix('m') { (9, number) } else { (19, &machine[1..]) };
+        format!("192.168.76.{}", first + number.parse::<u8>().expect("a machine has a number"))
+    }
+
+    /// The machine's eye.
+    fn eye(machine: &str) -> String {
+        format!("eye-{machine}")
+    }
+
+    fn eyes(&self) -> impl Iterator<Item = String> {
+        self.machines.iter().copied().map(Self::eye)
+    }
+}
+
+/// A cluster in which all is well that is asked of every one; its last machine came while pods ran. `mtu` is that of a pod's link.
+fn accepted(mode: &str, mtu: &str, cast: &Cast) -> Cluster {
+    let nodes = u8::try_from(cast.machines.len() - 1).expect("a cluster is small");
+    let cluster = Cluster::up(mode, 1, nodes - 1, &FORWARDS);
+    let pair = || ["a1", "a2"].map(|name| pod(name, cast.pair));
+    step("pods", || {
+        let mut first: Vec<Value> =
+            cast.machines.iter().filter(|name| **name != cast.late).map(|name| eye(name)).collect();
+        first.extend(pair().into_iter().filter(|_| cast.pair != cast.late));
+        cluster.apply(&first);
+    });
     step("control plane", || {
-        controlplane::is_well(cluster);
-        controlplane::says_its_version(cluster);
-        controlplane::writes_down_who_asks(cluster);
+        controlplane::is_well(&cluster);
+        controlplane::says_its_version(&cluster);
+        controlplane::writes_down_who_asks(&cluster);
     });
-    step("strangers", || access::nobody_gets_in(cluster));
-    step("secrets", || access::secrets_are_encrypted(cluster));
-    let deleted = controlplane::loses_its_own_objects(cluster);
-    // A node that comes later: n1 gets its route while pods run there.
-    step("a second node", || cluster.grow(2));
-    step("own objects", || controlplane::has_them_again(cluster, &deleted));
+    step("secrets", || access::secrets_are_encrypted(&cluster));
+    let deleted = controlplane::loses_its_own_objects(&cluster);
+    step("one more node", || cluster.grow(nodes));
+    step("own objects", || controlplane::has_them_again(&cluster, &deleted));
     step("nodes", || {
-        controlplane::has_these_nodes(cluster, &["m1", "n1", "n2"]);
-        cluster.apply(&[eye("n2"), access::with_the_secret(pod("b1", "n2"))]);
-        membership::every_node_has_a_range_and_routes_to_the_others(cluster);
+        controlplane::has_these_nodes(&cluster, cast.machines);
+        let mut last = vec![eye(cast.late), access::with_the_secret(pod("b1", cast.single))];
+        last.extend(pair().into_iter().filter(|_| cast.pair == cast.late));
+        cluster.apply(&last);
+        membership::every_node_has_a_range_and_routes_to_the_others(&cluster, cast);
     });
-    step("dns", || controlplane::dns_stays_where_its_image_is(cluster));
+    step("strangers", || access::nobody_gets_in(&cluster, cast));
+    step("dns", || controlplane::dns_stays_where_its_image_is(&cluster));
     step("network", || {
-        let proxy = cluster.ask("eye-n1", "/http?port=10249&path=/proxyMode");
+        let proxy = cluster.ask(&Cast::eye(cast.pair), "/http?port=10249&path=/proxyMode");
         assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");
-        network::holds(cluster, mtu);
+        network::holds(&cluster, mtu, cast);
     });
     step("access", || {
-        access::kubectl_gets_in(cluster);
-        access::services_may_do_no_more_than_they_need(cluster);
-        access::nodes_keep_to_themselves(cluster);
+        access::kubectl_gets_in(&cluster);
+        access::services_may_do_no_more_than_they_need(&cluster);
+        access::nodes_keep_to_themselves(&cluster, cast);
     });
+    cluster
 }
 
 /// Asks until something is so.

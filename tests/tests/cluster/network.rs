@@ -8,6 +8,8 @@ use kscratch_tests::cluster::{Cluster, SOON, service};
 use kscratch_tests::http;
 use serde_json::json;
 
+use super::Cast;
+
 /// The name of the pod that answers.
 const WHO: &str = "/variable?name=POD";
 
@@ -16,8 +18,9 @@ fn http(host: &str, port: u16, path: &str) -> String {
     format!("/http?host={host}&port={port}&path={path}")
 }
 
-/// All of it, for the pods `a1` and `a2` on `n1`, `b1` on `n2`, and the nodes' eyes. `mtu` is that of a pod's link.
-pub fn holds(cluster: &Cluster, mtu: &str) {
+/// All of it, for the pods `a1` and `a2` on one node, `b1` on another, and the nodes' eyes. `mtu` is that of a pod's link.
+pub fn holds(cluster: &Cluster, mtu: &str, cast: &Cast) {
+    let (eye, pair, single) = (Cast::eye(cast.pair), Cast::address(cast.pair), Cast::address(cast.single));
     let [a1, a2, b1] = ["a1", "a2", "b1"].map(|pod| cluster.address_of(pod));
     let peer = |pod: &str, host: &str, port: u16| cluster.ask(pod, &http(host, port, "/peer")).trim().to_owned();
     // On one node and across nodes, both ways: nobody translates.
@@ -25,24 +28,24 @@ pub fn holds(cluster: &Cluster, mtu: &str) {
     assert_eq!(peer("a1", &b1, 9999), a1);
     assert_eq!(peer("b1", &a1, 9999), b1);
     // More than one packet, and none too large for the way.
-    assert_eq!(cluster.ask("eye-n1", "/read?path=/sys/class/net/cbr0/mtu").trim(), mtu);
+    assert_eq!(cluster.ask(&eye, "/read?path=/sys/class/net/cbr0/mtu").trim(), mtu);
     let program = cluster.ask("a1", &http(&b1, 9999, "/own?path=/kscratch-probe"));
     assert!(program.len() > 100_000, "{} bytes came", program.len());
     // What is no pod sees the node.
-    assert_eq!(peer("a1", "192.168.76.21", 9999), "192.168.76.20");
+    assert_eq!(peer("a1", &single, 9999), pair);
     // A node sees its own pods and those of others.
     for (pod, address) in [("a1", &a1), ("b1", &b1)] {
-        assert_eq!(cluster.ask("eye-n1", &http(address, 9999, WHO)), pod);
+        assert_eq!(cluster.ask(&eye, &http(address, 9999, WHO)), pod);
     }
 
-    services(cluster, &[&a1, &b1]);
+    services(cluster, &[&a1, &b1], cast);
     // The image's own pod has the node's port 8080.
-    let hello = cluster.ask("a1", &http("192.168.76.21", 8080, "/"));
-    assert!(hello.starts_with("hello from hello-n2 at 10.244."), "{hello}");
+    let hello = cluster.ask("b1", &http(&pair, 8080, "/"));
+    assert!(hello.starts_with(&format!("hello from hello-{} at 10.244.", cast.pair)), "{hello}");
 }
 
-fn services(cluster: &Cluster, [a1, b1]: &[&String; 2]) {
-    let mut outside = service("outside", "b1");
+fn services(cluster: &Cluster, [a1, b1]: &[&String; 2], cast: &Cast) {
+    let mut outside = service("outside", "a1");
     outside["spec"]["type"] = json!("NodePort");
     outside["spec"]["ports"][0]["nodePort"] = json!(30080);
     cluster.apply(&[service("front-a", "a1"), service("front-b", "b1"), outside]);
@@ -59,11 +62,11 @@ fn services(cluster: &Cluster, [a1, b1]: &[&String; 2]) {
     // A pod that asks its own service is its own peer (hairpin), however its address is written there.
     assert_eq!(cluster.ask("a1", &http(&front_a, 80, WHO)), "a1");
     // From a node's own network, from a pod through nodes with and without that pod, and from outside.
-    assert_eq!(cluster.ask("eye-n1", &http(&front_b, 80, WHO)), "b1");
-    for node in ["192.168.76.10", "192.168.76.20", "192.168.76.21"] {
-        assert_eq!(cluster.ask("a1", &http(node, 30080, WHO)), "b1", "by {node}");
+    assert_eq!(cluster.ask(&Cast::eye(cast.pair), &http(&front_b, 80, WHO)), "b1");
+    for node in cast.machines {
+        assert_eq!(cluster.ask("b1", &http(&Cast::address(node), 30080, WHO)), "a1", "by {node}");
     }
-    http::wait_for(cluster.forwarded("n1", 30080), WHO, SOON, |who| who == "b1");
+    http::wait_for(cluster.forwarded("m1", 30080), WHO, SOON, |who| who == "a1");
 
     // Names, as the pod's resolv.conf leads to them.
     assert_eq!(cluster.ask("a1", "/name?of=front-b").trim(), front_b);
