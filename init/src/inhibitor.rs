@@ -82,15 +82,15 @@ fn run(socket: &Path, grace: Duration, linger: Duration) -> Result<()> {
     listener.set_nonblocking(true).with_context(what)?;
     let mut inhibitor =
         Inhibitor { listener, signals, clients: Vec::new(), locks: Vec::new(), grace, stopping: None, held: false };
-    if inhibitor.serve()? {
-        std::thread::sleep(linger);
+    if let Some(took) = inhibitor.serve()? {
+        std::thread::sleep(linger.min(grace.saturating_sub(took)));
     }
     Ok(())
 }
 
 impl Inhibitor {
-    /// Serves until the machine is about to stop and nobody holds that up any more. Says whether anybody did.
-    fn serve(&mut self) -> Result<bool> {
+    /// Serves until the machine is about to stop and nobody holds that up any more. Gives how long somebody did.
+    fn serve(&mut self) -> Result<Option<Duration>> {
         loop {
             self.wait()?;
             while matches!(self.signals.read_signal(), Ok(Some(_))) {
@@ -105,14 +105,14 @@ impl Inhibitor {
                 if self.held {
                     say(&format!("the kubelet is done with its pods ({:.1} s)", took.as_secs_f64()));
                 }
-                return Ok(self.held);
+                return Ok(self.held.then_some(took));
             }
             if took >= self.grace + MARGIN {
                 say(&format!(
                     "the kubelet is not done with its pods after {:.0} s: they are ended without it",
                     took.as_secs_f64()
                 ));
-                return Ok(false);
+                return Ok(None);
             }
         }
     }

@@ -2,65 +2,27 @@
 mod reference;
 
 use kscratch_formats::bytes::ReadAt;
-use kscratch_formats::image::{Data, Extent, Image};
+use kscratch_formats::image::{Data, Image};
 use kscratch_formats::vmdk::{self, GRAIN, Layout};
 use proptest::prelude::*;
-use reference::{Disk, run, write};
+use reference::packed::{self, image};
+use reference::run;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-fn image(len: u64, spans: &[(u64, usize)]) -> Image<()> {
-    let extents =
-        spans.iter().map(|(offset, len)| Extent { offset: *offset, data: Data::Bytes(vec![*len as u8 | 1; *len]) });
-    Image { len, extents: extents.collect() }
-}
-
-/// The VMDK file as an image: metadata, and every span where its grains stand.
+/// The VMDK file as an image.
 fn file(image: &Image<()>) -> Image<()> {
     let layout = vmdk::layout(image).unwrap();
-    let bytes = |offset, bytes| Extent { offset, data: Data::Bytes(bytes) };
-    let mut extents: Vec<_> = layout.metadata.iter().map(|(at, data)| bytes(*at, data.clone())).collect();
-    extents.push(bytes(Layout::DESCRIPTOR, layout.descriptor("disk.vmdk", [0xFF; 16]).unwrap()));
-    for extent in &image.extents {
-        let Data::Bytes(data) = &extent.data else { panic!("spans are literal") };
-        let mut done = 0;
-        while done < data.len() {
-            let at = extent.offset + done as u64;
-            let len = ((GRAIN - at % GRAIN) as usize).min(data.len() - done);
-            let place = layout.place(at / GRAIN * GRAIN).unwrap() + at % GRAIN;
-            extents.push(bytes(place, data[done..done + len].to_vec()));
-            done += len;
-        }
-    }
-    extents.sort_by_key(|extent| extent.offset);
-    Image { len: layout.len, extents }
+    let descriptor = (Layout::DESCRIPTOR, layout.descriptor("disk.vmdk", [0xFF; 16]).unwrap());
+    let metadata = layout.metadata.iter().map(|(at, data)| (*at, data.clone())).chain([descriptor]);
+    packed::file(image, layout.len, metadata, GRAIN, |offset| layout.place(offset))
 }
 
 #[track_caller]
 fn check(image: &Image<()>) {
-    let folder = tempfile::tempdir().unwrap();
-    let (raw, packed) = (folder.path().join("disk.raw"), folder.path().join("disk.vmdk"));
-    write(image, &raw, |()| Vec::new());
-    write(&file(image), &packed, |()| Vec::new());
-    let verdict = run("qemu-img", "qemu-utils", &["check", "-f", "vmdk", packed.to_str().unwrap()]);
-    assert!(verdict.contains("No errors were found"), "{verdict}");
-    run(
-        "qemu-img",
-        "qemu-utils",
-        &["compare", "-f", "raw", "-F", "vmdk", raw.to_str().unwrap(), packed.to_str().unwrap()],
-    );
-    let disk = vmdk::Disk::open(Disk::open(&packed)).unwrap();
-    let plain = Disk::open(&raw);
+    let disk = packed::same(image, &file(image), "vmdk", |file| vmdk::Disk::open(file).unwrap());
     assert_eq!(disk.disk_len(), image.len);
-    for extent in &image.extents {
-        let from = extent.offset.saturating_sub(100);
-        let len = (extent.data.len() + 200).min(image.len - from) as usize;
-        let (mut a, mut b) = (vec![0; len], vec![1; len]);
-        plain.read_at(from, &mut a).unwrap();
-        disk.read_at(from, &mut b).unwrap();
-        assert!(a == b, "at {from}");
-    }
 }
 
 #[test]

@@ -155,8 +155,8 @@ fn cri_dockerd(pause_image: &str) -> Service {
 /// Gives pods their grace when the machine stops; none where they are to have none.
 fn inhibitor(metadata: &RoleMetadata) -> Option<Service> {
     let seconds = metadata.shutdown.grace_seconds;
-    // What the kubelet says last of its pods is still on its way to the API server when they are gone.
-    let linger = u32::from(metadata.cluster.is_some());
+    // What the kubelet says last of its pods is still on its way to the API server when they are gone: two requests for each of them.
+    let linger = if metadata.cluster.is_some() { 5 } else { 0 };
     let socket = format!("{INHIBITOR}/bus");
     (seconds > 0).then(|| Service {
         args: vec![inhibitor::VERB.to_owned(), socket.clone(), seconds.to_string(), linger.to_string()],

@@ -8,6 +8,8 @@ use std::process::Command;
 use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::image::{Data, Image};
 
+pub mod packed;
+
 /// A file as a disk.
 #[derive(Debug)]
 pub struct Disk(File);
