@@ -161,7 +161,7 @@ fn of_error(error: &anyhow::Error, earlier: &[String]) -> String {
             names => format!(", or give the machine its old name {} again", names.join(" or ")),
         };
         return format!(
-            "the cluster does not know this machine's join token: it is wrong, or its time is over; kscratch-image cluster token create makes another for the role metadata, and its --manifest tells the cluster of it{back}"
+            "the cluster does not know this machine's join token: it may still be setting itself up; if not, the token is wrong or its time is over, and kscratch-image cluster token create makes another for the role metadata, and its --manifest tells the cluster of it{back}"
         );
     }
     if words.contains("invalid peer certificate: UnknownIssuer")
