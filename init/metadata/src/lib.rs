@@ -10,6 +10,7 @@ mod kubelet;
 mod linkrules;
 mod links;
 mod linksyntax;
+mod logs;
 mod overlay;
 mod parse;
 mod rack;
@@ -35,6 +36,7 @@ pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};
 pub use linkrules::link_problems;
 pub use links::{Bond, BondMode, Bridge, DEFAULT_MIIMON, HashPolicy, LacpRate, Link, Route, Vlan};
+pub use logs::{LogProtocol, LogServer, Logs};
 pub use parse::{parse, parse_with_secrets};
 pub use rack::{Document, Entry, Selected, read, select, select_with_secrets};
 pub use role::{

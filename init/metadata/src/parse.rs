@@ -8,6 +8,7 @@ use crate::console;
 use crate::disks;
 use crate::error::{Errors, Problem, Source};
 use crate::kubelet;
+use crate::logs;
 use crate::read::{Reader, Table, fault};
 use crate::readcontrolplane;
 use crate::readlinks;
@@ -93,6 +94,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let console = reader.take_table(&mut root, "console");
     let shutdown = reader.take_table(&mut root, "shutdown");
     let watchdog = reader.take_table(&mut root, "watchdog");
+    let logs = reader.take_table(&mut root, "logs");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -107,6 +109,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
         console: console.map(|table| console::console(reader, table)).unwrap_or_default(),
         shutdown: shutdown.map(|table| shutdown::shutdown(reader, table)).unwrap_or_default(),
+        logs: logs.map(|table| logs::logs(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         disks: disks::disks(reader, &mut root),
         manifests: read_manifests(reader, &mut root),
@@ -152,7 +155,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 12] = [
+    const OPEN: [&str; 13] = [
         "role",
         "cluster",
         "node",
@@ -162,6 +165,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         "watchdog",
         "console",
         "shutdown",
+        "logs",
         "kubelet",
         "manifests",
         "disks",

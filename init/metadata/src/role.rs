@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::controlplane::ControlPlane;
 use crate::disks::{Disk, Purpose};
 use crate::links::Link;
+use crate::logs::Logs;
 use crate::secret::{self, Secret};
 use crate::shutdown::Shutdown;
 use crate::watchdog::Watchdog;
@@ -64,6 +65,9 @@ pub struct RoleMetadata {
     /// What resets it where it hangs.
     #[schemars(default)]
     pub watchdog: Watchdog,
+    /// Where its logs go, besides its own disk.
+    #[schemars(default)]
+    pub logs: Logs,
     /// Further fields of the KubeletConfiguration, as they are; fields that kscratch sets itself are refused.
     #[schemars(default)]
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -372,6 +376,7 @@ impl RoleMetadata {
             watchdog: Watchdog::default(),
             shutdown: Shutdown::default(),
             console: Console::default(),
+            logs: Logs::default(),
             kubelet: serde_json::Map::new(),
             disks: Vec::new(),
             manifests: Vec::new(),
