@@ -11,6 +11,7 @@ mod identity;
 mod kubelet;
 mod kubeproxy;
 mod links;
+mod logs;
 mod membership;
 mod phases;
 mod rights;
@@ -235,6 +236,8 @@ pub struct Service {
     pub leave_children: bool,
     /// What it may do; `None` for root with everything that root may.
     pub rights: Option<Rights>,
+    /// The file that PID 1 opens for it and that it has as its standard input, whatever its own rights are; without one it reads nothing.
+    pub reads: Option<&'static str>,
     /// Whether it is stopped before all others, which go on until it has ended.
     pub stops_first: bool,
     /// Whether its lines are few and for people: the console shows them as they come.

@@ -29,6 +29,7 @@ pub fn run_loop(folder: &Path) -> ExitCode {
         spawner: Spawner { trampoline: PathBuf::from(env!("CARGO_BIN_EXE_kscratch-init")), cgroups: path("cgroups") },
         logs: folder.join("logs"),
         rotation: Rotation { size: 100_000, kept: 2 },
+        boot: path("boot").map(|boot| boot.display().to_string()),
         containers: path("containers").into_iter().collect(),
         input: Some(folder.join("input")),
         reap_orphans: std::process::id() == 1,
@@ -97,6 +98,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         open_files: 77,
         leave_children: value["leave_children"].as_bool().unwrap_or(false),
         rights: text("rights").map(|text| text.parse().unwrap()),
+        reads: value["reads"].is_string().then(|| leak(&value["reads"])),
         stops_first: false,
         tells: false,
     }
