@@ -127,8 +127,8 @@ impl fmt::Display for Service {
         if let Some(rights) = &self.rights {
             write!(f, "\n    rights {rights}")?;
         }
-        if let Some(file) = self.reads {
-            write!(f, "\n    reads {file}")?;
+        if let Some(input) = self.reads {
+            write!(f, "\n    reads {}", input.path())?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kscratch_metadata::{Role, RoleMetadata};
 use rustix::thread::CapabilitySet;
 
-use super::{Ready, Rights, Service, cluster, kubelet, kubeproxy};
+use super::{Input, Ready, Rights, Service, cluster, kubelet, kubeproxy};
 use crate::apply::certificates::AGENT;
 use crate::facts::Facts;
 use crate::inhibitor;
@@ -171,7 +171,7 @@ pub(super) fn logs() -> Service {
         oom_score_adj: 0,
         open_files: 1024,
         rights: Some(LOGS_RIGHTS),
-        reads: Some("/dev/kmsg"),
+        reads: Some(Input::KernelLog),
         tells: true,
         ..service("logs", AGENT, ready, &[])
     }

@@ -64,7 +64,7 @@ impl Spawner {
             None => PathBuf::new(),
         };
         let stdin: Stdio = match service.reads {
-            Some(file) => File::open(file).with_context(|| format!("opening {file} for it"))?.into(),
+            Some(input) => File::open(input.path()).with_context(|| format!("opening {} for it", input.path()))?.into(),
             None => Stdio::null(),
         };
         let (output, input) = io::pipe().context("making a pipe for its output")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kscratch_init::plan::{Ready, Service};
+use kscratch_init::plan::{Input, Ready, Service};
 use kscratch_init::run::eventloop::{Options, run};
 use kscratch_init::run::inbox::{self, Message, Sender};
 use kscratch_init::run::logs::Rotation;
@@ -98,7 +98,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         open_files: 77,
         leave_children: value["leave_children"].as_bool().unwrap_or(false),
         rights: text("rights").map(|text| text.parse().unwrap()),
-        reads: value["reads"].is_string().then(|| leak(&value["reads"])),
+        reads: (value["reads"] == "kernel log").then_some(Input::KernelLog),
         stops_first: false,
         tells: false,
     }

@@ -71,6 +71,8 @@ enum Start {
     ThisBoot,
     /// Behind that byte of the file of that generation.
     Behind(u64, u64),
+    /// There, and with all of this boot: the power may have been cut, and the file have lost its end.
+    BehindOrThisBoot(u64, u64),
 }
 
 impl Folder {
@@ -117,7 +119,7 @@ impl Folder {
     fn read(&mut self, name: &str, said: &mut Vec<Said>) -> io::Result<bool> {
         if !self.tails.contains_key(name) {
             let path = self.path.join(format!("{name}.log"));
-            let Some(tail) = Tail::begin(name, path, &self.sent)? else { return Ok(false) };
+            let Some(tail) = Tail::begin(name, path, &self.boot, &self.sent)? else { return Ok(false) };
             self.tails.insert(name.to_owned(), tail);
         }
         match self.tails.get_mut(name) {
@@ -163,25 +165,33 @@ fn chain(path: &Path) -> io::Result<Vec<(File, FileId, u64)>> {
 
 impl Tail {
     /// `None` where there is no file after all.
-    fn begin(name: &str, path: PathBuf, sent: &[Option<Places>]) -> io::Result<Option<Self>> {
+    fn begin(name: &str, path: PathBuf, boot: &str, sent: &[Option<Places>]) -> io::Result<Option<Self>> {
         let mut files = chain(&path)?;
         let mut gap = Vec::new();
         let starts = sent.iter().enumerate().map(|(number, places)| {
             let Some(places) = places else { return (Start::ThisBoot, None) };
             let Some(spot) = places.services.get(name) else { return (Start::Behind(0, 0), None) };
-            let found = files.iter().position(|(_, id, length)| *id == spot.file && spot.offset <= *length);
-            if found.is_none() {
-                gap.push(number);
+            let is_earlier = spot.boot.as_deref() != Some(boot);
+            let is_this =
+                |(_, id, length): &(File, FileId, u64)| *id == spot.file && (is_earlier || spot.offset <= *length);
+            match files.iter().position(is_this) {
+                Some(found) if is_earlier => (Start::BehindOrThisBoot(found as u64, spot.offset), None),
+                Some(found) => (Start::Behind(found as u64, spot.offset), spot.boot.as_deref()),
+                None => {
+                    // Where nothing was put aside yet, the file itself was lost with the power.
+                    if files.len() > 1 {
+                        gap.push(number);
+                    }
+                    (Start::Behind(0, 0), None)
+                }
             }
-            found.map_or((Start::Behind(0, 0), None), |found| {
-                (Start::Behind(found as u64, spot.offset), spot.boot.as_deref())
-            })
         });
         let starts: Vec<(Start, Option<&str>)> = starts.collect();
         // Who has the furthest to go says where to begin; who is new may need all that there is.
         let first = starts.iter().map(|(start, boot)| match start {
             Start::ThisBoot => (0, 0, None),
             Start::Behind(generation, offset) => (*generation, *offset, *boot),
+            Start::BehindOrThisBoot(generation, _) => (*generation, 0, None),
         });
         let (generation, at, boot) =
             first.min_by_key(|(generation, offset, _)| (*generation, *offset)).unwrap_or_default();
@@ -240,6 +250,7 @@ impl Tail {
         let starts = |number: usize| match self.starts.get(number) {
             Some(Start::ThisBoot) => is_new,
             Some(Start::Behind(generation, offset)) => place > (*generation, *offset),
+            Some(Start::BehindOrThisBoot(generation, offset)) => is_new || place > (*generation, *offset),
             None => false,
         };
         let passed = |number: usize| !is_new && self.starts.get(number) == Some(&Start::ThisBoot);

@@ -109,6 +109,33 @@ fn each_server_goes_on_where_it_was() {
     assert_eq!(words(&said, 0), ["lines of a are missing here: their files were gone before they were sent", "four"]);
 }
 
+/// What was sent of the boot before is not on the disk any more, and this boot has written in its place.
+#[test]
+fn a_log_that_lost_its_end_with_the_power_loses_nothing_of_this_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let before = format!("{}one\ntwo\nthree\nfour\nfive\n", mark(BEFORE));
+    write(path, &before);
+    let mut places = Places::default();
+    let sent = all(&mut reader(path, vec![Some(places.clone())]));
+    assert_eq!(sent.len(), 5);
+    sent.iter().for_each(|said| places.note(said.place.as_ref().unwrap()));
+    for left in [0, 52] {
+        let file = fs::File::options().write(true).open(path.join("a.log")).unwrap();
+        file.set_len(0).unwrap();
+        write(path, &before);
+        file.set_len(left).unwrap();
+        write(path, &format!("{}six\n", mark(BOOT)));
+        assert_eq!(words(&all(&mut reader(path, vec![Some(places.clone())])), 0), ["six"], "{left}");
+        write(path, &"x\n".repeat(100));
+        assert_eq!(words(&all(&mut reader(path, vec![Some(places.clone())])), 0).len(), 101, "{left}");
+    }
+    // Or the whole file, or all that was put aside is another's.
+    fs::remove_file(path.join("a.log")).unwrap();
+    write(path, &format!("{}seven\n", mark(BOOT)));
+    assert_eq!(words(&all(&mut reader(path, vec![Some(places)])), 0), ["seven"]);
+}
+
 #[test]
 fn who_is_behind_is_told_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
