@@ -10,6 +10,7 @@ pub mod disk;
 pub mod dump;
 pub mod http;
 pub mod https;
+pub mod logserver;
 pub mod node_image;
 pub mod probe;
 pub mod program;
