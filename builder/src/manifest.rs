@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kscratch_formats::gpt::Partition;
 use serde_json::{Value, json};
 
-use crate::image::{Request, Root};
+use crate::image::{NetbootFile, NetbootFiles, Request, Root};
 use crate::plan::DiskPlan;
 use crate::rootarchive::Archive;
 use crate::spec::Role;
@@ -24,6 +24,8 @@ pub enum Product<'a> {
     Disk(&'a DiskPlan, &'a Written),
     /// An archive of the root.
     Archive(&'a Archive),
+    /// A folder for machines that boot over the network.
+    Folder(&'a NetbootFiles),
 }
 
 /// Writes the manifest beside the image and tells where.
@@ -103,6 +105,10 @@ fn manifest(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result<
         }
         Product::Archive(archive) => {
             manifest["archive"] = json!({ "sha256": archive.sha256.to_string(), "len": archive.len });
+        }
+        Product::Folder(files) => {
+            let file = |file: &NetbootFile| json!({ "sha256": file.sha256.to_string(), "len": file.len });
+            manifest["folder"] = files.iter().map(|(name, written)| ((*name).to_owned(), file(written))).collect();
         }
     }
     Ok(manifest)

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod metadata;
 pub mod modprobe;
 pub mod mounts;
+pub mod netroot;
 pub mod newlease;
 pub mod orders;
 pub mod owncluster;

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cluster;
 pub mod disk;
 pub mod dump;
+pub mod fileserver;
 pub mod http;
 pub mod https;
 pub mod logserver;
