@@ -6,6 +6,7 @@ mod controlplane;
 mod disks;
 mod error;
 mod identity;
+mod install;
 mod kubelet;
 mod linkrules;
 mod links;
@@ -34,6 +35,7 @@ pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, 
 pub use disks::{Disk, DiskWords, Purpose};
 pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};
+pub use install::{Install, Then};
 pub use linkrules::link_problems;
 pub use links::{Bond, BondMode, Bridge, DEFAULT_MIIMON, HashPolicy, LacpRate, Link, Route, Vlan};
 pub use logs::{LogProtocol, LogServer, Logs};

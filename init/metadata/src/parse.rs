@@ -7,6 +7,7 @@ use crate::certificate;
 use crate::console;
 use crate::disks;
 use crate::error::{Errors, Problem, Source};
+use crate::install;
 use crate::kubelet;
 use crate::logs;
 use crate::read::{Reader, Table, fault};
@@ -95,6 +96,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let shutdown = reader.take_table(&mut root, "shutdown");
     let watchdog = reader.take_table(&mut root, "watchdog");
     let logs = reader.take_table(&mut root, "logs");
+    let install = reader.take_table(&mut root, "install");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -112,6 +114,7 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         logs: logs.map(|table| logs::logs(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         disks: disks::disks(reader, &mut root),
+        install: install.map(|table| install::install(reader, table)),
         manifests: read_manifests(reader, &mut root),
     };
     if let Some(field) = reader.take(&mut root, "machines") {
@@ -155,7 +158,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 13] = [
+    const OPEN: [&str; 14] = [
         "role",
         "cluster",
         "node",
@@ -169,6 +172,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         "kubelet",
         "manifests",
         "disks",
+        "install",
     ];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }

@@ -11,6 +11,7 @@ use crate::address::{Endpoint, Interface};
 use crate::console::Console;
 use crate::controlplane::ControlPlane;
 use crate::disks::{Disk, Purpose};
+use crate::install::Install;
 use crate::links::Link;
 use crate::logs::Logs;
 use crate::secret::{self, Secret};
@@ -76,6 +77,10 @@ pub struct RoleMetadata {
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Disk>,
+    /// What the installer of an ISO image does unattended; without it, it writes to no disk.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install: Option<Install>,
     /// Static pods besides those of the image.
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -379,6 +384,7 @@ impl RoleMetadata {
             logs: Logs::default(),
             kubelet: serde_json::Map::new(),
             disks: Vec::new(),
+            install: None,
             manifests: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use kscratch_metadata::{
     Manifest, Mode, Network, Node, ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time,
     Watchdog, json_schema, parse, parse_with_secrets, to_toml,
 };
+use kscratch_metadata::{Install, Then};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
@@ -93,6 +94,10 @@ for = "docker"
 serial = " S3Z8  NB0 "
 wwn = "wwn-0x5000C500A1B2C3D4"
 path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
+[install]
+wwn = "EUI.0025385B01234567"
+replaces = "mbr:1A2B3C4D"
+then = "reboot"
 [[manifests]]
 name = "web"
 content = "kind: Pod"
@@ -170,6 +175,13 @@ content = "kind: Pod"
             path: Some("pci-0000:00:1f.2-ata-1".into()),
             replaces: None,
         }],
+        install: Some(Install {
+            serial: None,
+            wwn: Some("eui.0025385b01234567".into()),
+            path: None,
+            replaces: Some("mbr:1a2b3c4d".into()),
+            then: Then::Reboot,
+        }),
         manifests: vec![Manifest { name: "web".into(), content: "kind: Pod".into() }],
     };
     assert_eq!(read, want);
@@ -215,6 +227,7 @@ fn the_schema_knows_the_same_fields() {
         ("Logs", "[logs]"),
         ("Console", "[console]"),
         ("Disk", "[[disks]]"),
+        ("Install", "[install]"),
         ("Manifest", "[[manifests]]"),
     ];
     for (name, header) in parts {
