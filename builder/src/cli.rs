@@ -336,7 +336,7 @@ pub struct RunArgs {
     /// Append all that the machine says on its serial line to this file
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// How the disk is reached: virtio, nvme, sata, scsi, usb, or megasas, which the firmware does not boot from
+    /// How the disk is reached: virtio, nvme, sata, scsi, usb, cd (read-only), or megasas, which the firmware does not boot from
     #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
     pub disk_model: String,
     /// Bytes of the disk's sectors: 512 or 4096 [default: those that the image is made for]

@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod form;
+mod medium;
 mod netboot;
 
 pub use form::Form;
@@ -210,9 +211,15 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let cmdline = uki::command_line(place, &spec.kernel.console, &spec.kernel.cmdline)?;
     let boot =
         boot_parts(spec, &root, &packages, Tree::default(), store, time)?.uki(&root.versions.kernel, &cmdline)?;
-    let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, sector, time)?;
+    // An installer has the metadata itself, and puts them onto the disk with the rest.
+    let (installer, none) = (request.form == Form::Iso, BTreeMap::new());
+    let esp_files = if installer { &none } else { &request.esp_files };
+    let esp = filesystem::esp(boot, esp_files, spec.disk.esp.0, sector, time)?;
     let plan = plan::disk(esp, root_filesystem, state, sector)?;
     clock.done("filesystems");
+    if installer {
+        return medium::installer(request, &root, &packages, &plan, workshop, clock);
+    }
     let written = write_image(&plan.image, format, &request.output, "writing the disk", workshop)?;
     clock.done("write");
     let map = blockmap::write(&request.output, &written)?;

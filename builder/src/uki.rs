@@ -32,6 +32,8 @@ pub struct Boot<'a> {
 pub enum Place<'a> {
     /// A partition.
     Partition(Guid),
+    /// On no disk yet: what is booted installs the packed disk with this identity.
+    Packed(Guid),
     /// A file on a server.
     Fetched {
         /// Its URL.
@@ -51,6 +53,7 @@ pub fn command_line<'a>(
 ) -> Result<String> {
     let mut line = match root {
         Place::Partition(guid) => vec![format!("kscratch.root=PARTUUID={guid}")],
+        Place::Packed(guid) => vec![format!("kscratch.install=PARTUUID={guid}")],
         Place::Fetched { url, sha256, bytes } => vec![
             format!("kscratch.root={url}"),
             format!("kscratch.root.sha256={sha256}"),

@@ -12,6 +12,8 @@ pub use root::{Fetched, Root};
 pub struct CommandLine {
     /// `kscratch.root=`, with the words that belong to it; `Err` says what is wrong with them.
     pub root: Option<Result<Root, String>>,
+    /// `kscratch.install=PARTUUID=<guid>`: the packed disk that this boot installs; `Err` holds a value that is no such thing.
+    pub install: Option<Result<Guid, String>>,
     /// `kscratch.metadata=URL`
     pub metadata_url: Option<String>,
     /// `kscratch.role=<base64 TOML>`, not decoded yet.
@@ -47,6 +49,10 @@ impl CommandLine {
                 "kscratch.root" => of_root.place = Some(value.to_owned()),
                 "kscratch.root.sha256" => of_root.sha256 = Some(value.to_owned()),
                 "kscratch.root.bytes" => of_root.bytes = Some(value.to_owned()),
+                "kscratch.install" => {
+                    let guid = value.strip_prefix("PARTUUID=").and_then(|guid| guid.parse().ok());
+                    found.install = Some(guid.ok_or_else(|| value.to_owned()));
+                }
                 "kscratch.metadata" => found.metadata_url = Some(value.to_owned()),
                 "kscratch.role" => found.role = Some(value.to_owned()),
                 "kscratch.log" => found.debug = value == "debug",
@@ -117,6 +123,14 @@ mod tests {
         let want = CommandLine { root: Some(Ok(root)), ..CommandLine::default() };
         check(&format!("kscratch.root=PARTUUID={GUID}"), &want);
         check(&format!("kscratch.root=nonsense kscratch.root=PARTUUID={}", GUID.to_uppercase()), &want);
+    }
+
+    #[test]
+    fn what_is_installed_is_told_by_its_own_guid() {
+        let install = |text: &str| CommandLine::parse(text).install;
+        assert_eq!(install("quiet"), None);
+        assert_eq!(install(&format!("kscratch.install=PARTUUID={GUID}")), Some(Ok(GUID.parse().unwrap())));
+        assert_eq!(install("kscratch.install=/dev/sda2"), Some(Err("/dev/sda2".to_owned())));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod furtherdisks;
 pub mod gather;
 pub mod hardware;
 pub mod initramfs;
+pub mod install;
 mod lastwords;
 pub mod latelinks;
 pub mod listener;

@@ -43,6 +43,13 @@ pub fn netboot(folder: &Path, url: &str) {
     build(beside, folder, None, &options).succeeded();
 }
 
+/// Writes the installer of [`node`]'s disk: of the same lock.
+pub fn installer_of_node(output: &Path) {
+    let folder = node().parent().expect("an image is in a folder");
+    let _turn = turn("node");
+    build(folder, output, None, &["--format", "iso", "--locked", "--offline"]).succeeded();
+}
+
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

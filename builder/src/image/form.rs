@@ -22,6 +22,9 @@ pub enum Form {
     /// The disk with Microsoft's footer, a fixed VHD: for Azure and Hyper-V
     #[value(name = "vhd")]
     Vhd,
+    /// The disk's installer, which boots from a USB stick or a CD, and puts it onto the disk that the role metadata name
+    #[value(name = "iso")]
+    Iso,
     /// No disk but the root filesystem alone, with owners, devices and attributes: for `docker import` and to look into
     #[value(name = "tar")]
     Tar,
@@ -39,6 +42,7 @@ impl Form {
             Form::Qcow2 => ".qcow2",
             Form::Vmdk => ".vmdk",
             Form::Vhd => ".vhd",
+            Form::Iso => ".iso",
             Form::Tar => ".tar",
             Form::Pxe => "-pxe",
         }
@@ -72,7 +76,8 @@ impl Form {
     /// How a disk is written in this form; none where there is no disk. `time`, in seconds since 1970, goes into formats that have one.
     pub fn of_disk(self, time: i64) -> Option<Format> {
         match self {
-            Form::Raw => Some(Format::Raw),
+            // What an installer packs is the disk as it is.
+            Form::Raw | Form::Iso => Some(Format::Raw),
             Form::RawZst => Some(Format::RawZst),
             Form::Qcow2 => Some(Format::Qcow2),
             Form::Vmdk => Some(Format::Vmdk),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::beside;
 use super::block::{Devices, Found};
 use super::hardware::Loader;
+use super::install;
 use super::listener::{Heard, Listener};
 use super::mounts;
 use super::netroot::{self, Fetching};
@@ -71,6 +72,9 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     if let Err(error) = mounts::cgroups(sys, root) {
         // The root's stage tries again, and tells what to do.
         log::debug(format_args!("{error:#}"));
+    }
+    if let Some(wanted) = &cmdline.install {
+        match install::boot(sys, root, &cmdline, wanted)? {}
     }
     let wanted = wanted_root(&cmdline)?;
 
