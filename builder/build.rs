@@ -21,14 +21,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for watched in [
         "init/src",
         "init/Cargo.toml",
+        "builder/formats/src",
+        "builder/formats/Cargo.toml",
         "init/agent/src",
         "init/agent/Cargo.toml",
+        "init/install/src",
+        "init/install/Cargo.toml",
         "init/pki/src",
         "init/pki/Cargo.toml",
         "init/metadata/src",
         "init/metadata/Cargo.toml",
         "init/netlink/src",
         "init/netlink/Cargo.toml",
+        "init/recorder/src",
+        "init/recorder/Cargo.toml",
         "Cargo.toml",
         "Cargo.lock",
         "overlays",
@@ -67,6 +73,8 @@ fn programs(workspace: &Path, out: &Path) -> Result<(), Box<dyn std::error::Erro
     cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let settings =
         ["opt-level=\"s\"", "strip=\"symbols\"", "debug=false", "lto=\"thin\"", "codegen-units=1", "incremental=false"];
+    // A root from the network is hashed and unpacked before anything else happens.
+    let settings = settings.into_iter().chain(["package.\"sha2@0.11\".opt-level=3", "package.zstd-sys.opt-level=3"]);
     for setting in settings {
         cargo.args(["--config", &format!("profile.release.{setting}")]);
     }

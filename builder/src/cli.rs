@@ -156,7 +156,7 @@ pub struct BuildArgs {
     /// The settings.
     #[command(flatten)]
     pub spec: SpecArgs,
-    /// File to write [default: kscratch-ROLE with the form's ending, .img for raw]
+    /// File to write, or folder for pxe [default: kscratch-ROLE with the form's ending, .img for raw, -pxe for pxe]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The form of the file
@@ -165,6 +165,9 @@ pub struct BuildArgs {
     /// Bytes of the disk's sectors, 512 or 4096: the image boots from disks with just these [default: 512, unless the settings say otherwise]
     #[arg(long, value_name = "BYTES")]
     pub sector_size: Option<SectorSize>,
+    /// For pxe: where the folder will be served, http://SERVER/FOLDER/, for the UKI of UEFI HTTP boot; iPXE finds out by itself from its releases of 2024 on
+    #[arg(long, value_name = "URL")]
+    pub root_url: Option<String>,
     /// Take exactly what kscratch.lock says; fail where it is missing or does not match the settings
     #[arg(long)]
     pub locked: bool,
@@ -182,6 +185,7 @@ impl BuildArgs {
             output: None,
             format: Format::Raw,
             sector_size: None,
+            root_url: None,
             locked: false,
             metadata: None,
         }
@@ -332,7 +336,7 @@ pub struct RunArgs {
     /// Append all that the machine says on its serial line to this file
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// How the disk is reached: virtio, nvme, sata, scsi, usb, or megasas, which the firmware does not boot from
+    /// How the disk is reached: virtio, nvme, sata, scsi, usb, cd (read-only), or megasas, which the firmware does not boot from
     #[arg(long, value_name = "MODEL", default_value = "virtio", help_heading = "Hardware")]
     pub disk_model: String,
     /// Bytes of the disk's sectors: 512 or 4096 [default: those that the image is made for]

@@ -86,15 +86,15 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let workshop = workshop(&args.spec, console)?;
     let _alone = workshop.store.lock(console)?;
     let lock = choose(&spec, args, &workshop)?;
-    let request =
-        image::Request { spec: &spec, lock: &lock, role: role(args.role), esp_files, output, form: args.format };
+    let (role, form, root_url) = (role(args.role), args.format, args.root_url.clone());
+    let request = image::Request { spec: &spec, lock: &lock, role, esp_files, output, form, root_url };
     let built = image::build(&request, &workshop)?;
     summary(&request.output, &built, console);
     Ok(())
 }
 
 fn default_output(role: Role, format: crate::cli::Format) -> PathBuf {
-    PathBuf::from(format!("kscratch-{}.{}", role.as_str(), format.extension()))
+    PathBuf::from(format!("kscratch-{}{}", role.as_str(), format.ending()))
 }
 
 /// The lock to build from: the one there is if it fits, or with the control plane that it lacks, otherwise a new one.

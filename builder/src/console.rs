@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+pub use kscratch_install::words::{human_bytes, is_obeyed, shown};
+
 /// The command that helps: attached to an error as its context, printed last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint(pub String);
@@ -248,18 +250,6 @@ fn mean_rate(bytes: u64, elapsed: Duration) -> u64 {
     (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64
 }
 
-/// Bytes with a binary unit and one decimal, as in `22.0 MiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut value = bytes as f64;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 /// An error as lines: `error:`, `because:` for every cause, and the outermost hint last.
 pub fn error_lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines = Vec::new();
@@ -281,35 +271,10 @@ pub fn error_lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
-/// A text from outside without what a terminal would obey: a question mark stands for it, a blank for a tab.
-pub fn shown(text: &str) -> String {
-    let tame = |char| if char == '\t' { ' ' } else { '?' };
-    text.chars().map(|char| if is_obeyed(char) { tame(char) } else { char }).collect()
-}
-
-/// Whether a terminal obeys it rather than shows it: control characters, and what turns the direction of writing around or ends a line.
-pub fn is_obeyed(char: char) -> bool {
-    let turns = matches!(char, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    char.is_control() || turns
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Hint, error_lines, human_bytes, shown};
+    use super::{Hint, error_lines};
     use anyhow::anyhow;
-
-    #[test]
-    fn nothing_from_outside_moves_the_terminal() {
-        for (text, want) in [
-            ("plain \u{1F980} \u{e4}", "plain \u{1F980} \u{e4}"),
-            ("\x1b[2J\r\n\x07", "?[2J???"),
-            ("\u{9b}1m\x7f", "?1m?"),
-            ("a\tb", "a b"),
-            ("\u{202e}cod\u{2069}\u{2028}", "?cod??"),
-        ] {
-            assert_eq!(shown(text), want);
-        }
-    }
 
     #[test]
     fn an_error_is_told_from_what_was_done_to_why() {
@@ -322,14 +287,5 @@ mod tests {
             ["error: fetching kubelet v1.36.2", "  because: the digest is 9f2c, the lock says 41aa", "hint: another"]
         );
         assert_eq!(error_lines(&anyhow!("b").context("a: b")), ["error: a: b"]);
-    }
-
-    #[test]
-    fn bytes_are_told_with_one_decimal() {
-        for (bytes, want) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (23_037_844, "22.0 MiB"), (1 << 30, "1.0 GiB")]
-        {
-            assert_eq!(human_bytes(bytes), want);
-        }
     }
 }

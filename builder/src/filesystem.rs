@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kscratch_formats::image::Image;
-use kscratch_formats::{ext4, fat32};
+use kscratch_formats::{ext4, fat32, gpt};
+pub use kscratch_install::esp::FOLDER as METADATA_FOLDER;
 
 use crate::digest;
 use crate::store::Digest;
@@ -12,14 +13,18 @@ use crate::tree::{Content, Kind, Tree};
 
 /// Label of the ESP.
 pub const ESP_LABEL: &str = "KSCRATCHESP";
+/// Label of the ESP of an installer.
+pub const INSTALLER_LABEL: &str = "KSCRATCHISO";
 /// Label of the root filesystem.
 pub const ROOT_LABEL: &str = "kscratch-root";
 /// Label of the state filesystem.
 pub const STATE_LABEL: &str = "kscratch-state";
 /// Where firmware looks for what to boot.
 pub const UKI_PATH: &str = "/EFI/BOOT/BOOTX64.EFI";
-/// The folder of role metadata on the ESP.
-pub const METADATA_FOLDER: &str = "/kscratch";
+/// Bytes of an installer's ESP besides the boot file: tables, and metadata with their secrets, which are a MiB each at the most.
+const INSTALLER_ROOM: u64 = 8 << 20;
+/// With fewer bytes FAT32 is none: fewer than its 65525 clusters would be read as FAT16.
+const SMALLEST_ESP: u64 = 40 << 20;
 /// Journal of the state filesystem in blocks of 4 KiB: 64 MiB, enough for the full disk that it grows to.
 const JOURNAL_BLOCKS: u32 = 16384;
 /// A state partition is not made to grow further than this: what one block of pointers in the resize inode reaches.
@@ -93,6 +98,26 @@ fn ext4_options(label: &str, size: u64, time: i64, content: &Digest, inodes: Opt
 /// The ESP: FAT32 with the boot file and `files` (absolute paths, their folders are made), such as role metadata; `sector` is the length of
 /// the disk's sectors in bytes.
 pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, sector: u64, time: i64) -> Result<Filesystem> {
+    let place = Place { label: ESP_LABEL, start: crate::plan::FIRST_PARTITION, size, sector };
+    boot_volume(uki, files, &place, time)
+}
+
+/// The ESP of an installer that begins at byte `start`: as large as it has to be, with room for metadata that come later.
+pub fn installer_esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, start: u64, time: i64) -> Result<Filesystem> {
+    let files_bytes: u64 = files.values().map(|bytes| bytes.len() as u64).sum();
+    let size = (uki.len() as u64 + files_bytes + INSTALLER_ROOM).next_multiple_of(gpt::ALIGNMENT).max(SMALLEST_ESP);
+    boot_volume(uki, files, &Place { label: INSTALLER_LABEL, start, size, sector: gpt::SECTORS[0] }, time)
+}
+
+/// Where an ESP is, and what it is called.
+struct Place {
+    label: &'static str,
+    start: u64,
+    size: u64,
+    sector: u64,
+}
+
+fn boot_volume(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, place: &Place, time: i64) -> Result<Filesystem> {
     let uki = Content::Literal(uki);
     let mut folders = BTreeSet::from([METADATA_FOLDER]);
     for path in files.keys().map(String::as_str).chain([UKI_PATH]) {
@@ -112,12 +137,12 @@ pub fn esp(uki: Arc<[u8]>, files: &BTreeMap<String, Vec<u8>>, size: u64, sector:
     });
     let serial = digest::guid("ESP volume", &content).0;
     let options = fat32::Options {
-        size,
-        sector,
-        label: ESP_LABEL.to_owned(),
+        size: place.size,
+        sector: place.sector,
+        label: place.label.to_owned(),
         serial: u32::from_be_bytes([serial[0], serial[1], serial[2], serial[3]]),
         time,
-        hidden_sectors: u32::try_from(crate::plan::FIRST_PARTITION / sector)?,
+        hidden_sectors: u32::try_from(place.start / place.sector)?,
     };
     let image = fat32::plan(folders.chain([boot]).chain(files), &options).context("planning the ESP")?;
     Ok(Filesystem::new(image))

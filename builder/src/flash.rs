@@ -1,32 +1,26 @@
 //! An image becomes the contents of a device: nothing boots from it before every byte was written, read back and found right.
-mod copy;
-mod heldback;
 mod interrupt;
-mod refuse;
-mod target;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use kscratch_formats::bmap::{self, BlockMap};
 use kscratch_formats::bytes::ReadAt;
-use kscratch_formats::gpt;
+use kscratch_install::blockdevice::{BlockDevice, Kernel};
+use kscratch_install::refuse::{Needs, Override, Refusal, Victim, refusals};
+use kscratch_install::{Step, Target, Took, Watch};
 use sha2::{Digest as _, Sha256};
 
 pub use interrupt::{Interrupt, Interrupted};
-pub use refuse::{Needs, Override, Refusal, refusals};
 
-use crate::blockdevice::{BlockDevice, Contents, Kernel};
 use crate::blockmap;
-use crate::console::{Console, Hint};
-use crate::digest::CHUNK;
+use crate::console::{Console, Hint, Progress};
 use crate::inspect::Opened;
 use crate::running::is_in_use;
 use crate::stamp::{self, Texts};
-use heldback::HeldBack;
-use target::Target;
 
 /// A first range that is longer is not looked at before anything is written.
 const MAX_START: u64 = 16 << 20;
@@ -48,28 +42,13 @@ pub struct Request<'a> {
     pub time: i64,
 }
 
-/// What is going to be overwritten.
-#[derive(Debug)]
-pub struct Victim {
-    /// The device; none for a plain file.
-    pub device: Option<BlockDevice>,
-    /// What is on it; none where nothing is there.
-    pub contents: Option<Contents>,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whether somebody writes to it, or has it for himself alone.
-    pub busy: bool,
-}
-
 /// How it went.
 #[derive(Debug, Clone, Copy)]
 pub struct Flashed {
     /// Bytes that were written.
     pub bytes: u64,
-    /// How long writing took, until they were on the device.
-    pub writing: Duration,
-    /// How long reading them back took.
-    pub reading: Duration,
+    /// How long it took.
+    pub took: Took,
 }
 
 /// An image that was looked at and found to fit.
@@ -94,7 +73,7 @@ pub fn prepare<'a>(request: &'a Request<'a>, kernel: &Kernel, console: &Console)
     }
     let map = map(request, &disk, console)?;
     let victim = victim(request.to, kernel)?;
-    let refusals = refusals(&victim, &Needs::of(&disk), request.overrides);
+    let refusals = refusals(&victim, &Needs::of(&disk, disk.disk_len()), request.overrides);
     match refusals.as_slice() {
         [] => Ok(Prepared { request, disk, map, victim }),
         refusals => Err(refused(request.to, refusals)),
@@ -114,7 +93,7 @@ fn victim(to: &Path, kernel: &Kernel) -> Result<Victim> {
         let way = "`kscratch-image devices` lists what there is";
         return Err(anyhow!("there is no block device {}", to.display()).context(Hint(way.to_owned())));
     }
-    Ok(Victim::of(to, device))
+    Ok(Victim::of(to, device, is_in_use(to)))
 }
 
 /// The block map: that which is named, that which stands beside the image, or one that is made by reading all of it.
@@ -163,7 +142,7 @@ pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) 
     let Prepared { request, disk, map, .. } = prepared;
     let to = request.to;
     let in_use = request.overrides.iter().any(|one| matches!(one, Override::Mounted(_) | Override::Held(_)));
-    let target = Target::open(to, map.image, !in_use)?;
+    let target = Target::open(to, map.image, !in_use).map_err(with_way)?;
     interrupt.begin();
     write_all(request, disk, map, &target, interrupt, console).map_err(|error| {
         let what = if target.is_gone() {
@@ -180,6 +159,19 @@ pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) 
     })
 }
 
+/// Says what helps where it is not allowed.
+fn with_way(error: anyhow::Error) -> anyhow::Error {
+    let denied = error
+        .root_cause()
+        .downcast_ref()
+        .is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied);
+    if denied {
+        error.context(Hint("writing to a disk needs its owner's rights: run it as root".to_owned()))
+    } else {
+        error
+    }
+}
+
 fn write_all(
     request: &Request<'_>,
     disk: &Opened,
@@ -188,40 +180,39 @@ fn write_all(
     interrupt: &Interrupt,
     console: &Console,
 ) -> Result<Flashed> {
-    let backup = map.image.saturating_sub(gpt::backup(Needs::of(disk).sector.unwrap_or(gpt::SECTORS[0])));
-    let tables = HeldBack::of(disk, &[0..CHUNK.min(map.image), backup..map.image])?;
-    target.without_tables(map.image)?;
-    let begun = Instant::now();
-    copy::write(disk, target, map, &tables, interrupt, console)?;
-    target.sync()?;
-    let writing = begun.elapsed();
-    let begun = Instant::now();
-    copy::read_back(target, map, &tables, interrupt, console)?;
-    let reading = begun.elapsed();
-    if let Some(texts) = &request.texts {
+    let watch = Watching { interrupt, console, progress: Mutex::new(None) };
+    let metadata = |target: &Target| -> Result<()> {
+        let Some(texts) = &request.texts else { return Ok(()) };
         stamp::onto(target.file(), disk, texts, request.time)?;
         target.sync()?;
-        stamp::is_on(target, disk, texts)?;
-    }
-    // What was cut before this is no disk at all; from here on it takes less than a second.
-    interrupt.check()?;
-    tables.write(target)?;
-    Ok(Flashed { bytes: map.mapped(), writing, reading })
+        stamp::is_on(target, disk, texts)
+    };
+    let took = kscratch_install::write(disk, map, target, &watch, metadata)?;
+    Ok(Flashed { bytes: map.mapped(), took })
 }
 
-impl Victim {
-    /// What stands at `path`, where `device` is, or a plain file.
-    pub fn of(path: &Path, device: Option<BlockDevice>) -> Victim {
-        let contents = path.exists().then(|| match Opened::raw(path) {
-            Ok(disk) => Contents::of(&disk, disk.disk_len()),
-            Err(error) => Contents::Unreadable { reason: error.root_cause().to_string() },
-        });
-        Victim { device, contents, path: path.to_owned(), busy: is_in_use(path) }
+/// Shows a person how far it is, and hears whether it is to end.
+struct Watching<'a> {
+    interrupt: &'a Interrupt,
+    console: &'a Console,
+    progress: Mutex<Option<Progress>>,
+}
+
+impl Watch for Watching<'_> {
+    fn begins(&self, step: Step, bytes: u64) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one before ends first.
+        *progress = None;
+        *progress = Some(self.console.bytes(step.words(), bytes));
     }
 
-    /// Its serial number, or what a person types instead to say that this one is meant.
-    pub fn name_to_type(&self) -> String {
-        let device = self.device.as_ref();
-        device.and_then(|device| device.serial.clone()).unwrap_or_else(|| self.path.display().to_string())
+    fn go_on(&self) -> Result<()> {
+        Ok(self.interrupt.check()?)
+    }
+
+    fn done(&self, bytes: u64) {
+        if let Some(progress) = self.progress.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            progress.add(bytes);
+        }
     }
 }

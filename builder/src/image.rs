@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use kscratch_formats::image::Image;
 
 use crate::console::{Console, Hint};
 use crate::debian::keyring::Keyring;
@@ -13,7 +14,6 @@ use crate::kubernetes::{self, Release};
 use crate::lock::Lock;
 use crate::modules::{self, KernelModules};
 use crate::overlay::{self, Versions};
-use crate::plan::DiskPlan;
 use crate::reach::{self, Package};
 use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
@@ -25,8 +25,11 @@ use crate::{
 };
 
 mod form;
+mod medium;
+mod netboot;
 
 pub use form::Form;
+pub use netboot::{Files as NetbootFiles, Written as NetbootFile};
 
 /// Where artifacts come from and go to.
 #[derive(Debug)]
@@ -50,16 +53,18 @@ pub struct Request<'a> {
     pub role: Role,
     /// Files for the ESP by absolute path: role metadata, secrets.
     pub esp_files: BTreeMap<String, Vec<u8>>,
-    /// The file to write.
+    /// The file to write, or the folder.
     pub output: PathBuf,
     /// Its form.
     pub form: Form,
+    /// Where a folder for network boot will be served.
+    pub root_url: Option<String>,
 }
 
 /// A finished image.
 #[derive(Debug)]
 pub struct Built {
-    /// The disk's digest, or an archive's SHA-256.
+    /// The disk's digest, or the SHA-256 of an archive, or of a root for network boot.
     pub digest: Digest,
     /// The file's length in bytes.
     pub len: u64,
@@ -187,6 +192,12 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let mut clock = Clock::start();
     let (spec, store) = (request.spec, &workshop.store);
     let time = i64::try_from(source_date(request.lock)?).context("taking SOURCE_DATE_EPOCH as a time")?;
+    request.form.wants(request.root_url.as_deref())?;
+    if request.form == Form::Pxe {
+        let spec = spec.for_netboot();
+        let (root, unpacked) = root(&spec, request.lock, request.role, workshop, &mut clock)?;
+        return netboot::folder(request, &spec, (&root, &unpacked), workshop, clock, time);
+    }
     let sector = spec.disk.sector_size.bytes();
     request.form.bears(sector)?;
     let (root, unpacked) = root(spec, request.lock, request.role, workshop, &mut clock)?;
@@ -196,11 +207,20 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     let packages = unpacked.packages(request.lock)?;
     let root_filesystem = filesystem::root(&root.tree, spec.disk.root.0, time)?;
     let state = filesystem::state(spec.disk.state.0, time, &root_filesystem.digest)?;
-    let boot = boot_file(spec, &root, &packages, &root_filesystem, store, time)?;
-    let esp = filesystem::esp(boot, &request.esp_files, spec.disk.esp.0, sector, time)?;
+    let place = uki::Place::Partition(plan::root_guid(&root_filesystem.digest));
+    let cmdline = uki::command_line(place, &spec.kernel.console, &spec.kernel.cmdline)?;
+    let boot =
+        boot_parts(spec, &root, &packages, Tree::default(), store, time)?.uki(&root.versions.kernel, &cmdline)?;
+    // An installer has the metadata itself, and puts them onto the disk with the rest.
+    let (installer, none) = (request.form == Form::Iso, BTreeMap::new());
+    let esp_files = if installer { &none } else { &request.esp_files };
+    let esp = filesystem::esp(boot, esp_files, spec.disk.esp.0, sector, time)?;
     let plan = plan::disk(esp, root_filesystem, state, sector)?;
     clock.done("filesystems");
-    let written = write_disk(&plan, format, request, workshop)?;
+    if installer {
+        return medium::installer(request, &root, &packages, &plan, workshop, clock);
+    }
+    let written = write_image(&plan.image, format, &request.output, "writing the disk", workshop)?;
     clock.done("write");
     let map = blockmap::write(&request.output, &written)?;
     clock.done("block map");
@@ -310,29 +330,40 @@ fn images(spec: &ImageSpec, release: &Release, tree: &Tree, store: &Store) -> Re
     Ok(images)
 }
 
-/// Kernel, initramfs and command line in one EFI program.
-fn boot_file(
+/// What a machine starts with.
+struct BootParts {
+    kernel: Vec<u8>,
+    initramfs: Vec<u8>,
+    stub: Vec<u8>,
+}
+
+impl BootParts {
+    /// All in one EFI program.
+    fn uki(&self, version: &str, cmdline: &str) -> Result<std::sync::Arc<[u8]>> {
+        let BootParts { kernel, initramfs, stub } = self;
+        uki::build(&uki::Boot { stub, kernel, version, initramfs, cmdline, os_release: &overlay::os_release() })
+    }
+}
+
+/// These parts; `more` is in the initramfs besides.
+fn boot_parts(
     spec: &ImageSpec,
     root: &Root,
     packages: &[Package<'_>],
-    filesystem: &filesystem::Filesystem,
+    more: Tree,
     store: &Store,
     time: i64,
-) -> Result<std::sync::Arc<[u8]>> {
-    let version = &root.versions.kernel;
+) -> Result<BootParts> {
     let firmware = firmware::tree(&root.modules.initramfs_firmware, spec.firmware_packages(), packages)?;
-    let early = initramfs::tree(&root.modules.initramfs.clone().merge(firmware)?, overlay::programs::INIT)?;
+    let early = root.modules.initramfs.clone().merge(firmware)?.merge(more)?;
+    let early = initramfs::tree(&early, overlay::programs::INIT)?;
     // The kernel looks for microcode at the very beginning, and unpacks one archive after the other.
     let mut initramfs = microcode::archive(spec.microcode_packages(), packages, store, time)?;
     initramfs.extend(initramfs::archive(&early, store.root(), time)?);
-    let cmdline = uki::command_line(plan::root_guid(&filesystem.digest), &spec.kernel.console, &spec.kernel.cmdline)?;
-    uki::build(&uki::Boot {
-        stub: &package_file(packages, &spec.boot.stub, store)?,
-        kernel: &package_file(packages, &format!("/boot/vmlinuz-{version}"), store)?,
-        version,
-        initramfs: &initramfs,
-        cmdline: &cmdline,
-        os_release: &overlay::os_release(),
+    Ok(BootParts {
+        stub: package_file(packages, &spec.boot.stub, store)?,
+        kernel: package_file(packages, &format!("/boot/vmlinuz-{}", root.versions.kernel), store)?,
+        initramfs,
     })
 }
 
@@ -346,19 +377,20 @@ fn package_file(packages: &[Package<'_>], path: &str, store: &Store) -> Result<V
     store.read(stored).with_context(|| format!("reading {path}"))
 }
 
-fn write_disk(
-    plan: &DiskPlan,
+fn write_image(
+    image: &Image<Content>,
     format: write::Format,
-    request: &Request<'_>,
+    output: &Path,
+    what: &'static str,
     workshop: &Workshop,
 ) -> Result<write::Written> {
-    let bar = std::sync::Mutex::new(workshop.console.bytes("writing the disk", write::work(&plan.image)));
+    let bar = std::sync::Mutex::new(workshop.console.bytes(what, write::work(image)));
     let progress = |bytes: u64| {
         if let Ok(mut bar) = bar.lock() {
             bar.add(bytes);
         }
     };
-    write::disk(plan, workshop.store.root(), format, &request.output, &progress)
+    write::image(image, workshop.store.root(), format, output, &progress)
 }
 
 /// `SOURCE_DATE_EPOCH`, or the newest date of the Debian releases in the lock; seconds since 1970.

@@ -15,6 +15,7 @@ use kscratch_metadata::{Document, RoleMetadata};
 use serde::Serialize;
 
 pub use files::FileReport;
+pub(crate) use kscratch_install::esp::text as esp_text;
 pub use opened::{Form, Opened};
 
 use crate::filesystem::{METADATA_FOLDER, UKI_PATH};
@@ -289,13 +290,6 @@ fn microcode(initrd: &[u8]) -> u64 {
         }
         _ => 0,
     }
-}
-
-/// A text file on the ESP; none where it is not there.
-pub(crate) fn esp_text(volume: &fat32::Volume<impl ReadAt>, path: &str) -> Result<Option<String>> {
-    let Some(found) = volume.find(path)? else { return Ok(None) };
-    let bytes = volume.read(&found, MAX_TEXT)?;
-    Ok(Some(String::from_utf8(bytes).with_context(|| format!("reading {path} on the ESP"))?))
 }
 
 fn role_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<RoleReport>> {

@@ -1,6 +1,5 @@
 //! The builder as a library: one module a step, in the order in which `image::build` names them.
 pub mod autopsy;
-pub mod blockdevice;
 pub mod blockmap;
 pub mod check;
 pub mod cli;
@@ -20,6 +19,7 @@ pub mod http;
 pub mod image;
 pub mod initramfs;
 pub mod inspect;
+pub mod installer;
 pub mod kubernetes;
 pub mod lock;
 pub mod manifest;

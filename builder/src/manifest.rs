@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use kscratch_formats::gpt::Partition;
 use serde_json::{Value, json};
 
-use crate::image::{Request, Root};
+use crate::image::{NetbootFile, NetbootFiles, Request, Root};
+use crate::installer::Installer;
 use crate::plan::DiskPlan;
 use crate::rootarchive::Archive;
 use crate::spec::Role;
@@ -22,8 +23,12 @@ const VERSION: u32 = 1;
 pub enum Product<'a> {
     /// A disk by this plan.
     Disk(&'a DiskPlan, &'a Written),
+    /// An installer of the disk by this plan.
+    Installer(&'a DiskPlan, &'a Written, &'a Installer),
     /// An archive of the root.
     Archive(&'a Archive),
+    /// A folder for machines that boot over the network.
+    Folder(&'a NetbootFiles),
 }
 
 /// Writes the manifest beside the image and tells where.
@@ -40,7 +45,7 @@ pub fn write(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result
 /// The path of a file that goes with an image: `node.img.zst` has `node.manifest.json`.
 pub(crate) fn beside(image: &Path, ending: &str) -> PathBuf {
     let name = image.file_name().and_then(|name| name.to_str()).unwrap_or("image");
-    let stem = [".img.zst", ".raw.zst", ".img", ".raw", ".qcow2", ".vmdk", ".vhd", ".tar", ".zst"]
+    let stem = [".img.zst", ".raw.zst", ".img", ".raw", ".qcow2", ".vmdk", ".vhd", ".iso", ".tar", ".zst"]
         .iter()
         .find_map(|ending| name.strip_suffix(ending))
         .unwrap_or(name);
@@ -96,16 +101,26 @@ fn manifest(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result<
         "files": root.tree.nodes.iter().map(|(path, node)| entry(path, node)).collect::<Vec<_>>(),
     });
     match product {
-        Product::Disk(plan, written) => {
-            let (digest, guid) = (written.digest.to_string(), plan.disk.to_string());
-            manifest["disk"] = json!({ "digest": digest, "len": written.disk, "guid": guid });
-            manifest["partitions"] = plan.partitions.iter().enumerate().map(partition).collect();
+        Product::Disk(plan, written) => disk(&mut manifest, plan, written),
+        Product::Installer(plan, written, installer) => {
+            disk(&mut manifest, plan, written);
+            manifest["installer"] = json!({ "guid": installer.guid.to_string(), "len": installer.len });
         }
         Product::Archive(archive) => {
             manifest["archive"] = json!({ "sha256": archive.sha256.to_string(), "len": archive.len });
         }
+        Product::Folder(files) => {
+            let file = |file: &NetbootFile| json!({ "sha256": file.sha256.to_string(), "len": file.len });
+            manifest["folder"] = files.iter().map(|(name, written)| ((*name).to_owned(), file(written))).collect();
+        }
     }
     Ok(manifest)
+}
+
+fn disk(manifest: &mut Value, plan: &DiskPlan, written: &Written) {
+    let (digest, guid) = (written.digest.to_string(), plan.disk.to_string());
+    manifest["disk"] = json!({ "digest": digest, "len": written.disk, "guid": guid });
+    manifest["partitions"] = plan.partitions.iter().enumerate().map(partition).collect();
 }
 
 fn partition((at, partition): (usize, &Partition)) -> Value {
@@ -165,6 +180,7 @@ mod tests {
             ("a.img.zst", "a.manifest.json"),
             ("a.b.qcow2", "a.b.manifest.json"),
             ("a.vmdk", "a.manifest.json"),
+            ("a.iso", "a.manifest.json"),
             ("a.tar", "a.manifest.json"),
             ("disk", "disk.manifest.json"),
         ] {

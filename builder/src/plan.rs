@@ -3,6 +3,7 @@ use anyhow::{Context, Result, ensure};
 use kscratch_formats::gpt::{self, Partition};
 use kscratch_formats::guid::Guid;
 use kscratch_formats::image::{Extent, Image};
+pub use kscratch_install::esp::TYPE as TYPE_ESP;
 
 use crate::digest;
 use crate::filesystem::Filesystem;
@@ -11,8 +12,6 @@ use crate::tree::Content;
 
 /// Where the first partition begins, in bytes.
 pub const FIRST_PARTITION: u64 = gpt::ALIGNMENT;
-/// Type of an EFI system partition (UEFI specification 2.10, table 5.7).
-pub const TYPE_ESP: Guid = Guid(*b"\xC1\x2A\x73\x28\xF8\x1F\x11\xD2\xBA\x4B\x00\xA0\xC9\x3E\xC9\x3B");
 /// Type of a root partition, x86-64 (UAPI group, Discoverable Partitions Specification).
 pub const TYPE_ROOT: Guid = Guid(*b"\x4F\x68\xBC\xE3\xE8\xCD\x4D\xB1\x96\xE7\xFB\xCA\xF9\x84\xB7\x09");
 /// Type of a partition for `/var` (the same specification).

@@ -104,6 +104,8 @@ pub struct Kernel {
     pub modules: Vec<String>,
     /// Modules in the initramfs, in the same form.
     pub initramfs: Vec<String>,
+    /// Modules that are in it besides where the root comes over the network.
+    pub netboot: Vec<String>,
     /// Modules loaded at boot without any hardware asking for them.
     pub load: Vec<String>,
 }

@@ -4,16 +4,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use kscratch_formats::bytes::{ReadAt, Window};
-use kscratch_formats::fat32::Volume;
-use kscratch_formats::gpt;
+use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::patch::Patch;
 use kscratch_formats::qcow2;
+use kscratch_install::esp::{self, path_of};
 
 use crate::console::Hint;
-use crate::filesystem::METADATA_FOLDER;
-use crate::inspect::{Form, Opened, esp_text};
-use crate::plan::TYPE_ESP;
+use crate::inspect::{Form, Opened};
 
 /// Texts that go onto the ESP.
 #[derive(Debug, Clone, Copy)]
@@ -45,14 +42,14 @@ pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
 
 /// Refuses what init would refuse of a machine that boots from this disk.
 pub(crate) fn check_for(disk: &Opened, texts: &Texts<'_>) -> Result<()> {
-    let volume = open(disk, esp(disk)?)?;
-    let known = esp_text(&volume, &path_of("secrets.toml"))?;
+    let volume = esp::open(disk, esp::place(disk, disk.disk_len())?)?;
+    let known = esp::text(&volume, &path_of("secrets.toml"))?;
     check(texts, known.as_deref())
 }
 
 /// Puts the metadata on the ESP of `file`, which is where `disk`, whose copy it is, has it.
 pub(crate) fn onto(file: &File, disk: &Opened, texts: &Texts<'_>, time: i64) -> Result<()> {
-    let esp = esp(disk)?;
+    let esp = esp::place(disk, disk.disk_len())?;
     for (name, text) in texts.files() {
         let target = path_of(name);
         put(file, esp, &target, text, time).with_context(|| format!("writing {target} to the ESP"))?;
@@ -62,11 +59,10 @@ pub(crate) fn onto(file: &File, disk: &Opened, texts: &Texts<'_>, time: i64) -> 
 
 /// Fails where the metadata is not on the ESP of `copy`, a copy of `disk`.
 pub(crate) fn is_on(copy: &impl ReadAt, disk: &Opened, texts: &Texts<'_>) -> Result<()> {
-    let (start, len) = esp(disk)?;
-    let volume = Volume::open(Window { inner: copy, start, len })?;
+    let volume = esp::open(copy, esp::place(disk, disk.disk_len())?)?;
     for (name, text) in texts.files() {
         let target = path_of(name);
-        let found = esp_text(&volume, &target).with_context(|| format!("reading {target} back"))?;
+        let found = esp::text(&volume, &target).with_context(|| format!("reading {target} back"))?;
         ensure!(found.as_deref() == Some(text), "{target} is not what was written to the ESP");
     }
     Ok(())
@@ -77,10 +73,6 @@ impl<'a> Texts<'a> {
     fn files(&self) -> impl Iterator<Item = (&'static str, &'a str)> {
         self.secrets.map(|text| ("secrets.toml", text)).into_iter().chain([("role.toml", self.role)])
     }
-}
-
-fn path_of(name: &str) -> String {
-    format!("{METADATA_FOLDER}/{name}")
 }
 
 /// A VMDK file's tables are made once.
@@ -95,18 +87,6 @@ fn compressed(path: &Path) -> anyhow::Error {
         "unpack it with `zstd -d {0}`, stamp the raw image, and pack that again; or give the metadata to `kscratch-image build --metadata`",
         path.display()
     )))
-}
-
-/// Where the ESP is: first byte and length.
-fn esp(disk: &Opened) -> Result<(u64, u64)> {
-    let table = gpt::read(disk, disk.disk_len())?;
-    let esp = table.partitions.iter().find(|(_, partition)| partition.kind == TYPE_ESP);
-    let (_, esp) = esp.context("there is no EFI system partition on it")?;
-    Ok((esp.start, esp.len))
-}
-
-fn open(disk: &Opened, (start, len): (u64, u64)) -> Result<Volume<Window<&Opened>>> {
-    Ok(Volume::open(Window { inner: disk, start, len })?)
 }
 
 /// Refuses what init would refuse.
@@ -129,18 +109,17 @@ fn check(texts: &Texts<'_>, known: Option<&str>) -> Result<()> {
 }
 
 /// Replaces a file of the ESP by steps, each on the disk before the next begins.
-fn put(file: &File, esp: (u64, u64), target: &str, text: &str, time: i64) -> Result<()> {
-    let patches = open(&Opened::of(file.try_clone()?)?, esp)?.replace(target, text.as_bytes(), time)?;
-    for Patch(writes) in patches {
-        let writes = writes.into_iter().map(|(offset, bytes)| (esp.0 + offset, bytes)).collect();
+fn put(file: &File, place: (u64, u64), target: &str, text: &str, time: i64) -> Result<()> {
+    let disk = Opened::of(file.try_clone()?)?;
+    esp::put(&disk, place, target, text, time, &mut |writes| {
         for Patch(writes) in in_file(file, writes)? {
             for (at, bytes) in writes {
                 file.write_all_at(&bytes, at).with_context(|| format!("writing at byte {at}"))?;
             }
             file.sync_data().context("waiting until it is on the disk")?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Writes to the disk as steps of writes to the file. A qcow2 file is opened anew each time: the last step may have changed its tables.

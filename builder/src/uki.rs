@@ -5,6 +5,8 @@ use anyhow::{Context, Result, ensure};
 use kscratch_formats::guid::Guid;
 use kscratch_formats::uki;
 
+use crate::store::Digest;
+
 /// The longest command line that the kernel takes on x86 (`COMMAND_LINE_SIZE`), its end mark not counted.
 const COMMAND_LINE: usize = 2047;
 
@@ -25,13 +27,39 @@ pub struct Boot<'a> {
     pub os_release: &'a str,
 }
 
-/// The command line: the root's partition first, then consoles (the last one becomes /dev/console), then further words.
+/// Where the root is.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// A partition.
+    Partition(Guid),
+    /// On no disk yet: what is booted installs the packed disk with this identity.
+    Packed(Guid),
+    /// A file on a server.
+    Fetched {
+        /// Its URL.
+        url: &'a str,
+        /// Its digest.
+        sha256: &'a Digest,
+        /// Bytes of memory that the root takes.
+        bytes: u64,
+    },
+}
+
+/// The command line: where the root is first, then consoles (the last one becomes /dev/console), then further words.
 pub fn command_line<'a>(
-    root: Guid,
+    root: Place<'_>,
     consoles: impl IntoIterator<Item = &'a String>,
     words: impl IntoIterator<Item = &'a String>,
 ) -> Result<String> {
-    let mut line = vec![format!("kscratch.root=PARTUUID={root}")];
+    let mut line = match root {
+        Place::Partition(guid) => vec![format!("kscratch.root=PARTUUID={guid}")],
+        Place::Packed(guid) => vec![format!("kscratch.install=PARTUUID={guid}")],
+        Place::Fetched { url, sha256, bytes } => vec![
+            format!("kscratch.root={url}"),
+            format!("kscratch.root.sha256={sha256}"),
+            format!("kscratch.root.bytes={bytes}"),
+        ],
+    };
     line.extend(consoles.into_iter().map(|console| format!("console={console}")));
     line.extend(words.into_iter().cloned());
     let line = line.join(" ");

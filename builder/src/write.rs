@@ -1,4 +1,4 @@
-//! Turns a [`DiskPlan`] into a file: written on all cores beside its final name, hashed in the same pass, synced, then renamed.
+//! Turns a planned disk or filesystem into a file: written on all cores beside its final name, hashed in the same pass, synced, then renamed.
 mod contents;
 mod early;
 mod frames;
@@ -17,7 +17,6 @@ pub use contents::Contents;
 pub(crate) use frames::{SEEKABLE_MAGIC, SKIPPABLE_MAGIC};
 
 use crate::digest::{self, DiskDigest};
-use crate::plan::DiskPlan;
 use crate::store::Digest;
 use crate::tree::Content;
 use parallel::{Piece, Sink};
@@ -58,18 +57,23 @@ pub struct Written {
 /// Told how many bytes of the disk are done since the last call; called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Bytes of the disk that [`disk`] will report as progress: those that are not holes.
+/// Bytes of the disk that [`image`] will report as progress: those that are not holes.
 pub fn work(image: &Image<Content>) -> u64 {
     image.extents.iter().map(|extent| extent.data.len()).sum()
 }
 
 /// Writes the disk to `out`; `store` is the store's folder. A file of that name is replaced only when the new one is complete.
-pub fn disk(plan: &DiskPlan, store: &Path, format: Format, out: &Path, progress: Progress<'_>) -> Result<Written> {
-    image(&plan.image, store, format, out, progress).with_context(|| format!("writing {}", out.display()))
+pub fn image(
+    image: &Image<Content>,
+    store: &Path,
+    format: Format,
+    out: &Path,
+    progress: Progress<'_>,
+) -> Result<Written> {
+    written(image, store, format, out, progress).with_context(|| format!("writing {}", out.display()))
 }
 
-/// Writes any image, see [`disk`].
-pub fn image(
+fn written(
     image: &Image<Content>,
     store: &Path,
     format: Format,

@@ -347,7 +347,7 @@ fn a_store_that_lacks_a_file_leaves_nothing_behind() {
     fs::OpenOptions::new().write(true).open(folder.path().join("data")).unwrap().set_len(1000).unwrap();
     for format in [Format::Raw, Format::RawZst, Format::Qcow2, Format::Vmdk, VHD] {
         let out = folder.path().join("out");
-        let error = write::disk(&plan, folder.path(), format, &out, &|_| ()).unwrap_err();
+        let error = write::image(&plan.image, folder.path(), format, &out, &|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains("data in the store"), "{error:#}");
         let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["data"]);

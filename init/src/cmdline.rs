@@ -2,13 +2,18 @@
 use crate::partition::Guid;
 
 pub mod network;
+mod root;
+
+pub use root::{Fetched, Root};
 
 /// What the kernel command line says to kscratch (ARCHITECTURE.md, "Kernel command line"). Of a word given twice the last counts,
 /// as with the kernel's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
-    /// `kscratch.root=PARTUUID=<guid>`: the root slot; `Err` holds a value that is no such thing.
-    pub root: Option<Result<Guid, String>>,
+    /// `kscratch.root=`, with the words that belong to it; `Err` says what is wrong with them.
+    pub root: Option<Result<Root, String>>,
+    /// `kscratch.install=PARTUUID=<guid>`: the packed disk that this boot installs; `Err` holds a value that is no such thing.
+    pub install: Option<Result<Guid, String>>,
     /// `kscratch.metadata=URL`
     pub metadata_url: Option<String>,
     /// `kscratch.role=<base64 TOML>`, not decoded yet.
@@ -26,7 +31,7 @@ impl CommandLine {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut found = Self::default();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut of_root) = (Vec::new(), root::Words::default());
         for word in words(text) {
             // Words after `--` belong to init's own arguments (kernel-parameters.rst).
             if word == "--" {
@@ -41,7 +46,13 @@ impl CommandLine {
                 continue;
             };
             match key {
-                "kscratch.root" => found.root = Some(root(value)),
+                "kscratch.root" => of_root.place = Some(value.to_owned()),
+                "kscratch.root.sha256" => of_root.sha256 = Some(value.to_owned()),
+                "kscratch.root.bytes" => of_root.bytes = Some(value.to_owned()),
+                "kscratch.install" => {
+                    let guid = value.strip_prefix("PARTUUID=").and_then(|guid| guid.parse().ok());
+                    found.install = Some(guid.ok_or_else(|| value.to_owned()));
+                }
                 "kscratch.metadata" => found.metadata_url = Some(value.to_owned()),
                 "kscratch.role" => found.role = Some(value.to_owned()),
                 "kscratch.log" => found.debug = value == "debug",
@@ -49,14 +60,25 @@ impl CommandLine {
                 _ => pairs.push((key.to_owned(), value.to_owned())),
             }
         }
+        found.root = of_root.read();
         found.network = network::Words::read(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         found
     }
-}
 
-fn root(value: &str) -> Result<Guid, String> {
-    let guid = value.strip_prefix("PARTUUID=").and_then(|guid| guid.parse().ok());
-    guid.ok_or_else(|| value.to_owned())
+    /// The root's partition, where it is on a disk.
+    #[must_use]
+    pub fn root_partition(&self) -> Option<Guid> {
+        match &self.root {
+            Some(Ok(Root::Partition(guid))) => Some(*guid),
+            _ => None,
+        }
+    }
+
+    /// Whether the root comes from a server.
+    #[must_use]
+    pub fn root_is_fetched(&self) -> bool {
+        matches!(&self.root, Some(Ok(Root::Fetched(_))))
+    }
 }
 
 /// Splits at white space outside double quotes and drops the quotes (`next_arg` of the kernel's lib/cmdline.c).
@@ -81,7 +103,7 @@ fn words(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::CommandLine;
+    use super::{CommandLine, Root};
 
     const GUID: &str = "0b2d1f5e-93c4-8a7b-9f10-5a6c7d8e9f01";
 
@@ -97,16 +119,18 @@ mod tests {
 
     #[test]
     fn the_root_is_a_partition_guid() {
-        let want = CommandLine { root: Some(Ok(GUID.parse().unwrap())), ..CommandLine::default() };
+        let root = Root::Partition(GUID.parse().unwrap());
+        let want = CommandLine { root: Some(Ok(root)), ..CommandLine::default() };
         check(&format!("kscratch.root=PARTUUID={GUID}"), &want);
         check(&format!("kscratch.root=nonsense kscratch.root=PARTUUID={}", GUID.to_uppercase()), &want);
     }
 
     #[test]
-    fn a_wrong_root_is_kept_for_the_message() {
-        let wrong = |text: &str| CommandLine { root: Some(Err(text.to_owned())), ..CommandLine::default() };
-        check("kscratch.root=/dev/vda2", &wrong("/dev/vda2"));
-        check("kscratch.root=PARTUUID=12", &wrong("PARTUUID=12"));
+    fn what_is_installed_is_told_by_its_own_guid() {
+        let install = |text: &str| CommandLine::parse(text).install;
+        assert_eq!(install("quiet"), None);
+        assert_eq!(install(&format!("kscratch.install=PARTUUID={GUID}")), Some(Ok(GUID.parse().unwrap())));
+        assert_eq!(install("kscratch.install=/dev/sda2"), Some(Err("/dev/sda2".to_owned())));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod identity;
 mod kubelet;
 mod kubeproxy;
 mod links;
+mod logs;
 mod membership;
 mod phases;
 mod rights;
@@ -235,10 +236,29 @@ pub struct Service {
     pub leave_children: bool,
     /// What it may do; `None` for root with everything that root may.
     pub rights: Option<Rights>,
+    /// What PID 1 opens for it as its standard input, whatever its own rights are; otherwise it reads nothing.
+    pub reads: Option<Input>,
     /// Whether it is stopped before all others, which go on until it has ended.
     pub stops_first: bool,
     /// Whether its lines are few and for people: the console shows them as they come.
     pub tells: bool,
+}
+
+/// What a service reads that it may not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The kernel's log, from its first record that is left.
+    KernelLog,
+}
+
+impl Input {
+    /// Its file.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::KernelLog => "/dev/kmsg",
+        }
+    }
 }
 
 /// How readiness is found out: by asking, never by sleeping.

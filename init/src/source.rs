@@ -90,8 +90,7 @@ pub fn ask_all(around: &Surroundings<'_>) -> Vec<Answer> {
     std::thread::scope(|scope| {
         // Volumes and the ESP are mounted one after the other in one thread; the rest are reads of sysfs.
         let disks = scope.spawn(disks);
-        let firmware =
-            scope.spawn(|| vec![(Kind::FwCfg, fw_cfg(around.root)), (Kind::Smbios, smbios::ask(around.root))]);
+        let firmware = scope.spawn(|| handed_over(around.root));
         let mut answers = vec![(Kind::CommandLine, command_line(around.cmdline))];
         for thread in [firmware, disks] {
             // A thread that panicked has said so on the console already.
@@ -100,6 +99,18 @@ pub fn ask_all(around: &Surroundings<'_>) -> Vec<Answer> {
         answers.sort_by_key(|(kind, _)| *kind);
         answers
     })
+}
+
+/// Asks what needs neither a disk nor a network: the command line, and what firmware hands over.
+#[must_use]
+pub fn ask_firmware(root: &Path, cmdline: &CommandLine) -> Vec<Answer> {
+    let mut answers = vec![(Kind::CommandLine, command_line(cmdline))];
+    answers.extend(handed_over(root));
+    answers
+}
+
+fn handed_over(root: &Path) -> Vec<Answer> {
+    vec![(Kind::FwCfg, fw_cfg(root)), (Kind::Smbios, smbios::ask(root))]
 }
 
 /// What came out of all answers.

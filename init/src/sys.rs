@@ -3,7 +3,7 @@
 //! Plain file work is not here: functions that read or write files take the folder to do it under, and tests give a temporary one.
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sntp::keeper::Adjust;
 
@@ -98,6 +98,12 @@ pub trait Sys: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()>;
+
+    /// Makes a read-only disk of a file (`LOOP_CONFIGURE`) and gives its device file, and that opened: the device goes with its last user.
+    ///
+    /// # Errors
+    /// What the kernel says (`ENOENT` where it has no loop devices).
+    fn loop_device(&self, file: &File) -> io::Result<(PathBuf, File)>;
 
     /// Runs a program to its end and gives what it said. Not for services (`run/spawn.rs`), and only before the event loop reaps.
     ///

@@ -132,7 +132,9 @@ fn disks(args: &mut Arguments, disks: &[Disk]) {
         let bus = match disk.model.controller() {
             Some((_, id)) => format!("bus={id}.0,"),
             // A port of the chipset's controller has room for one.
-            None if disk.model == DiskModel::Sata => format!("bus=ide.{},", sata.next().unwrap_or_default()),
+            None if matches!(disk.model, DiskModel::Sata | DiskModel::Cd) => {
+                format!("bus=ide.{},", sata.next().unwrap_or_default())
+            }
             None => String::new(),
         };
         let serial = disk.serial.as_deref().map_or_else(|| format!("disk{index}"), doubled);
@@ -159,7 +161,7 @@ pub(crate) fn disk_device(index: usize) -> String {
 fn drive(args: &mut Arguments, index: usize, disk: &Disk) {
     // The default cache mode is kept on purpose: the guest's flushes reach the file, so that a power cut loses what a real one would.
     let mut options = format!("if=none,id=disk{index},format={},discard=unmap,detect-zeroes=unmap", disk.format.name());
-    if disk.read_only {
+    if disk.read_only || disk.model == DiskModel::Cd {
         options.push_str(",readonly=on");
     }
     if disk.throwaway {

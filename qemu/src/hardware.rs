@@ -17,6 +17,8 @@ pub enum DiskModel {
     Megasas,
     /// A USB stick, on an xHCI controller; it is removable.
     Usb,
+    /// A CD in a drive on the AHCI controller of the chipset; it is only read.
+    Cd,
 }
 
 /// What a network card is.
@@ -37,8 +39,15 @@ pub enum CardModel {
 
 impl DiskModel {
     /// All of them.
-    pub const ALL: [DiskModel; 6] =
-        [DiskModel::Virtio, DiskModel::Nvme, DiskModel::Sata, DiskModel::Scsi, DiskModel::Megasas, DiskModel::Usb];
+    pub const ALL: [DiskModel; 7] = [
+        DiskModel::Virtio,
+        DiskModel::Nvme,
+        DiskModel::Sata,
+        DiskModel::Scsi,
+        DiskModel::Megasas,
+        DiskModel::Usb,
+        DiskModel::Cd,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -49,6 +58,7 @@ impl DiskModel {
             DiskModel::Scsi => "scsi",
             DiskModel::Megasas => "megasas",
             DiskModel::Usb => "usb",
+            DiskModel::Cd => "cd",
         }
     }
 
@@ -60,13 +70,14 @@ impl DiskModel {
             DiskModel::Sata => "ide-hd",
             DiskModel::Scsi | DiskModel::Megasas => "scsi-hd",
             DiskModel::Usb => "usb-storage",
+            DiskModel::Cd => "ide-cd",
         }
     }
 
     /// The controller that all disks of this model share, where it is none of the chipset's: QEMU's device and the name of it.
     pub(crate) fn controller(self) -> Option<(&'static str, &'static str)> {
         match self {
-            DiskModel::Virtio | DiskModel::Nvme | DiskModel::Sata => None,
+            DiskModel::Virtio | DiskModel::Nvme | DiskModel::Sata | DiskModel::Cd => None,
             DiskModel::Scsi => Some(("virtio-scsi-pci", "scsi")),
             DiskModel::Megasas => Some(("megasas", "megasas")),
             DiskModel::Usb => Some(("qemu-xhci", "usb")),

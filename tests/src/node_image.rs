@@ -35,6 +35,21 @@ pub fn metal_with_large_sectors() -> &'static Path {
     })
 }
 
+/// Writes the folder of `build --format pxe`, of the node image's lock, for a server with this URL.
+pub fn netboot(folder: &Path, url: &str) {
+    let beside = node().parent().expect("an image is in a folder");
+    let _turn = turn("node");
+    let options = ["--format", "pxe", "--root-url", url, "--locked", "--offline"];
+    build(beside, folder, None, &options).succeeded();
+}
+
+/// Writes the installer of [`node`]'s disk: of the same lock.
+pub fn installer_of_node(output: &Path) {
+    let folder = node().parent().expect("an image is in a folder");
+    let _turn = turn("node");
+    build(folder, output, None, &["--format", "iso", "--locked", "--offline"]).succeeded();
+}
+
 /// The same image with the probe's program in docker's store.
 pub fn with_probe() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();

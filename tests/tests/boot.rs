@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kscratch_qemu::{Overlay, Vm};
 use kscratch_tests::bench::{BOOT, Bench, HELLO, SHUTDOWN, phases, switch_off, wait};
+use kscratch_tests::logserver::LogServer;
 use kscratch_tests::probe::{self, Probe};
 use kscratch_tests::program::SHORT;
 use kscratch_tests::{disk, http, https, node_image, program};
@@ -199,11 +200,13 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     machine.reboots = true;
     machine.watchdog = true;
     let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let logs = LogServer::start();
     // One file for two machines, of which this is the second.
     let text = format!(
-        "version = 1\nrole = \"node\"\n\n[watchdog]\ntimeout = 30\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
+        "version = 1\nrole = \"node\"\n\n[logs]\nto = [\"tcp://{HOST}:{}\"]\n[watchdog]\ntimeout = 30\n[docker]\ninsecure_registries = [\"registry.test:5000\"]\n{}\n\
          [[machines]]\nmac = \"52:54:00:00:00:01\"\nnode = {{ name = \"other\", pod_range = \"10.244.2.0/24\" }}\n\n\
          [[machines]]\nmac = \"{mac}\"\nnode = {{ name = \"told-1\", pod_range = \"10.244.3.0/24\" }}\n",
+        logs.port,
         format_args!("{}{SLOW}", probe::MANIFEST)
     );
     fs::write(&role, text).unwrap();
@@ -214,6 +217,7 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     let probe = Probe::of(&vm, BOOT);
 
     assert_set_up(probe);
+    let boot = assert_logs_are_sent(&logs, probe);
     let hello = container(probe, "hello");
     heals(&vm, probe, "dockerd");
     assert_eq!(container(probe, "hello"), hello, "the pod did not outlive dockerd");
@@ -221,6 +225,9 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     assert_eq!(container(probe, "hello"), hello, "the pod did not outlive kubelet");
     http::wait_for(vm.forwarded(HELLO).unwrap(), "/", BOOT, |_| true);
     leaves_last_words(&vm, probe);
+    // From where it had stopped: what the kernel told nobody but the firmware is not in it, but the boot that followed is.
+    let next = logs.wait_for("init", "phase 01 mounts: start", BOOT);
+    assert!(next["boot"] != boot && next["host"] == "told-1", "{next}");
     // Once more after the boot that followed: all of its pods are to be there.
     let probe = Probe::of(&vm, BOOT);
     probe.wait_for("/processes", BOOT, |all| all.lines().filter(|line| line.contains("kscratch-probe")).count() >= 2);
@@ -234,6 +241,25 @@ fn a_node_with_metadata_is_set_up_as_told_and_heals() {
     assert!(found.to_string().contains("its watchdog (i6300ESB timer)"), "{}", boots[0]);
     assert_eq!(boots[0]["ended"], serde_json::Value::Null);
     assert_eq!(boots[1]["ended"], "power off");
+}
+
+/// Lines of kernel, init and services arrive, from the first on, sent by somebody without rights; gives the boot that they are of.
+#[track_caller]
+fn assert_logs_are_sent(logs: &LogServer, probe: Probe) -> serde_json::Value {
+    let kernel = logs.wait_for("kernel", "Linux version ", SHORT);
+    assert!(kernel["host"] == "told-1" && kernel["severity"] == "notice", "{kernel}");
+    let init = logs.wait_for("init", "phase 01 mounts: start", SHORT);
+    assert_eq!(init["boot"], kernel["boot"]);
+    let kubelet = logs.wait_for("kubelet", "", SHORT);
+    assert_eq!(kubelet["boot"], kernel["boot"], "{kubelet}");
+    let sender = probe.process("agent");
+    assert!(sender.command.starts_with("/usr/lib/kscratch/agent logs "), "{sender:?}");
+    let status = probe.read(&format!("/proc/{}/status", sender.pid));
+    assert!(
+        status.contains("Uid:\t908\t908\t908\t908\n") && status.contains("CapBnd:\t0000000000000000\n"),
+        "{status}"
+    );
+    kernel["boot"].clone()
 }
 
 /// A pod that wants five seconds before it is told to end, and would be ended at once otherwise.

@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
-use crate::blockdevice::{BlockDevice, Kernel};
 use crate::cli::{DevicesArgs, FlashArgs};
 use crate::console::{Console, Hint, human_bytes};
-use crate::flash::{self, Interrupt, Interrupted, Needs, Override, Refusal, Request, Victim};
+use crate::flash::{self, Interrupt, Interrupted, Request};
 use crate::inspect::Opened;
+use crate::running::is_in_use;
 use crate::{resolve, stamp};
+use kscratch_install::blockdevice::{BlockDevice, Kernel};
+use kscratch_install::refuse::{Needs, Override, Refusal, Victim, refusals};
 
 use super::{print, read_text};
 
@@ -65,10 +67,10 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<ExitCode> {
     console.say(format_args!(
         "written    {} in {:.1} s ({}/s), read back in {:.1} s ({}/s): {} is ready",
         human_bytes(done.bytes),
-        done.writing.as_secs_f64(),
-        rate(done.writing),
-        done.reading.as_secs_f64(),
-        rate(done.reading),
+        done.took.writing.as_secs_f64(),
+        rate(done.took.writing),
+        done.took.reading.as_secs_f64(),
+        rate(done.took.reading),
         args.to.display(),
     ));
     Ok(ExitCode::SUCCESS)
@@ -129,8 +131,11 @@ fn confirm(serial: Option<&str>, victim: &Victim, console: &Console) -> Result<(
 /// # Errors
 /// The kernel does not tell of them.
 pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
-    let image =
-        args.image.as_deref().map(|file| Ok::<_, anyhow::Error>(Needs::of(&Opened::alone(file)?))).transpose()?;
+    let image = args
+        .image
+        .as_deref()
+        .map(|file| Opened::alone(file).map(|disk| Needs::of(&disk, disk.disk_len())))
+        .transpose()?;
     let needs = image.unwrap_or(Needs { bytes: SMALLEST, sector: None });
     let all = BlockDevice::all(&Kernel::default())?;
     let seen: Vec<(Victim, Vec<Refusal>)> = all
@@ -138,8 +143,9 @@ pub(super) fn devices(args: &DevicesArgs) -> Result<()> {
         // Loop devices without a file, and memory, are no candidates that anybody looks for.
         .filter(|device| args.all || device.bytes > 0 && !device.path.starts_with("/dev/ram"))
         .map(|device| {
-            let victim = Victim::of(&device.path.clone(), Some(device));
-            let refusals = flash::refusals(&victim, &needs, &[]);
+            let path = device.path.clone();
+            let victim = Victim::of(&path, Some(device), is_in_use(&path));
+            let refusals = refusals(&victim, &needs, &[]);
             (victim, refusals)
         })
         .collect();

@@ -89,12 +89,6 @@ impl Opened {
         Self::of(file).with_context(action)
     }
 
-    /// Opens a disk as it stands, whatever its first bytes look like.
-    pub(crate) fn raw(path: &Path) -> Result<Self> {
-        let action = || format!("opening {}", path.display());
-        Ok(Opened::Raw(File::open(path).map_err(Into::into).and_then(Plain::of).with_context(action)?))
-    }
-
     /// Finds out the form of an opened file. One that lies over another is refused.
     pub(crate) fn of(file: File) -> Result<Self> {
         Self::probe(Plain::of(file)?)

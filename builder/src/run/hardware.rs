@@ -83,6 +83,9 @@ pub fn sector_of(image: &Path) -> u32 {
 /// # Errors
 /// It says which model has such sectors.
 pub fn fits(model: DiskModel, sector: u32) -> Result<(), String> {
+    if model == DiskModel::Cd && sector != SECTORS[0] {
+        return Err(format!("a CD is read as it is, and this image is made for sectors of {sector} bytes"));
+    }
     if model == DiskModel::Sata && sector != SECTORS[0] {
         return Err(format!(
             "QEMU's SATA disks have sectors of 512 bytes; nvme, scsi, usb and virtio can have {sector}"

@@ -55,6 +55,14 @@ impl ImageSpec {
         kernel
     }
 
+    /// These settings for an image whose machines fetch their root: the initramfs reaches the network too.
+    #[must_use]
+    pub fn for_netboot(&self) -> ImageSpec {
+        let mut spec = self.clone();
+        spec.kernel.initramfs.extend([&self.kernel.netboot, &self.hardware.network].into_iter().flatten().cloned());
+        spec
+    }
+
     /// Packages with firmware for drivers: none but for metal, as virtual hardware wants none.
     pub fn firmware_packages(&self) -> &[String] {
         self.on_metal(&self.hardware.firmware)

@@ -25,7 +25,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("debian", &["suite", "updates", "security", "mirror", "security_mirror", "components", "keyring", "packages"]),
-    ("kernel", &["flavour", "console", "cmdline", "modules", "initramfs", "load"]),
+    ("kernel", &["flavour", "console", "cmdline", "modules", "initramfs", "netboot", "load"]),
     ("hardware", &["storage", "usb", "network", "console", "firmware", "microcode"]),
     ("boot", &["stub_package", "stub"]),
     ("kubernetes", &["version", "source"]),

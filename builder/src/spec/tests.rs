@@ -157,6 +157,8 @@ fn a_class_is_replaced_alone_and_disks_are_for_the_initramfs_too() {
     assert!(has(&kernel.modules, "nvme") && has(&kernel.initramfs, "nvme") && !has(&kernel.initramfs, "ahci"));
     let of_cards = |list: &[String]| list.iter().any(|module| module.starts_with("drivers/net/ethernet/{intel"));
     assert!(of_cards(&kernel.modules) && !of_cards(&kernel.initramfs));
+    let kernel = spec.for_netboot().kernel_with_hardware();
+    assert!(of_cards(&kernel.initramfs) && has(&kernel.initramfs, "loop") && has(&kernel.initramfs, "nvme"));
     assert!(!kernel.modules.iter().any(|module| module.starts_with("drivers/usb")));
 }
 

@@ -51,7 +51,8 @@ pub fn disk(store: &Path) -> DiskPlan {
 pub fn disk_of(store: &Path, esp: u64, sector: u64) -> DiskPlan {
     let stub = fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi");
     let root = filesystem::root(&tree(store), 64 * MIB, TIME).unwrap();
-    let cmdline = uki::command_line(plan::root_guid(&root.digest), &["ttyS0".to_owned()], &[]).unwrap();
+    let cmdline =
+        uki::command_line(uki::Place::Partition(plan::root_guid(&root.digest)), &["ttyS0".to_owned()], &[]).unwrap();
     let boot = uki::Boot {
         stub: &stub,
         kernel: &[0x4B; 70_000],

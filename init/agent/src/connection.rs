@@ -132,7 +132,8 @@ fn config(server: Uri, authorities: Vec<Vec<u8>>) -> Config {
     config
 }
 
-fn authorities(file: &Path, text: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// Certificates of a PEM text, which is what the file holds.
+pub(crate) fn authorities(file: &Path, text: &[u8]) -> Result<Vec<Vec<u8>>> {
     let blocks = pem::parse_many(text).with_context(|| format!("reading {}", file.display()))?;
     let found: Vec<_> =
         blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod contract;
 pub mod fetch;
 pub mod identities;
+pub mod logs;
 pub mod newcluster;
 pub mod node;
 pub mod orders;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use kscratch_agent::certificates::{self, Kept};
 use kscratch_agent::connection::Connection;
-use kscratch_agent::{address, contract, fetch, identities, newcluster, orders, routes, say, steward};
+use kscratch_agent::{address, contract, fetch, identities, logs, newcluster, orders, routes, say, steward};
 use kscratch_pki::OffsetDateTime;
 
 const USAGE: &str = "\
@@ -15,6 +15,7 @@ kscratch-agent keeps a machine in its cluster. PID 1 starts it with one of
   certificates FILE   make this machine's certificates from its authorities, once
   fetch URL           write to the standard output what an https URL names, once
   identities FILE     keep client certificates that the cluster signs for this node
+  logs FILE           send what services, kernel and init say to the servers of the metadata; the kernel's log is its standard input
   new-cluster FOLDER  make the identity of a cluster, once
   routes FILE         keep the routes to the other machines' pods
   steward FILE        keep the cluster's own objects, its nodes' requests and this master's certificates
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             let connection = Connection::new(&wanted.server, &wanted.authority, &wanted.kubelet, &wanted.kubelet);
             run(orders::beside(orders, connection, identities::run(wanted)))
         }),
+        ["logs", file] => contract::read(Path::new(file)).and_then(|wanted| run(logs::run(wanted))),
         ["new-cluster", folder] => newcluster::make(Path::new(folder)),
         ["steward", file] => contract::read(Path::new(file)).and_then(|wanted: contract::Steward| {
             let orders = wanted.orders.clone();

@@ -3,21 +3,27 @@ use crate::read::{Fault, fault};
 
 const FIX: &str = "paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''";
 
-/// The text again, if every PEM block in it (RFC 7468) is a certificate and there is one. No fault shows the text: it may hold a key.
+/// The certificates of the cluster's CA.
 pub(crate) fn bundle(text: &str) -> Result<String, Fault> {
-    let blocks = pem::parse_many(text).map_err(|_| fault("is no well-formed PEM", FIX))?;
+    certificates(text, FIX)
+}
+
+/// The text again, if every PEM block in it (RFC 7468) is a certificate and there is one; else what is wrong, mostly with `fix`. No fault shows the
+/// text: it may hold a key.
+pub(crate) fn certificates(text: &str, fix: &str) -> Result<String, Fault> {
+    let blocks = pem::parse_many(text).map_err(|_| fault("is no well-formed PEM", fix))?;
     if blocks.is_empty() {
-        return Err(fault("holds no PEM certificate", FIX));
+        return Err(fault("holds no PEM certificate", fix));
     }
     for block in &blocks {
         if block.tag().contains("PRIVATE KEY") {
             return Err(fault("holds a private key", "take the key out: machines get only the certificate"));
         }
         if block.tag() != "CERTIFICATE" {
-            return Err(fault(format!("holds a PEM block of another kind, {:?}", block.tag()), FIX));
+            return Err(fault(format!("holds a PEM block of another kind, {:?}", block.tag()), fix));
         }
         if !is_der_sequence(block.contents()) {
-            return Err(fault("holds a CERTIFICATE block that is no DER", FIX));
+            return Err(fault("holds a CERTIFICATE block that is no DER", fix));
         }
     }
     Ok(text.to_owned())

@@ -62,26 +62,59 @@ pub struct DiskWords {
     pub paths: Vec<String>,
 }
 
+/// The words by which a disk is told, as the metadata give them; all that are given have to be true of one disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) serial: Option<&'a str>,
+    pub(crate) wwn: Option<&'a str>,
+    pub(crate) path: Option<&'a str>,
+}
+
+impl Told<'_> {
+    pub(crate) fn is(self, words: &DiskWords) -> bool {
+        let serial = |serial: &str| words.serials.iter().any(|own| one_blank_each(own) == serial);
+        let wwn = |wwn: &str| words.wwn.as_deref().map(normal_wwn).as_deref() == Some(wwn);
+        let given = self.serial.is_some() || self.wwn.is_some() || self.path.is_some();
+        given
+            && self.serial.is_none_or(serial)
+            && self.wwn.is_none_or(wwn)
+            && self.path.is_none_or(|path| words.paths.iter().any(|own| own == path))
+    }
+
+    pub(crate) fn by(self) -> String {
+        let given = [("serial", self.serial), ("wwn", self.wwn), ("path", self.path)];
+        let given = given.iter().filter_map(|(key, value)| Some(format!("{key} {}", (*value)?)));
+        given.collect::<Vec<_>>().join(" and ")
+    }
+}
+
 impl Disk {
+    fn told(&self) -> Told<'_> {
+        Told { serial: self.serial.as_deref(), wwn: self.wwn.as_deref(), path: self.path.as_deref() }
+    }
+
     /// Whether a disk that says this of itself is the one that is meant.
     #[must_use]
     pub fn is(&self, words: &DiskWords) -> bool {
-        let serial = |serial: &String| words.serials.iter().any(|own| one_blank_each(own) == *serial);
-        let wwn = |wwn: &String| words.wwn.as_deref().map(normal_wwn).as_ref() == Some(wwn);
-        let given = self.serial.is_some() || self.wwn.is_some() || self.path.is_some();
-        given
-            && self.serial.as_ref().is_none_or(serial)
-            && self.wwn.as_ref().is_none_or(wwn)
-            && self.path.as_ref().is_none_or(|path| words.paths.contains(path))
+        self.told().is(words)
     }
 
     /// How it is told, e.g. `serial S1 and path pci-0000:00:05.0-nvme-1`.
     #[must_use]
     pub fn told_by(&self) -> String {
-        let given = [("serial", &self.serial), ("wwn", &self.wwn), ("path", &self.path)];
-        let given = given.iter().filter_map(|(key, value)| Some(format!("{key} {}", value.as_ref()?)));
-        given.collect::<Vec<_>>().join(" and ")
+        self.told().by()
     }
+}
+
+/// Takes the serial, wwn and path by which a table tells a disk; one of them has to be there.
+pub(crate) fn words(reader: &mut Reader<'_>, table: &mut Table<'_>) -> [Option<String>; 3] {
+    let words = [("serial", serial as fn(&str) -> Result<String, Fault>), ("wwn", wwn), ("path", path)]
+        .map(|(key, parse)| reader.take_string(table, key, parse));
+    if !["serial", "wwn", "path"].iter().any(|key| reader.given(&table.path_of(key))) {
+        let fix = "give it a serial, wwn or path: `kscratch-image devices` tells them, and so does the machine itself";
+        reader.fault_at(table.path(), fault("nothing says which disk this is", fix));
+    }
+    words
 }
 
 /// Reads `[[disks]]`.
@@ -116,16 +149,11 @@ fn disk(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Disk> {
         let known = Purpose::ALL.into_iter().find(|purpose| purpose.word() == text);
         known.ok_or_else(|| fault(format!("{text:?} has no disk of its own"), "use \"docker\" or \"etcd\""))
     });
-    let [serial, wwn, path] = [("serial", serial as fn(&str) -> Result<String, Fault>), ("wwn", wwn), ("path", path)]
-        .map(|(key, parse)| reader.take_string(table, key, parse));
+    let [serial, wwn, path] = words(reader, table);
     let replaces = reader.take_string(table, "replaces", replaces);
     if !reader.given(&table.path_of("for")) {
         let fix = "write `for = \"docker\"` or `for = \"etcd\"`";
         reader.fault_at(&table.path_of("for"), fault("is missing", fix));
-    }
-    if !["serial", "wwn", "path"].iter().any(|key| reader.given(&table.path_of(key))) {
-        let fix = "give it a serial, wwn or path: `kscratch-image devices` tells them, and so does the machine itself";
-        reader.fault_at(table.path(), fault("nothing says which disk this is", fix));
     }
     if purpose == Some(Purpose::Docker) && replaces.is_some() {
         let fix = "remove it: docker begins anew on a blank disk without it";

@@ -6,10 +6,12 @@ mod controlplane;
 mod disks;
 mod error;
 mod identity;
+mod install;
 mod kubelet;
 mod linkrules;
 mod links;
 mod linksyntax;
+mod logs;
 mod overlay;
 mod parse;
 mod rack;
@@ -33,8 +35,10 @@ pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, 
 pub use disks::{Disk, DiskWords, Purpose};
 pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};
+pub use install::{Install, Then};
 pub use linkrules::link_problems;
 pub use links::{Bond, BondMode, Bridge, DEFAULT_MIIMON, HashPolicy, LacpRate, Link, Route, Vlan};
+pub use logs::{LogProtocol, LogServer, Logs};
 pub use parse::{parse, parse_with_secrets};
 pub use rack::{Document, Entry, Selected, read, select, select_with_secrets};
 pub use role::{

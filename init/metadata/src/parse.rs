@@ -7,7 +7,9 @@ use crate::certificate;
 use crate::console;
 use crate::disks;
 use crate::error::{Errors, Problem, Source};
+use crate::install;
 use crate::kubelet;
+use crate::logs;
 use crate::read::{Reader, Table, fault};
 use crate::readcontrolplane;
 use crate::readlinks;
@@ -93,6 +95,8 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     let console = reader.take_table(&mut root, "console");
     let shutdown = reader.take_table(&mut root, "shutdown");
     let watchdog = reader.take_table(&mut root, "watchdog");
+    let logs = reader.take_table(&mut root, "logs");
+    let install = reader.take_table(&mut root, "install");
     let kubelet = reader.take_table(&mut root, "kubelet");
     let metadata = RoleMetadata {
         version: 1,
@@ -107,8 +111,10 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
         watchdog: watchdog.map(|table| watchdog::watchdog(reader, table)).unwrap_or_default(),
         console: console.map(|table| console::console(reader, table)).unwrap_or_default(),
         shutdown: shutdown.map(|table| shutdown::shutdown(reader, table)).unwrap_or_default(),
+        logs: logs.map(|table| logs::logs(reader, table)).unwrap_or_default(),
         kubelet: kubelet.map(|table| kubelet::extras(reader, &table)).unwrap_or_default(),
         disks: disks::disks(reader, &mut root),
+        install: install.map(|table| install::install(reader, table)),
         manifests: read_manifests(reader, &mut root),
     };
     if let Some(field) = reader.take(&mut root, "machines") {
@@ -152,7 +158,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 12] = [
+    const OPEN: [&str; 14] = [
         "role",
         "cluster",
         "node",
@@ -162,9 +168,11 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         "watchdog",
         "console",
         "shutdown",
+        "logs",
         "kubelet",
         "manifests",
         "disks",
+        "install",
     ];
     refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
 }

@@ -11,7 +11,9 @@ use crate::address::{Endpoint, Interface};
 use crate::console::Console;
 use crate::controlplane::ControlPlane;
 use crate::disks::{Disk, Purpose};
+use crate::install::Install;
 use crate::links::Link;
+use crate::logs::Logs;
 use crate::secret::{self, Secret};
 use crate::shutdown::Shutdown;
 use crate::watchdog::Watchdog;
@@ -64,6 +66,9 @@ pub struct RoleMetadata {
     /// What resets it where it hangs.
     #[schemars(default)]
     pub watchdog: Watchdog,
+    /// Where its logs go, besides its own disk.
+    #[schemars(default)]
+    pub logs: Logs,
     /// Further fields of the KubeletConfiguration, as they are; fields that kscratch sets itself are refused.
     #[schemars(default)]
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -72,6 +77,10 @@ pub struct RoleMetadata {
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<Disk>,
+    /// What the installer of an ISO image does unattended; without it, it writes to no disk.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install: Option<Install>,
     /// Static pods besides those of the image.
     #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -372,8 +381,10 @@ impl RoleMetadata {
             watchdog: Watchdog::default(),
             shutdown: Shutdown::default(),
             console: Console::default(),
+            logs: Logs::default(),
             kubelet: serde_json::Map::new(),
             disks: Vec::new(),
+            install: None,
             manifests: Vec::new(),
         }
     }

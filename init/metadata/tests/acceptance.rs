@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 
 use kscratch_metadata::{Bond, BondMode, Bridge, HashPolicy, LacpRate, Link, Route, Vlan};
 use kscratch_metadata::{
-    Cluster, Console, Disk, Docker, Effect, Endpoint, Interface, Join, Keys, Mac, Manifest, Mode, Network, Node,
-    ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time, Watchdog, json_schema, parse,
-    parse_with_secrets, to_toml,
+    Cluster, Console, Disk, Docker, Effect, Endpoint, Interface, Join, Keys, LogProtocol, LogServer, Logs, Mac,
+    Manifest, Mode, Network, Node, ProxyMode, Purpose, Role, RoleMetadata, Secret, Shutdown, Static, Taint, Time,
+    Watchdog, json_schema, parse, parse_with_secrets, to_toml,
 };
+use kscratch_metadata::{Install, Then};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
@@ -81,6 +82,9 @@ keys = "look"
 [shutdown]
 grace_seconds = 90
 critical_grace_seconds = 40
+[logs]
+to = ["tls://Logs.Lab:6514", "udp://192.168.7.3:5170"]
+ca = '''{CA}'''
 [kubelet]
 maxPods = 50
 evictionHard = {{ "memory.available" = "100Mi" }}
@@ -90,6 +94,10 @@ for = "docker"
 serial = " S3Z8  NB0 "
 wwn = "wwn-0x5000C500A1B2C3D4"
 path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
+[install]
+wwn = "EUI.0025385B01234567"
+replaces = "mbr:1A2B3C4D"
+then = "reboot"
 [[manifests]]
 name = "web"
 content = "kind: Pod"
@@ -145,6 +153,13 @@ content = "kind: Pod"
         watchdog: Watchdog { enabled: false, timeout: 120 },
         console: Console { keys: Keys::Look },
         shutdown: Shutdown { grace_seconds: 90, critical_grace_seconds: 40 },
+        logs: Logs {
+            to: vec![
+                LogServer { protocol: LogProtocol::Tls, host: "logs.lab".into(), port: 6514 },
+                LogServer { protocol: LogProtocol::Udp, host: "192.168.7.3".into(), port: 5170 },
+            ],
+            ca: Some(CA.into()),
+        },
         kubelet: serde_json::json!({
             "maxPods": 50,
             "evictionHard": {"memory.available": "100Mi"},
@@ -160,6 +175,13 @@ content = "kind: Pod"
             path: Some("pci-0000:00:1f.2-ata-1".into()),
             replaces: None,
         }],
+        install: Some(Install {
+            serial: None,
+            wwn: Some("eui.0025385b01234567".into()),
+            path: None,
+            replaces: Some("mbr:1a2b3c4d".into()),
+            then: Then::Reboot,
+        }),
         manifests: vec![Manifest { name: "web".into(), content: "kind: Pod".into() }],
     };
     assert_eq!(read, want);
@@ -202,8 +224,10 @@ fn the_schema_knows_the_same_fields() {
         ("Time", "[time]"),
         ("Watchdog", "[watchdog]"),
         ("Shutdown", "[shutdown]"),
+        ("Logs", "[logs]"),
         ("Console", "[console]"),
         ("Disk", "[[disks]]"),
+        ("Install", "[install]"),
         ("Manifest", "[[manifests]]"),
     ];
     for (name, header) in parts {
@@ -335,6 +359,16 @@ fn short_network() -> impl Strategy<Value = Network> {
     })
 }
 
+fn logs(seed: u64) -> Logs {
+    let server = |number: u64| LogServer {
+        protocol: LogProtocol::ALL[(number % 3) as usize],
+        host: format!("h{seed}.example"),
+        port: 5170 + number as u16,
+    };
+    let to: Vec<LogServer> = (0..seed % 5).map(server).collect();
+    Logs { ca: (to.len() > 1).then(|| CA.to_owned()), to }
+}
+
 fn metadata() -> impl Strategy<Value = RoleMetadata> {
     let labels = btree_map("[A-Za-z0-9]{1,9}", "([A-Za-z0-9]{1,9})?", 0..3);
     let kubelet = btree_map(
@@ -359,6 +393,7 @@ fn metadata() -> impl Strategy<Value = RoleMetadata> {
             metadata.shutdown =
                 Shutdown { grace_seconds: 3600, critical_grace_seconds: metadata.network.mtu.unwrap_or(0) % 3601 };
             metadata.docker.open_files = open_files;
+            metadata.logs = logs(open_files);
             let disk = Disk {
                 purpose: Purpose::Docker,
                 serial: Some(format!("S {open_files}")),
@@ -405,7 +440,7 @@ proptest! {
         let text = format!("version = 1\nrole = {quoted}\n[cluster]\nname = {quoted}\nendpoint = {quoted}\nca = {quoted}\npod_range = {quoted}\n\
             service_range = {quoted}\ndns_address = {quoted}\n[node]\nname = {quoted}\npod_range = {quoted}\nlabels = {{ {quoted} = {quoted} }}\n\
             taints = [{quoted}]\n[network]\ninterface = {quoted}\n[docker]\nmirrors = [{quoted}]\ninsecure_registries = [{quoted}]\n\
-            [network.links.{quoted}]\nmac = {quoted}\naddresses = [{quoted}]\nroutes = [{{ gateway = {quoted}, destination = {quoted} }}]\n\
+            [logs]\nto = [{quoted}]\nca = {quoted}\n[network.links.{quoted}]\nmac = {quoted}\naddresses = [{quoted}]\nroutes = [{{ gateway = {quoted}, destination = {quoted} }}]\n\
             bond = {{ members = [{quoted}], mode = {quoted}, primary = {quoted} }}\nvlan = {{ over = {quoted}, id = 1 }}\n\
             [join]\ntoken = {quoted}\n[kubelet]\n{quoted} = {quoted}\n");
         let _ = parse(&text);

@@ -91,8 +91,12 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
     Ok(State::Partition { device, made, written })
 }
 
-/// On the disk of the root, by type and name; without a root GUID (a root that is not ours) on any disk.
-fn find(devices: &Devices, root_guid: Option<Guid>) -> Result<Found> {
+/// The state partition: on the disk of the root, by type and name; without a root GUID (a root that is on no disk) on any disk, of which the first by
+/// name that has one.
+///
+/// # Errors
+/// There is none.
+pub fn find(devices: &Devices, root_guid: Option<Guid>) -> Result<Found> {
     let is_root =
         |found: &Found| root_guid.is_none_or(|guid| found.table.partitions.iter().any(|one| one.guid == guid));
     let all = devices.tables().into_iter().filter_map(|(disk, table)| {
@@ -100,7 +104,8 @@ fn find(devices: &Devices, root_guid: Option<Guid>) -> Result<Found> {
         Some(Found { disk, table, partition })
     });
     let found = all.into_iter().find(is_root);
-    found.with_context(|| format!("the root's disk has no partition of the type {} with the name {NAME}", Guid::VAR))
+    let disk = if root_guid.is_some() { "the root's disk has no" } else { "no disk has a" };
+    found.with_context(|| format!("{disk} partition of the type {} with the name {NAME}", Guid::VAR))
 }
 
 /// Whether the partition is still to become ours; an error where it is not ours to use: never a byte is written over what somebody else may miss.

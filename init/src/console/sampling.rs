@@ -91,7 +91,8 @@ fn disk(root: &Path) -> Option<Disk> {
 const TMPFS: u64 = 0x0102_1994;
 
 /// `MemTotal` and `MemAvailable` in kB (proc_meminfo(5)); `some avg10=0.31 …` (Documentation/accounting/psi.rst).
-fn memory(meminfo: &str, pressure: &str) -> Option<Memory> {
+#[must_use]
+pub fn memory(meminfo: &str, pressure: &str) -> Option<Memory> {
     let kib = |key: &str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)

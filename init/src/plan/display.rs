@@ -127,6 +127,9 @@ impl fmt::Display for Service {
         if let Some(rights) = &self.rights {
             write!(f, "\n    rights {rights}")?;
         }
+        if let Some(input) = self.reads {
+            write!(f, "\n    reads {}", input.path())?;
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use super::cluster::{self, Place};
 use super::clusterca::{self, Change};
 use super::controlplane::{self, Master};
 use super::membership::Membership;
-use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, services};
+use super::{Phase, Plan, PlanError, Step, cni, docker, firewall, identity, kubelet, links, logs, services};
 use crate::facts::{Facts, GivenRange};
 
 /// Where docker remembers its networks (libnetwork, datastore: local-kv.db).
@@ -58,13 +58,15 @@ const CNI_NETWORK: &str = "/run/kscratch/cni/net.d/10-kscratch.conflist";
 /// The pod range that the cluster gave, for the next boot. On state.
 pub const REMEMBERED_POD_RANGE: &str = "/var/lib/kscratch/pod-range";
 
-/// Plans what needs no network: containerd, which takes longer to start than everything else here takes.
+/// Plans what needs no network: containerd, which takes longer to start than everything else here takes, and what sends logs away, which so tells of
+/// a boot that comes no further.
 #[must_use]
 pub fn runtime(metadata: &RoleMetadata) -> Plan {
     let mut steps: Vec<Step> = RUNTIME_DIRECTORIES.into_iter().map(directory).collect();
     steps.push(text("/run/kscratch/containerd.toml", 0o644, docker::CONTAINERD.to_owned()));
     steps.push(Step::Service(services::containerd(metadata.docker.open_files)));
-    Plan { phases: vec![phase("runtime", steps)] }
+    let logs = logs::steps(&metadata.logs).map(|steps| phase("logs", steps));
+    Plan { phases: [phase("runtime", steps)].into_iter().chain(logs).collect() }
 }
 
 /// Plans everything after the network.

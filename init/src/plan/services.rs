@@ -5,7 +5,7 @@ use std::time::Duration;
 use kscratch_metadata::{Role, RoleMetadata};
 use rustix::thread::CapabilitySet;
 
-use super::{Ready, Rights, Service, cluster, kubelet, kubeproxy};
+use super::{Input, Ready, Rights, Service, cluster, kubelet, kubeproxy};
 use crate::apply::certificates::AGENT;
 use crate::facts::Facts;
 use crate::inhibitor;
@@ -26,6 +26,13 @@ pub(super) const INHIBITOR_USER: u32 = 907;
 /// Our own program, which is PID 1 too.
 const INIT: &str = "/usr/lib/kscratch/init";
 const STEWARD: &str = "/run/kscratch/steward.json";
+/// What `logs` reads, its authorities, the folder of what it writes at first, and the one of what it remembers.
+pub(super) const LOGS: &str = "/run/kscratch/logs.json";
+pub(super) const LOGS_CA: &str = "/run/kscratch/logs-ca.crt";
+pub(super) const LOGS_RUN: &str = "/run/kscratch/logs";
+pub(super) const LOGS_STATE: &str = "/var/lib/kscratch/logs";
+/// User and group of the service `logs`.
+pub(super) const LOGS_USER: u32 = 908;
 /// What they write once they have done their work the first time.
 pub(super) const IDENTITIES_READY: &str = "/run/kscratch/ready/identities";
 pub(super) const ADDRESS_READY: &str = "/run/kscratch/address/ready";
@@ -52,6 +59,9 @@ const ADDRESS_RIGHTS: Rights =
 /// Writes rules of nft or iptables, forgets connections by netlink, and sets what root's own files in /proc/sys and /sys hold.
 const KUBE_PROXY_RIGHTS: Rights =
     Rights { user: 0, capabilities: CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW) };
+
+/// Reads services' logs, which anybody may, and the kernel's, which PID 1 opens for it: with a capability for that (`SYSLOG`) it could empty it, too.
+const LOGS_RIGHTS: Rights = Rights { user: LOGS_USER, capabilities: CapabilitySet::empty() };
 
 /// A control plane takes minutes to come up on a slow machine, and a node may be there long before its masters.
 const CLUSTER_READY_WITHIN: Duration = Duration::from_secs(300);
@@ -102,6 +112,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
         open_files: OPEN_FILES,
         leave_children: false,
         rights: None,
+        reads: None,
         stops_first: false,
         tells: false,
     }
@@ -149,6 +160,20 @@ fn cri_dockerd(pause_image: &str) -> Service {
         .chain([format!("--pod-infra-container-image={pause_image}")])
         .collect(),
         ..service("cri-dockerd", "/usr/bin/cri-dockerd", ready, &["dockerd"])
+    }
+}
+
+/// Sends away what services, kernel and init say. Nobody waits for it, and where memory is short it goes before what it tells of.
+pub(super) fn logs() -> Service {
+    let ready = Ready::File(format!("{LOGS_RUN}/ready"));
+    Service {
+        args: vec!["logs".to_owned(), LOGS.to_owned()],
+        oom_score_adj: 0,
+        open_files: 1024,
+        rights: Some(LOGS_RIGHTS),
+        reads: Some(Input::KernelLog),
+        tells: true,
+        ..service("logs", AGENT, ready, &[])
     }
 }
 

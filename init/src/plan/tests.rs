@@ -259,6 +259,57 @@ fn a_node_whose_range_the_control_plane_gives() {
 }
 
 #[test]
+fn logs_are_sent_where_a_server_is_named() {
+    assert_eq!(runtime(&RoleMetadata::standalone()).phases.len(), 1);
+    let metadata = role(
+        "[logs]\nto = [\"tls://logs.lab:6514\", \"udp://10.0.0.5:5170\"]\nca = '''\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----'''\n",
+    );
+    expect![[r#"
+        phase logs
+          directory /run/kscratch/logs 0700 of 908
+          directory /var/lib/kscratch/logs 0700 of 908
+          file /run/kscratch/logs-ca.crt 0644
+            | -----BEGIN CERTIFICATE-----
+            | MAA=
+            | -----END CERTIFICATE-----
+          file /run/kscratch/logs.json 0644
+            | {
+            |   "authorities": "/run/kscratch/logs-ca.crt",
+            |   "except": [
+            |     "logs"
+            |   ],
+            |   "folder": "/var/log/kscratch",
+            |   "name_within_seconds": 60,
+            |   "places": "/var/lib/kscratch/logs/places.json",
+            |   "ready": "/run/kscratch/logs/ready",
+            |   "room": 4194304,
+            |   "servers": [
+            |     {
+            |       "host": "logs.lab",
+            |       "port": 6514,
+            |       "protocol": "tls"
+            |     },
+            |     {
+            |       "host": "10.0.0.5",
+            |       "port": 5170,
+            |       "protocol": "udp"
+            |     }
+            |   ]
+            | }
+          service logs
+            | /usr/lib/kscratch/agent
+            |   logs
+            |   /run/kscratch/logs.json
+            env PATH=/usr/sbin:/usr/bin
+            ready when /run/kscratch/logs/ready is there within 60s, stops within 10s
+            oom 0, open files 1024
+            rights 908:
+            reads /dev/kmsg
+    "#]]
+    .assert_eq(&runtime(&metadata).phases[1].to_string());
+}
+
+#[test]
 fn pods_that_are_routed_outside_keep_their_address() {
     let metadata = role("[network]\nmasquerade = false\n");
     assert!(!steps(&metadata, &facts(), "bridge").contains("masquerade"));

@@ -1,6 +1,6 @@
 //! Turns the kernel's readable descriptors into supervisor events and the supervisor's actions into calls: the one loop of PID 1.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,8 @@ pub struct Options {
     pub logs: PathBuf,
     /// When a log is put aside.
     pub rotation: Rotation,
+    /// The boot's name in those logs; none where they are not to tell.
+    pub boot: Option<String>,
     /// cgroups that hold the containers, ended at shutdown between their users and the runtime.
     pub containers: Vec<PathBuf>,
     /// Folder of the input devices; none where there is no power button.
@@ -73,6 +75,8 @@ impl Options {
             },
             logs: PathBuf::from("/var/log/kscratch"),
             rotation: Rotation::default(),
+            // Without it they say less, and that is all.
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|boot| boot.trim().to_owned()),
             containers: vec![PathBuf::from("/sys/fs/cgroup/kubepods"), PathBuf::from("/sys/fs/cgroup/docker")],
             input: Some(PathBuf::from("/dev/input")),
             reap_orphans: true,
@@ -368,8 +372,9 @@ impl Loop {
     }
 
     fn write_log(&mut self, name: &'static str, bytes: &[u8]) {
-        let (folder, rotation) = (&self.options.logs, self.options.rotation);
-        let log = self.logs.entry(name).or_insert_with(|| Log::new(folder, name, rotation));
+        let options = &self.options;
+        let new = || Log::new(&options.logs, name, options.rotation).of_boot(options.boot.as_deref());
+        let log = self.logs.entry(name).or_insert_with(new);
         let written = log.write(bytes);
         // Whoever tells writes whole lines.
         let told = match self.supervisor.service(name) {

@@ -36,6 +36,9 @@ pub struct Log {
     lines: VecDeque<String>,
     fresh: usize,
     unfinished: Vec<u8>,
+    /// The line that says which boot what follows is of, and whether this boot's file has it already.
+    mark: Option<String>,
+    marked: bool,
 }
 
 impl Log {
@@ -50,7 +53,15 @@ impl Log {
             lines: VecDeque::new(),
             fresh: 0,
             unfinished: Vec::new(),
+            mark: None,
+            marked: false,
         }
+    }
+
+    /// Has a line `-- boot BOOT --` before what is written first, and at the beginning of each further file. `kscratch-agent logs` looks for it.
+    #[must_use]
+    pub fn of_boot(self, boot: Option<&str>) -> Self {
+        Self { mark: boot.map(|boot| format!("-- boot {boot} --\n")), ..self }
     }
 
     /// Takes output as it comes. The last lines are kept whatever the disk says.
@@ -101,6 +112,8 @@ impl Log {
             self.file = Some(file);
             if self.size > 0 && self.size + bytes.len() as u64 > self.rotation.size {
                 self.rotate()?;
+            } else if !self.marked {
+                self.put_mark()?;
             }
         }
         if let Some(file) = &mut self.file {
@@ -125,6 +138,16 @@ impl Log {
         }
         self.file = Some(File::options().create(true).append(true).open(&self.path)?);
         self.size = 0;
+        self.put_mark()
+    }
+
+    /// What stands there already may lack its line's end.
+    fn put_mark(&mut self) -> io::Result<()> {
+        let (Some(mark), Some(file)) = (&self.mark, &mut self.file) else { return Ok(()) };
+        let text = if self.size > 0 { format!("\n{mark}") } else { mark.clone() };
+        file.write_all(text.as_bytes())?;
+        self.size += text.len() as u64;
+        self.marked = true;
         Ok(())
     }
 
@@ -187,6 +210,22 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(folder.path().join("a.log")).unwrap(), "sixteen bytes..\n");
         assert_eq!(fs::read_to_string(folder.path().join("a.log.1")).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn every_file_says_which_boot_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let rotation = Rotation { size: 60, kept: 2 };
+        for (boot, texts) in [("b1", &["one\n", "half"][..]), ("b2", &["two\n", "three\n"]), ("b2", &[])] {
+            let mut log = Log::new(folder.path(), "a", rotation).of_boot(Some(boot));
+            texts.iter().for_each(|text| log.write(text.as_bytes()).unwrap());
+            log.write(&[b'x'; 25]).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let x = "x".repeat(25);
+        assert_eq!(read("a.log"), format!("-- boot b2 --\n{x}"));
+        assert_eq!(read("a.log.1"), format!("-- boot b2 --\nthree\n{x}"));
+        assert_eq!(read("a.log.2"), format!("-- boot b1 --\none\nhalf{x}\n-- boot b2 --\ntwo\n"));
     }
 
     #[test]

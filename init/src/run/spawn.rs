@@ -5,6 +5,7 @@
 //! async-signal-safe functions only and has no way to say what went wrong; the second start is ordinary code whose words land in
 //! the service's log.
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -53,14 +54,18 @@ pub struct Spawned {
 }
 
 impl Spawner {
-    /// Starts a service. It reads nothing, writes to the pipe, and knows no environment but its own.
+    /// Starts a service. It reads what it is given, if anything, writes to the pipe, and knows no environment but its own.
     ///
     /// # Errors
-    /// Its cgroup cannot be made, or the kernel has no process or descriptor left.
+    /// Its cgroup cannot be made, what it reads cannot be opened, or the kernel has no process or descriptor left.
     pub fn spawn(&self, service: &Service) -> Result<Spawned> {
         let procs = match &self.cgroups {
             Some(folder) => cgroup::create(folder, service)?,
             None => PathBuf::new(),
+        };
+        let stdin: Stdio = match service.reads {
+            Some(input) => File::open(input.path()).with_context(|| format!("opening {} for it", input.path()))?.into(),
+            None => Stdio::null(),
         };
         let (output, input) = io::pipe().context("making a pipe for its output")?;
         let also_input = input.try_clone().context("making a pipe for its output")?;
@@ -77,7 +82,7 @@ impl Spawner {
             .env_clear()
             .envs(service.env.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(input)
             .stderr(also_input)
             .spawn()

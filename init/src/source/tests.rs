@@ -1,6 +1,6 @@
 //! Sources asked on machines made of folders, and the choice among their answers.
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
@@ -115,6 +115,9 @@ impl Sys for Volumes<'_> {
     }
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> std::io::Result<()> {
         self.calls.resize_ext4(mountpoint, blocks)
+    }
+    fn loop_device(&self, file: &File) -> std::io::Result<(PathBuf, File)> {
+        self.calls.loop_device(file)
     }
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> std::io::Result<Ran> {
         self.calls.run(program, args, stdin)

@@ -43,7 +43,7 @@ fn devices(disk: &Disk) -> Vec<PathBuf> {
 
 /// The ESP of the disk that the root is on; another disk's ESP belongs to another system.
 fn esp(around: &Surroundings<'_>) -> Result<Option<Text>> {
-    let Some(Ok(root)) = around.cmdline.root else { return Ok(None) };
+    let Some(root) = around.cmdline.root_partition() else { return Ok(None) };
     let Some(found) = around.devices.find(root).into_iter().next() else { return Ok(None) };
     let Some(esp) = found.table.partitions.iter().find(|one| one.kind == Guid::ESP) else { return Ok(None) };
     let Some(name) = found.disk.partitions.get(&esp.number) else { return Ok(None) };

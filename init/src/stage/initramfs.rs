@@ -1,9 +1,10 @@
-//! The first stage: turns a started kernel into a machine whose root is the disk's root partition.
+//! The first stage: turns a started kernel into a machine whose root is the disk's root partition, or what a server has.
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,9 +12,12 @@ use anyhow::{Context, Result, bail};
 use super::beside;
 use super::block::{Devices, Found};
 use super::hardware::Loader;
+use super::install;
 use super::listener::{Heard, Listener};
 use super::mounts;
-use crate::cmdline::CommandLine;
+use super::netroot::{self, Fetching};
+use crate::apply::disk;
+use crate::cmdline::{CommandLine, Root};
 use crate::console::attending;
 use crate::log;
 use crate::partition::{Copy, Guid};
@@ -22,10 +26,11 @@ use crate::sys::{Flag, Mount, Sys};
 
 /// How long the root partition may take to appear: slow controllers spin up in 10 to 20 s.
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
+/// How long disks are waited for behind a root that was on none: they may have state on them.
+const DISKS_WITHIN: Duration = Duration::from_secs(15);
 const NEW_ROOT: &str = "/sysroot";
 
 /// What goes on beside the boot when the root is entered.
-#[derive(Debug)]
 pub struct Early {
     /// When the kernel started init.
     pub begun: Duration,
@@ -33,6 +38,8 @@ pub struct Early {
     controllers: Receiver<()>,
     /// The root of the initramfs.
     initramfs: OwnedFd,
+    /// The network that the root was fetched over, where it was.
+    pub fetching: Option<Fetching>,
 }
 
 impl Early {
@@ -44,11 +51,11 @@ impl Early {
     }
 }
 
-/// Runs the stage: afterwards the disk's root partition is the root, and the same program goes on there. That is the one which stands
+/// Runs the stage: afterwards what the command line names is the root, and the same program goes on there. That is the one which stands
 /// on the root too: the command line names the root by its contents.
 ///
 /// # Errors
-/// There is no root partition, or it cannot be mounted.
+/// There is no such root, or it cannot be mounted.
 pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let begun = log::monotonic();
     let root = Path::new("/");
@@ -66,43 +73,81 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
         // The root's stage tries again, and tells what to do.
         log::debug(format_args!("{error:#}"));
     }
+    if let Some(wanted) = &cmdline.install {
+        match install::boot(sys, root, &cmdline, wanted)? {}
+    }
     let wanted = wanted_root(&cmdline)?;
 
     // Open before the first driver is loaded: no disk can appear unheard.
     let listener = Listener::open().context("listening to the kernel's uevents")?;
-    let loader = Loader::open(sys, root)?;
+    let loader = Arc::new(Loader::open(sys, root)?);
     loader.load_list();
-    let devices = Devices::of_machine();
-    let found = wait_for(&devices, wanted, &listener, &loader)?;
+    let initramfs = File::open(root).context("opening the initramfs")?.into();
+    let new_root = Path::new(NEW_ROOT);
+    let (controllers, fetching) = match wanted {
+        Root::Partition(guid) => (partition(sys, guid, &listener, loader, new_root)?, None),
+        Root::Fetched(wanted) => {
+            let controllers = plug_controllers(Arc::clone(&loader))?;
+            let fetching = netroot::mount(sys, (root, new_root), wanted, &cmdline, (listener, loader))?;
+            record_beside_state(&controllers);
+            (controllers, Some(fetching))
+        }
+    };
+    mounts::hand_over(sys, root, new_root)?;
+    sys.enter_root(new_root).with_context(|| format!("making {NEW_ROOT} the root"))?;
+    Ok(Early { begun, controllers, initramfs, fetching })
+}
+
+/// Mounts the root partition, and begins to record on its disk.
+fn partition(
+    sys: &'static dyn Sys,
+    &guid: &Guid,
+    listener: &Listener,
+    loader: Arc<Loader<'static>>,
+    new_root: &Path,
+) -> Result<Receiver<()>> {
+    let found = wait_for(&Devices::of_machine(), guid, listener, &loader)?;
     let device = found.device().context("naming the root partition's device")?;
     match found.beside(Guid::RECORDER).and_then(|recorder| recorder.device()) {
         Some(device) => recorder::start(&device),
         None => log::line("the root's disk has no partition for the flight recorder: this boot leaves no record"),
     }
-    let initramfs = File::open(root).context("opening the initramfs")?.into();
     // Role metadata may be on a disk of theirs, and their links take their time.
+    let controllers = plug_controllers(loader)?;
+    mount_root(sys, &device, new_root)?;
+    let name = &found.partition.name;
+    log::line(format_args!("root {} ({name}, PARTUUID={guid}) mounted read-only", device.display()));
+    Ok(controllers)
+}
+
+/// Loads drivers of disk controllers in a thread; the channel ends with it.
+fn plug_controllers(loader: Arc<Loader<'static>>) -> Result<Receiver<()>> {
     let (sender, controllers) = mpsc::channel();
     beside::start("controllers", move || {
         loader.coldplug_controllers();
         drop(sender);
     })?;
-
-    let new_root = Path::new(NEW_ROOT);
-    mount_root(sys, &device, new_root)?;
-    log::line(format_args!(
-        "root {} ({}, PARTUUID={wanted}) mounted read-only",
-        device.display(),
-        found.partition.name
-    ));
-    mounts::hand_over(sys, root, new_root)?;
-    sys.enter_root(new_root).with_context(|| format!("making {NEW_ROOT} the root"))?;
-    Ok(Early { begun, controllers, initramfs })
+    Ok(controllers)
 }
 
-fn wanted_root(cmdline: &CommandLine) -> Result<Guid> {
+/// A machine whose root is on no disk may have state on one, and beside it a place for the record.
+fn record_beside_state(controllers: &Receiver<()>) {
+    if controllers.recv_timeout(DISKS_WITHIN) == Err(RecvTimeoutError::Timeout) {
+        log::line(format_args!(
+            "a driver of a disk's controller is still being loaded after {} s",
+            DISKS_WITHIN.as_secs()
+        ));
+    }
+    let state = disk::find(&Devices::of_machine(), None).ok();
+    if let Some(device) = state.and_then(|state| state.beside(Guid::RECORDER)).and_then(|recorder| recorder.device()) {
+        recorder::start(&device);
+    }
+}
+
+fn wanted_root(cmdline: &CommandLine) -> Result<&Root> {
     match &cmdline.root {
-        Some(Ok(guid)) => Ok(*guid),
-        Some(Err(text)) => bail!("kscratch.root={text} on the kernel command line is not of the form PARTUUID=<guid>"),
+        Some(Ok(root)) => Ok(root),
+        Some(Err(why)) => bail!("{why}"),
         None => bail!("the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>"),
     }
 }
@@ -206,10 +251,7 @@ mod tests {
     fn a_command_line_without_a_root_says_what_is_missing() {
         let error = |text: &str| wanted_root(&CommandLine::parse(text)).unwrap_err().to_string();
         assert_eq!(error("quiet"), "the kernel command line lacks kscratch.root=PARTUUID=<guid of the root partition>");
-        assert_eq!(
-            error("kscratch.root=/dev/vda2"),
-            "kscratch.root=/dev/vda2 on the kernel command line is not of the form PARTUUID=<guid>"
-        );
+        assert!(error("kscratch.root=/dev/vda2").starts_with("kscratch.root=/dev/vda2 on the kernel command line is"));
     }
 
     #[test]

@@ -59,7 +59,8 @@ const LATE_WATCHDOG: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Something without which there is no machine: the early mounts, the event loop.
-pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert::Infallible> {
+pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::convert::Infallible> {
+    let fetching = early.as_mut().and_then(|early| early.fetching.take()).unwrap_or_default();
     let begun = early.as_ref().map_or_else(log::monotonic, |early| early.begun);
     let root = Path::new("/");
     mounts::early(sys, root)?;
@@ -81,7 +82,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
 
     phases.run("mounts", "report this: the image and its kernel do not fit together", || mounts::late(sys, root));
     let mut wiped = true;
-    let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline, &mut wiped));
+    let state = phases.run("state", STATE_HINT, || state(sys, root, &devices, &cmdline, &mut wiped)).flatten();
     let id = phases
         .run("identity", "look at the state partition: it cannot be written", || identity(root))
         .unwrap_or_default();
@@ -89,6 +90,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     tell_twins(&devices, &cmdline);
 
     let mut machine = Machine::new(sys, root, &id);
+    (machine.leases, machine.network) = (fetching.leases, fetching.plan);
     let teller = Teller::start();
     let metadata = metadata::find(
         &mut phases,
@@ -102,7 +104,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
     board::metadata(metadata.as_ref(), &sender);
     let (device, written) = state.unzip();
     let further = FurtherDisks::new(devices.clone());
-    let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root.and_then(Result::ok) });
+    let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root_partition() });
     let written = written.flatten();
     let stop: Arc<AtomicBool> = Arc::default();
     if let Some(wanted) = metadata.as_ref().map(|metadata| &metadata.watchdog).filter(|wanted| wanted.enabled) {
@@ -155,7 +157,7 @@ pub fn boot(sys: &'static dyn Sys, early: Option<Early>) -> Result<std::convert:
 
 /// Two disks with the same image are told apart by nothing: this machine's state is on the disk that its root is on.
 fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
-    let Some(Ok(guid)) = cmdline.root else { return };
+    let Some(guid) = cmdline.root_partition() else { return };
     let names: Vec<String> = devices.find(guid).into_iter().map(|found| found.disk.name).collect();
     if names.len() > 1 {
         log::line(format_args!(
@@ -167,6 +169,7 @@ fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
 }
 
 const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew: on a master that is the end of its etcd's data, and of the cluster where there is no other master";
+const NO_DISK_HINT: &str = "a disk of this machine keeps it: sgdisk -n 0:0:0 -t 0:4d21b016-b534-45c2-a9fb-5c16e091fd2d -c 0:state /dev/DISK makes the partition, and the next boot the rest";
 const NO_SERVICE: &str = "no service but containerd is started, and nothing runs in that";
 const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
 
@@ -185,7 +188,7 @@ fn wake_random_numbers() {
     }
 }
 
-/// Mounts state; gives its device, and when it was last written to. `wiped` becomes false where a reset was asked for and is not done: what is left of
+/// Mounts state; gives its device, and when it was last written to; `None` where it is in memory because a root from a server has no disk. `wiped` becomes false where a reset was asked for and is not done: what is left of
 /// the old machine must not run.
 fn state(
     sys: &dyn Sys,
@@ -193,8 +196,8 @@ fn state(
     devices: &Devices,
     cmdline: &CommandLine,
     wiped: &mut bool,
-) -> Result<(PathBuf, Option<i64>)> {
-    let guid = cmdline.root.as_ref().and_then(|guid| guid.as_ref().ok()).copied();
+) -> Result<Option<(PathBuf, Option<i64>)>> {
+    let guid = cmdline.root_partition();
     let state = disk::mount_state(sys, root, devices, guid)?;
     if let Err(error) = reserve::give_away_if_full(root, &reserve::STATE) {
         log::line(format_args!("{error:#}; state stays as full as it is"));
@@ -211,7 +214,13 @@ fn state(
     match state {
         State::Partition { device, made, written } => {
             log::line(format_args!("state is {}{}", device.display(), if made { ", made anew" } else { "" }));
-            Ok((device, written))
+            Ok(Some((device, written)))
+        }
+        // Of such a machine nobody expects a disk. One with a partition that is not to be used has a fault, as any other.
+        State::Memory { reason } if cmdline.root_is_fetched() && disk::find(devices, None).is_err() => {
+            log::line(format_args!("state is in memory, and lost at the next boot: {reason}"));
+            log::hint(NO_DISK_HINT);
+            Ok(None)
         }
         State::Memory { reason } => bail!(reason),
     }

@@ -121,6 +121,8 @@ pub enum Reason {
     Address,
     /// Somebody at the console typed the word for it.
     Console(Ending),
+    /// An image was installed onto the machine's disk.
+    Installed(Ending),
 }
 
 impl Reason {
@@ -132,6 +134,7 @@ impl Reason {
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
             Self::Cluster(ending) => ending,
             Self::Console(ending) => ending,
+            Self::Installed(ending) => ending,
         }
     }
 }
@@ -147,6 +150,7 @@ impl fmt::Display for Reason {
             Self::PodRange => "the node has another pod range now",
             Self::Address => "the machine has another address now",
             Self::Console(_) => "asked for at the console",
+            Self::Installed(_) => "the image is installed",
         })
     }
 }

@@ -28,6 +28,7 @@ fn service(name: &'static str, after: &[&'static str], leave_children: bool) -> 
         open_files: 1024,
         leave_children,
         rights: None,
+        reads: None,
         stops_first: false,
         tells: false,
     }

@@ -3,7 +3,8 @@
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::libc::{ADJ_ESTERROR, ADJ_MAXERROR, ADJ_NANO, ADJ_OFFSET, ADJ_SETOFFSET, ADJ_STATUS, ADJ_TIMECONST, STA_PLL};
@@ -50,6 +51,29 @@ const EXT4_IOC_RESIZE_FS: u32 = opcode::write::<u64>(b'f', 16);
 /// `WDIOC_SETTIMEOUT` and `WDIOC_GETTIMEOUT` of `linux/watchdog.h`: `_IOWR('W', 6, int)` and `_IOR('W', 7, int)`.
 const WDIOC_SETTIMEOUT: u32 = opcode::read_write::<c_int>(b'W', 6);
 const WDIOC_GETTIMEOUT: u32 = opcode::read::<c_int>(b'W', 7);
+/// `struct loop_config` of `linux/loop.h`, with its `struct loop_info64`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    /// `lo_device`, `lo_inode`, `lo_rdevice`, `lo_offset`, `lo_sizelimit`.
+    places: [u64; 5],
+    /// `lo_number`, `lo_encrypt_type`, `lo_encrypt_key_size`.
+    numbers: [u32; 3],
+    flags: u32,
+    /// `lo_file_name`, `lo_crypt_name`, `lo_encrypt_key`.
+    names: [u8; 160],
+    /// `lo_init`.
+    init: [u64; 2],
+    reserved: [u64; 8],
+}
+
+/// `LOOP_CONFIGURE` and `LOOP_CTL_GET_FREE` of `linux/loop.h`.
+const LOOP_CONFIGURE: u32 = 0x4C0A;
+const LOOP_CTL_GET_FREE: u32 = 0x4C82;
+/// `LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR`.
+const LOOP_FLAGS: u32 = 1 | 4;
+
 /// In a second.
 const NANOS: i128 = 1_000_000_000;
 
@@ -210,6 +234,30 @@ impl Sys for Linux {
         let root = File::open(mountpoint)?;
         // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, the wanted number of blocks.
         unsafe { Ok(ioctl(&root, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks))?) }
+    }
+
+    fn loop_device(&self, file: &File) -> io::Result<(PathBuf, File)> {
+        let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+        // SAFETY: LOOP_CTL_GET_FREE has no argument.
+        let number = unsafe { nix::libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE.into()) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = File::open(&path)?;
+        let config = LoopConfig {
+            fd: u32::try_from(file.as_raw_fd()).map_err(|_| invalid())?,
+            block_size: 0,
+            places: [0; 5],
+            numbers: [0; 3],
+            flags: LOOP_FLAGS,
+            names: [0; 160],
+            init: [0; 2],
+            reserved: [0; 8],
+        };
+        // SAFETY: LOOP_CONFIGURE reads one `struct loop_config`, whose layout this is (repr(C), fields in linux/loop.h's order).
+        unsafe { ioctl(&device, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config))? };
+        Ok((path, device))
     }
 
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran> {

@@ -1,7 +1,7 @@
 //! [`Recording`] turns the calls of [`Sys`] into lines of text that a test compares, and fails where the test says so.
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::sntp::keeper::Adjust;
@@ -114,6 +114,11 @@ impl Sys for Recording {
 
     fn resize_ext4(&self, mountpoint: &Path, blocks: u64) -> io::Result<()> {
         self.record(format!("resize-ext4 {} {blocks}", mountpoint.display()))
+    }
+
+    fn loop_device(&self, file: &File) -> io::Result<(PathBuf, File)> {
+        self.record("loop device".to_owned())?;
+        Ok(("/dev/loop0".into(), file.try_clone()?))
     }
 
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran> {

@@ -19,13 +19,14 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Case = (&'static str, fn());
-const CASES: [Case; 15] = [
+const CASES: [Case; 16] = [
     ("a_killed_service_is_started_again", start::a_killed_service_is_started_again),
     ("readiness_over_a_unix_socket_and_http", start::readiness_over_a_unix_socket_and_http),
     ("logs_are_rotated", output::logs_are_rotated),
     ("the_console_shows_what_a_service_said_last", output::the_console_shows_what_a_service_said_last),
     ("a_service_gets_what_its_definition_says", rights::a_service_gets_what_its_definition_says),
     ("a_service_has_no_more_rights_than_it_is_given", rights::a_service_has_no_more_rights_than_it_is_given),
+    ("a_service_reads_what_it_is_given", rights::a_service_reads_what_it_is_given),
     ("without_its_rights_a_service_is_not_started", rights::without_its_rights_a_service_is_not_started),
     ("a_program_that_is_missing_is_named", output::a_program_that_is_missing_is_named),
     ("services_stop_in_reverse_order", stop::services_stop_in_reverse_order),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kscratch_init::plan::{Ready, Service};
+use kscratch_init::plan::{Input, Ready, Service};
 use kscratch_init::run::eventloop::{Options, run};
 use kscratch_init::run::inbox::{self, Message, Sender};
 use kscratch_init::run::logs::Rotation;
@@ -29,6 +29,7 @@ pub fn run_loop(folder: &Path) -> ExitCode {
         spawner: Spawner { trampoline: PathBuf::from(env!("CARGO_BIN_EXE_kscratch-init")), cgroups: path("cgroups") },
         logs: folder.join("logs"),
         rotation: Rotation { size: 100_000, kept: 2 },
+        boot: path("boot").map(|boot| boot.display().to_string()),
         containers: path("containers").into_iter().collect(),
         input: Some(folder.join("input")),
         reap_orphans: std::process::id() == 1,
@@ -97,6 +98,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         open_files: 77,
         leave_children: value["leave_children"].as_bool().unwrap_or(false),
         rights: text("rights").map(|text| text.parse().unwrap()),
+        reads: (value["reads"] == "kernel log").then_some(Input::KernelLog),
         stops_first: false,
         tells: false,
     }

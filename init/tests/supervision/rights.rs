@@ -38,6 +38,18 @@ pub fn a_service_has_no_more_rights_than_it_is_given() {
     }
 }
 
+/// Whether he may open it or not: PID 1 has opened it.
+pub fn a_service_reads_what_it_is_given() {
+    let mut scene = Scene::new();
+    let script = "readlink /proc/self/fd/0; dd bs=8192 count=1 2>/dev/null | wc -l; echo end; exec sleep 1000";
+    scene.start(vec![with(shell("a", script), serde_json::json!({"rights": "905:", "reads": "kernel log"}))]);
+    scene.started("a");
+    wait_until("the end of the output", || scene.log("a.log").ends_with("end\n"));
+    let said = scene.log("a.log");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0] == "/dev/kmsg" && lines[1] != "0", "{said}");
+}
+
 pub fn without_its_rights_a_service_is_not_started() {
     let tried = |rights: &str| {
         // Root without the capability to take others away.

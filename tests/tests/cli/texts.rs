@@ -20,6 +20,7 @@ fn help_reads_well() {
         "cluster check",
         "cluster kubectl",
     ];
+    let node = ["node", "node status", "node logs", "node reboot", "node shutdown", "node reset"];
     let others = [
         "",
         "build",
@@ -37,7 +38,7 @@ fn help_reads_well() {
         "completions",
         "man",
     ];
-    for command in others.into_iter().chain(cluster) {
+    for command in others.into_iter().chain(node).chain(cluster) {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let said = said(&[], &args).succeeded();
         let name = if command.is_empty() { "kscratch-image" } else { command };

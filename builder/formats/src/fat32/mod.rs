@@ -9,6 +9,8 @@ mod replace;
 pub use plan::plan;
 pub use read::{Found, Volume};
 
+use crate::calendar::moment;
+
 /// Bytes that sectors may have (`BPB_BytsPerSec`): those of the disk that the volume is on.
 const SECTORS: [u64; 4] = [512, 1024, 2048, 4096];
 /// Bytes of a directory entry.
@@ -113,18 +115,9 @@ pub enum Error {
 
 /// A time as directory entries hold it: date and time, to two seconds (section "Date and Time Formats").
 fn dos_time(time: i64) -> (u16, u16) {
-    let time = time.max(315_532_800);
-    let (days, seconds) = (time / 86_400, time % 86_400);
-    // Days to year, month and day by eras of 400 years that begin in March (Howard Hinnant, "chrono-compatible date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = (year_of_era + era * 400 + i64::from(month <= 2) - 1980).min(127);
-    let date = year << 9 | month << 5 | day;
-    let clock = (seconds / 3600) << 11 | (seconds / 60 % 60) << 5 | (seconds % 60 / 2);
+    let moment = moment(time.max(315_532_800));
+    let year = (moment.year - 1980).min(127);
+    let date = year << 9 | moment.month << 5 | moment.day;
+    let clock = moment.hour << 11 | moment.minute << 5 | (moment.second / 2);
     (date as u16, clock as u16)
 }

@@ -1,7 +1,7 @@
 //! `[docker]` and `[kubelet]`: settings that a daemon does not take, and those that are kscratch's own.
 use expect_test::expect;
 
-use crate::check;
+use crate::{CA, check};
 
 #[test]
 fn docker() {
@@ -34,6 +34,39 @@ fn shutdown() {
         expect![[r#"
             role.toml:5:26: shutdown.critical_grace_seconds: 6 is more than all pods have, shutdown.grace_seconds = 5; give a part of that
             role.toml:7:23: kubelet.shutdownGracePeriod: is set by kscratch; use shutdown.grace_seconds"#]],
+    );
+}
+
+#[test]
+fn logs() {
+    check(
+        "[logs]\nto = [\"10.0.0.5:5170\", \"syslog://h:1\", \"tcp://u:hunter2@h:1\", \"tcp://h:1/x\", \"tls://h\", \"udp://10.1.2:3\", \"tcp://h:0\"]\n",
+        expect![[r#"
+            role.toml:4:7: logs.to[0]: "10.0.0.5:5170" names no protocol; write it like tcp://10.0.0.5:5170, tls://logs.example.org:6514 or udp://10.0.0.5:5170
+            role.toml:4:24: logs.to[1]: "syslog" is no protocol of logs; write it like tcp://10.0.0.5:5170, tls://logs.example.org:6514 or udp://10.0.0.5:5170
+            role.toml:4:40: logs.to[2]: holds a user name; leave it out: a server of logs takes none
+            role.toml:4:63: logs.to[3]: "tcp://h:1/x" has a path; write it like tcp://10.0.0.5:5170, tls://logs.example.org:6514 or udp://10.0.0.5:5170
+            role.toml:4:78: logs.to[4]: "tls://h" names no port; write it like tcp://10.0.0.5:5170, tls://logs.example.org:6514 or udp://10.0.0.5:5170
+            role.toml:4:89: logs.to[5]: "10.1.2" is neither an IPv4 address nor a DNS name; write it like 192.168.7.10 or server.example.org
+            role.toml:4:107: logs.to[6]: "0" is no port; give a port between 1 and 65535"#]],
+    );
+    check(
+        "[logs]\nto = [\"tcp://h:1\", \"udp://h:1\", \"tcp://H:1\", \"tcp://h:2\", \"tcp://h:3\", \"tcp://h:4\"]\nca = \"x\"\nform = 1\n",
+        expect![[r#"
+            role.toml:4:6: logs.to: 5 servers, and every line goes to each of them; name at most 4
+            role.toml:4:33: logs.to[2]: is the same as logs.to[0]; remove one of the two
+            role.toml:5:6: logs.ca: holds no PEM certificate; paste the certificate of the authority that signs the servers' between ''' and '''
+            role.toml:6:1: logs.form: there is no such field; known here: ca, to"#]],
+    );
+    check(
+        &format!("[logs]\nto = [\"tcp://h:1\"]\nca = '''{CA}'''\n"),
+        expect![
+            "role.toml:5:6: logs.ca: no server of logs.to speaks TLS; write tls:// before a server that is to prove itself by it, or remove it"
+        ],
+    );
+    check(
+        "[logs]\nto = [\"tls://h:1\"]\nca = '''-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----'''\n",
+        expect!["role.toml:5:6: logs.ca: holds a private key; take the key out: machines get only the certificate"],
     );
 }
 

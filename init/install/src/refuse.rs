@@ -1,13 +1,46 @@
 //! Turns the facts of a device into the reasons not to write to it.
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::gpt;
 
-use super::Victim;
-use crate::blockdevice::{Kind, Use};
-use crate::console::human_bytes;
-use crate::inspect::Opened;
+use crate::blockdevice::{BlockDevice, Contents, Kind, Use};
+use crate::plain::Plain;
+use crate::words::human_bytes;
+
+/// What is going to be overwritten.
+#[derive(Debug)]
+pub struct Victim {
+    /// The device; none for a plain file.
+    pub device: Option<BlockDevice>,
+    /// What is on it; none where nothing is there.
+    pub contents: Option<Contents>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether somebody writes to it, or has it for himself alone.
+    pub busy: bool,
+}
+
+impl Victim {
+    /// What stands at `path`, where `device` is, or a plain file. `busy` as the field.
+    #[must_use]
+    pub fn of(path: &Path, device: Option<BlockDevice>, busy: bool) -> Victim {
+        let contents = path.exists().then(|| match Plain::open(path) {
+            Ok(disk) => Contents::of(&disk, disk.len()),
+            Err(error) => Contents::Unreadable { reason: error.to_string() },
+        });
+        Victim { device, contents, path: path.to_owned(), busy }
+    }
+
+    /// Its serial number, or what a person types instead to say that this one is meant.
+    #[must_use]
+    pub fn name_to_type(&self) -> String {
+        let device = self.device.as_ref();
+        device.and_then(|device| device.serial.clone()).unwrap_or_else(|| self.path.display().to_string())
+    }
+}
 
 /// A refusal that the user says does not count, in its exact words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +114,15 @@ pub enum Refusal {
     Partition(String),
     /// It is a file that is there.
     Exists(String),
+    /// The image comes from it.
+    Medium,
+    /// Something is on it, and nobody is there who could say that it may go.
+    Holds {
+        /// What, for people.
+        what: String,
+        /// The word for just this (see [`Contents::name`]); none where it is not known what it is.
+        name: Option<String>,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -109,6 +151,8 @@ impl fmt::Display for Refusal {
             Refusal::Busy => f.write_str("somebody has it open for himself alone"),
             Refusal::Partition(name) => write!(f, "{name} is a partition, and the image is a whole disk"),
             Refusal::Exists(file) => write!(f, "{file} is a file that is there already"),
+            Refusal::Medium => f.write_str("it is the medium that is installed from"),
+            Refusal::Holds { what, .. } => write!(f, "something is on it: {what}"),
         }
     }
 }
@@ -157,10 +201,10 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Those of an image. One without tables is as good for one disk as for another.
-    pub fn of(disk: &Opened) -> Needs {
-        let sector = gpt::read(disk, disk.disk_len()).ok().map(|table| table.sector);
-        Needs { bytes: disk.disk_len(), sector }
+    /// Those of an image of `len` bytes. One without tables is as good for one disk as for another.
+    pub fn of(disk: &impl ReadAt, len: u64) -> Needs {
+        let sector = gpt::read(disk, len).ok().map(|table| table.sector);
+        Needs { bytes: len, sector }
     }
 }
 
@@ -200,11 +244,27 @@ pub fn refusals(victim: &Victim, needs: &Needs, overrides: &[Override]) -> Vec<R
     all
 }
 
+/// Every reason not to write where nobody can be asked: besides [`refusals`], of which none is overridden, whatever is on the disk, unless metadata name
+/// it in its exact word. `medium` says whether the image comes from this disk.
+#[must_use]
+pub fn unattended(victim: &Victim, needs: &Needs, medium: bool, replaces: Option<&str>) -> Vec<Refusal> {
+    let mut all = refusals(victim, needs, &[]);
+    if medium {
+        all.push(Refusal::Medium);
+    }
+    let contents = victim.contents.as_ref().filter(|contents| **contents != Contents::Empty);
+    let holds = contents.map(|contents| Refusal::Holds { what: contents.to_string(), name: contents.name() });
+    all.extend(holds.filter(|holds| match holds {
+        Refusal::Holds { name: Some(name), .. } => replaces != Some(name.as_str()),
+        _ => true,
+    }));
+    all
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Needs, Override, refusals};
+    use super::{Needs, Override, Victim, refusals, unattended};
     use crate::blockdevice::{BlockDevice, Contents, Kind, Use};
-    use crate::flash::Victim;
 
     fn disk() -> BlockDevice {
         BlockDevice {
@@ -303,6 +363,32 @@ mod tests {
         for text in ["", "all", "mounted", "mounted:", "system:/", "busy:sdb"] {
             assert!(text.parse::<Override>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn where_nobody_can_be_asked_a_disk_is_blank_or_its_contents_are_named() {
+        let told = |contents: Contents, medium: bool, replaces: Option<&str>| {
+            let victim = Victim { contents: Some(contents), ..victim(Some(disk())) };
+            let needs = Needs { bytes: 4 << 30, sector: Some(512) };
+            let told = unattended(&victim, &needs, medium, replaces);
+            told.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let table = || Contents::Gpt { guid: "g1".into(), partitions: Vec::new() };
+        let holds = ["something is on it: GPT without partitions"];
+        assert!(told(Contents::Empty, false, None).is_empty());
+        assert_eq!(told(Contents::Empty, true, None), ["it is the medium that is installed from"]);
+        assert_eq!(told(table(), false, None), holds);
+        assert_eq!(told(table(), false, Some("gpt:g2")), holds);
+        assert!(told(table(), false, Some("gpt:g1")).is_empty());
+        assert_eq!(told(table(), true, Some("gpt:g1")), ["it is the medium that is installed from"]);
+        assert!(told(Contents::Unknown, false, Some("unknown")).is_empty());
+        // What cannot be read has no name that could be meant.
+        assert_eq!(told(Contents::Unreadable { reason: "x".into() }, false, Some("unknown")).len(), 1);
+        // Nothing that metadata say overrides the rest.
+        let mut mounted_disk = disk();
+        mounted_disk.uses = vec![mounted("sdb1", "/mnt")];
+        let needs = Needs { bytes: 4 << 30, sector: Some(512) };
+        assert_eq!(unattended(&victim(Some(mounted_disk)), &needs, false, Some("unknown")).len(), 1);
     }
 
     #[test]

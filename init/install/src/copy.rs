@@ -8,42 +8,49 @@ use kscratch_formats::bmap::{BlockMap, Mapped};
 use kscratch_formats::bytes::ReadAt;
 use sha2::{Digest as _, Sha256};
 
-use super::heldback::HeldBack;
-use super::interrupt::Interrupt;
-use super::target::{Buffer, Target};
-use crate::console::{Console, Progress};
-use crate::digest::CHUNK;
+use crate::heldback::HeldBack;
+use crate::onto::Step;
+use crate::target::{Buffer, Target};
 
+/// Bytes that are written at once, and the longest ranges that block maps made here have.
+pub const PIECE: u64 = 1 << 20;
 /// Requests that are on their way to the device at once: enough for a queue, few for a stick that has none.
 const THREADS: usize = 4;
 
+/// Who watches the work, from several threads.
+pub trait Watch: Sync {
+    /// A step begins, of so many bytes.
+    fn begins(&self, step: Step, bytes: u64);
+    /// Asked before every piece.
+    ///
+    /// # Errors
+    /// The work is to end here; it fails with this.
+    fn go_on(&self) -> Result<()>;
+    /// So many more bytes of the step are done.
+    fn done(&self, bytes: u64);
+}
+
 /// Writes all ranges, but for what is held back, of which zeros are written.
-pub(super) fn write(
+pub(crate) fn write(
     disk: &(impl ReadAt + Sync),
     target: &Target,
     map: &BlockMap,
     held: &HeldBack,
-    interrupt: &Interrupt,
-    console: &Console,
+    watch: &impl Watch,
 ) -> Result<()> {
-    each(map, interrupt, &console.bytes("writing", map.mapped()).into(), |range, offset, bytes, hash| {
+    each(map, watch, |range, offset, bytes, hash| {
         disk.read_at(offset, bytes).with_context(|| format!("reading the image at byte {offset}"))?;
         hash.update(&*bytes);
         held.take_out(offset, bytes);
-        target.write(offset, bytes)?;
-        is_last(range, offset, bytes, hash, "the image is not what its block map says")
+        // Before the last piece of a range is written: what is not the image never is.
+        is_last(range, offset, bytes, hash, "the image is not what its block map says")?;
+        target.write(offset, bytes)
     })
 }
 
 /// Reads all ranges back; what is held back counts as if it were there.
-pub(super) fn read_back(
-    target: &Target,
-    map: &BlockMap,
-    held: &HeldBack,
-    interrupt: &Interrupt,
-    console: &Console,
-) -> Result<()> {
-    each(map, interrupt, &console.bytes("reading back", map.mapped()).into(), |range, offset, bytes, hash| {
+pub(crate) fn read_back(target: &Target, map: &BlockMap, held: &HeldBack, watch: &impl Watch) -> Result<()> {
+    each(map, watch, |range, offset, bytes, hash| {
         target.read(offset, bytes)?;
         held.put_in(offset, bytes);
         hash.update(&*bytes);
@@ -62,25 +69,24 @@ fn is_last(range: &Mapped, offset: u64, bytes: &[u8], hash: &mut Sha256, wrong: 
 /// Calls `work` for the pieces of every range in order; ranges are worked on by several threads, and the first error ends all.
 fn each(
     map: &BlockMap,
-    interrupt: &Interrupt,
-    progress: &Mutex<Progress>,
+    watch: &impl Watch,
     work: impl Fn(&Mapped, u64, &mut [u8], &mut Sha256) -> Result<()> + Sync,
 ) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), Mutex::<Option<Error>>::default());
     let one = |range: &Mapped, buffer: &mut Buffer| -> Result<()> {
         let mut hash = Sha256::new();
-        for offset in (range.bytes.start..range.bytes.end).step_by(CHUNK as usize) {
-            interrupt.check()?;
-            let len = (range.bytes.end - offset).min(CHUNK);
+        for offset in (range.bytes.start..range.bytes.end).step_by(PIECE as usize) {
+            watch.go_on()?;
+            let len = (range.bytes.end - offset).min(PIECE);
             work(range, offset, &mut buffer.bytes()[..len as usize], &mut hash)?;
-            progress.lock().unwrap_or_else(PoisonError::into_inner).add(len);
+            watch.done(len);
         }
         Ok(())
     };
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                let mut buffer = Buffer::new(CHUNK as usize);
+                let mut buffer = Buffer::new(PIECE as usize);
                 while let Some(range) = map.ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = one(range, &mut buffer) {
                         next.store(map.ranges.len(), Ordering::Relaxed);

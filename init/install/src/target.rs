@@ -1,22 +1,21 @@
 //! The device, or file, that is written: past the page cache where it can be, so that what is read back comes from it.
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use kscratch_formats::bytes::ReadAt;
 use rustix::fs::{Advice, OFlags, fadvise};
 
-use crate::console::Hint;
-use crate::digest::CHUNK;
+use crate::copy::PIECE;
 
 /// What direct I/O wants: places, lengths and memory are multiples of a logical block, which none is longer than.
 const ALIGNMENT: usize = 4096;
 
 /// An opened target.
 #[derive(Debug)]
-pub(super) struct Target {
+pub struct Target {
     path: PathBuf,
     file: File,
     /// The same, past the page cache; none where its filesystem does not offer that.
@@ -26,7 +25,7 @@ pub(super) struct Target {
 
 /// Memory that direct I/O takes.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
@@ -34,25 +33,28 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// Zeros.
-    pub(super) fn new(len: usize) -> Buffer {
+    pub(crate) fn new(len: usize) -> Buffer {
         let bytes = vec![0; len + ALIGNMENT];
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
         Buffer { bytes, start: if start < ALIGNMENT { start } else { 0 }, len }
     }
 
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
 }
 
 impl Target {
     /// Opens it to be written, a device for nobody else where `alone`. A file is made, and as long as the image.
-    pub(super) fn open(path: &Path, image: u64, alone: bool) -> Result<Target> {
+    ///
+    /// # Errors
+    /// It cannot be opened, or is in use.
+    pub fn open(path: &Path, image: u64, alone: bool) -> Result<Target> {
         let device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let flags = if device && alone { OFlags::EXCL } else { OFlags::empty() };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(!device).custom_flags(flags.bits().cast_signed());
-        let mut file = options.open(path).map_err(|error| unopened(path, error))?;
+        let mut file = options.open(path).with_context(|| format!("opening {} to write", path.display()))?;
         if !device {
             let longer = file.metadata().is_ok_and(|metadata| metadata.len() < image);
             if longer {
@@ -67,7 +69,7 @@ impl Target {
     }
 
     /// The file, through the page cache.
-    pub(super) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         &self.file
     }
 
@@ -83,13 +85,13 @@ impl Target {
     }
 
     /// Writes a piece.
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let (file, _) = self.for_piece(offset, bytes);
         file.write_all_at(bytes, offset).with_context(|| format!("writing at byte {offset} of {}", self.path.display()))
     }
 
     /// Reads a piece from the device itself.
-    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.uncached(offset, bytes)
             .with_context(|| format!("reading back at byte {offset} of {}", self.path.display()))
     }
@@ -104,23 +106,26 @@ impl Target {
     }
 
     /// Makes zeros of what firmware and kernels look for: the start of the disk, the end of the image, and the end of the device.
-    pub(super) fn without_tables(&self, image: u64) -> Result<()> {
-        let mut zeros = Buffer::new(CHUNK as usize);
-        for start in [0, image.saturating_sub(CHUNK), self.len.saturating_sub(CHUNK)] {
-            let len = (self.len - start).min(CHUNK) as usize;
+    pub(crate) fn without_tables(&self, image: u64) -> Result<()> {
+        let mut zeros = Buffer::new(PIECE as usize);
+        for start in [0, image.saturating_sub(PIECE), self.len.saturating_sub(PIECE)] {
+            let len = (self.len - start).min(PIECE) as usize;
             self.write(start, &zeros.bytes()[..len]).context("taking out the partition table that was there")?;
         }
         self.sync()
     }
 
     /// Whether a device is not there any more: the kernel takes its length away with it. Writing to it is "no space left" then.
-    pub(super) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         let device = self.file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         device && (&self.file).seek(SeekFrom::End(0)).is_ok_and(|len| len == 0)
     }
 
     /// Waits until everything is on the device.
-    pub(super) fn sync(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The device's, told by the kernel.
+    pub fn sync(&self) -> Result<()> {
         self.file.sync_all().with_context(|| format!("waiting until everything is on {}", self.path.display()))
     }
 }
@@ -128,15 +133,5 @@ impl Target {
 impl ReadAt for Target {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.uncached(offset, bytes)
-    }
-}
-
-fn unopened(path: &Path, error: io::Error) -> anyhow::Error {
-    let denied = error.kind() == ErrorKind::PermissionDenied;
-    let error = anyhow!(error).context(format!("opening {} to write", path.display()));
-    if denied {
-        error.context(Hint("writing to a disk needs its owner's rights: run it as root".to_owned()))
-    } else {
-        error
     }
 }

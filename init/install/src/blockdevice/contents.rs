@@ -7,7 +7,7 @@ use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt;
 use serde::Serialize;
 
-use crate::console::shown;
+use crate::words::shown;
 
 /// Signatures of what is not read further: name, place in bytes, bytes.
 const SIGNATURES: [(&str, u64, &[u8]); 13] = [
@@ -36,11 +36,15 @@ pub enum Contents {
     Empty,
     /// A GUID partition table.
     Gpt {
+        /// The disk's GUID.
+        guid: String,
         /// Its partitions.
         partitions: Vec<Part>,
     },
     /// An MBR with partitions.
     Mbr {
+        /// Its disk signature, in hex.
+        signature: String,
         /// Its partitions.
         partitions: Vec<Part>,
     },
@@ -91,17 +95,36 @@ impl Contents {
                 bytes: partition.len,
                 found: found(&Window { inner: disk, start: partition.start, len: partition.len }),
             };
-            return Contents::Gpt { partitions: table.partitions.iter().map(part).collect() };
+            let partitions = table.partitions.iter().map(part).collect();
+            return Contents::Gpt { guid: table.disk.to_string(), partitions };
         }
         if let Some(found) = found(disk) {
             return Contents::Whole(found);
         }
         let partitions = mbr(&start, disk);
         if !partitions.is_empty() {
-            return Contents::Mbr { partitions };
+            return Contents::Mbr { signature: signature(&start), partitions };
         }
         if start.iter().all(|byte| *byte == 0) { Contents::Empty } else { Contents::Unknown }
     }
+
+    /// The word by which metadata say that just this may be overwritten; none where nothing is there, or nobody knows what.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Contents::Empty | Contents::Unreadable { .. } => None,
+            Contents::Gpt { guid, .. } => Some(format!("gpt:{guid}")),
+            Contents::Mbr { signature, .. } => Some(format!("mbr:{signature}")),
+            Contents::Whole(found) => Some(found.format.replace(' ', "-").to_ascii_lowercase()),
+            Contents::Unknown => Some("unknown".to_owned()),
+        }
+    }
+}
+
+/// The disk signature of an MBR: a number of 32 bits at byte 440, as `blkid` shows it.
+fn signature(start: &[u8]) -> String {
+    let bytes = start.get(440..444).unwrap_or_default();
+    bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The primary partitions of an MBR: 16 bytes each from byte 446, type, first sector and number of sectors at 4, 8 and 12.
@@ -151,7 +174,7 @@ impl fmt::Display for Contents {
             Contents::Unknown => f.write_str("data of an unknown kind"),
             Contents::Unreadable { reason } => write!(f, "cannot be read: {reason}"),
             Contents::Whole(found) => write!(f, "{found}"),
-            Contents::Gpt { partitions } | Contents::Mbr { partitions } => {
+            Contents::Gpt { partitions, .. } | Contents::Mbr { partitions, .. } => {
                 f.write_str(if matches!(self, Contents::Gpt { .. }) { "GPT" } else { "MBR" })?;
                 if partitions.is_empty() {
                     return f.write_str(" without partitions");
@@ -179,6 +202,11 @@ mod tests {
         assert_eq!(Contents::of(&disk, disk.len() as u64).to_string(), want);
     }
 
+    #[track_caller]
+    fn named(disk: &[u8], want: Option<&str>) {
+        assert_eq!(Contents::of(&disk, disk.len() as u64).name().as_deref(), want);
+    }
+
     fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
         let mut disk = vec![0; 2 << 20];
         disk[at..at + bytes.len()].copy_from_slice(bytes);
@@ -191,6 +219,10 @@ mod tests {
         check(&with(7, b"x"), "data of an unknown kind");
         check(&with(0, b"LUKS\xBA\xBE"), "LUKS");
         check(&with(65600, b"_BHRfS_M"), "btrfs");
+        named(&vec![0; 2 << 20], None);
+        named(&with(7, b"x"), Some("unknown"));
+        named(&with(0, b"LUKS\xBA\xBE"), Some("luks"));
+        named(&with(4096, &[0xFC, 0x4E, 0x2B, 0xA9]), Some("md-raid"));
         // Behind what is looked at, nothing is said.
         check(&with((1 << 20) + 1, b"x"), "empty");
     }
@@ -203,6 +235,8 @@ mod tests {
         disk[446 + 4] = 7;
         disk[446 + 8..446 + 16].copy_from_slice(&[0, 8, 0, 0, 8, 0, 0, 0]);
         check(&disk, "MBR: partition 1");
+        disk[440..444].copy_from_slice(&[0x78, 0x56, 0x34, 0x12]);
+        named(&disk, Some("mbr:12345678"));
         disk[2048 * 512 + 3..2048 * 512 + 11].copy_from_slice(b"NTFS    ");
         check(&disk, "MBR: NTFS");
     }

@@ -4,17 +4,17 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use kscratch_formats::bytes::ReadAt;
 
-use super::target::{Buffer, Target};
+use crate::target::{Buffer, Target};
 
 /// Bytes and their places, in order.
 #[derive(Debug)]
-pub(super) struct HeldBack {
+pub(crate) struct HeldBack {
     areas: Vec<(u64, Vec<u8>)>,
 }
 
 impl HeldBack {
     /// Reads them.
-    pub(super) fn of(disk: &impl ReadAt, areas: &[Range<u64>]) -> Result<HeldBack> {
+    pub(crate) fn of(disk: &impl ReadAt, areas: &[Range<u64>]) -> Result<HeldBack> {
         let read = |area: &Range<u64>| {
             let mut bytes = vec![0; usize::try_from(area.end - area.start)?];
             disk.read_at(area.start, &mut bytes)
@@ -25,12 +25,12 @@ impl HeldBack {
     }
 
     /// Makes zeros of what of it is in `bytes`, which stand at `offset`.
-    pub(super) fn take_out(&self, offset: u64, bytes: &mut [u8]) {
+    pub(crate) fn take_out(&self, offset: u64, bytes: &mut [u8]) {
         self.each(offset, bytes.len(), |inside, _| bytes[inside].fill(0));
     }
 
     /// Puts what of it belongs into `bytes`, which stand at `offset`.
-    pub(super) fn put_in(&self, offset: u64, bytes: &mut [u8]) {
+    pub(crate) fn put_in(&self, offset: u64, bytes: &mut [u8]) {
         self.each(offset, bytes.len(), |inside, held| bytes[inside].copy_from_slice(held));
     }
 
@@ -46,7 +46,7 @@ impl HeldBack {
     }
 
     /// Writes them, the last first, and reads each back.
-    pub(super) fn write(&self, target: &Target) -> Result<()> {
+    pub(crate) fn write(&self, target: &Target) -> Result<()> {
         for (offset, bytes) in self.areas.iter().rev() {
             let mut buffer = Buffer::new(bytes.len());
             buffer.bytes().copy_from_slice(bytes);

@@ -1,0 +1,228 @@
+//! Real files that are written, rotated and removed as PID 1 does it, and a reader that goes on where another one stopped.
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+
+use super::Folder;
+use crate::logs::places::Places;
+use crate::logs::said::Said;
+
+const BOOT: &str = "11111111-1111-1111-1111-111111111111";
+const BEFORE: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Writes to the log of `a`, without a rotation.
+fn write(folder: &Path, text: &str) {
+    fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("a.log"))
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+}
+
+fn rotate(folder: &Path) {
+    let at = |name: &str| folder.join(name);
+    for (from, to) in [("a.log.2", "a.log.3"), ("a.log.1", "a.log.2"), ("a.log", "a.log.1")] {
+        let _ = fs::rename(at(from), at(to));
+    }
+    write(folder, "");
+}
+
+fn mark(boot: &str) -> String {
+    format!("-- boot {boot} --\n")
+}
+
+fn reader(folder: &Path, sent: Vec<Option<Places>>) -> Folder {
+    Folder::new(folder, ["logs".to_owned()].into(), BOOT.into(), sent)
+}
+
+/// All that is there now.
+fn all(folder: &mut Folder) -> Vec<Said> {
+    let mut said = Vec::new();
+    loop {
+        let news = folder.turn(&mut said);
+        assert_eq!(news.faults, Vec::<String>::new());
+        if !news.more {
+            return said;
+        }
+    }
+}
+
+fn words(said: &[Said], server: usize) -> Vec<&str> {
+    said.iter().filter(|said| said.to.has(server)).map(|said| said.message.as_str()).collect()
+}
+
+#[test]
+fn a_new_server_gets_this_boot_and_rotations_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write(path, &format!("older\n{}old\n\n{}one\n", mark(BEFORE), mark(BOOT)));
+    fs::write(path.join("logs.log"), format!("{}own\n", mark(BOOT))).unwrap();
+    fs::write(path.join("a.log.x"), "no log").unwrap();
+    let mut reader = reader(path, vec![None]);
+    let said = all(&mut reader);
+    assert_eq!(words(&said, 0), ["one"]);
+    assert_eq!((said[2].source.as_ref(), said[2].boot.as_deref()), ("a", Some(BOOT)));
+    write(path, "two\nhalf");
+    rotate(path);
+    write(path, &format!("{} a line\nthree\n", mark(BOOT)));
+    rotate(path);
+    write(path, &format!("{}four\n", mark(BOOT)));
+    assert_eq!(words(&all(&mut reader), 0), ["two", "half a line", "three", "four"]);
+    assert!(all(&mut reader).is_empty());
+    fs::write(path.join("b.log"), format!("{}late\n", mark(BOOT))).unwrap();
+    assert_eq!(words(&all(&mut reader), 0), ["late"]);
+}
+
+#[test]
+fn each_server_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write(path, &format!("{}one\n", mark(BEFORE)));
+    let places = |said: &[Said]| {
+        let mut places = Places::default();
+        said.iter().for_each(|said| places.note(said.place.as_ref().unwrap()));
+        places
+    };
+    let known = Some(Places::default());
+    let first = places(&all(&mut reader(path, vec![known.clone()])));
+    write(path, "two\n");
+    rotate(path);
+    write(path, "three\n");
+    let second = places(&all(&mut reader(path, vec![known.clone()])));
+    rotate(path);
+    write(path, &format!("{}four\n", mark(BOOT)));
+    let said = all(&mut reader(path, vec![Some(first.clone()), Some(second), None, known]));
+    assert_eq!(words(&said, 0), ["two", "three", "four"]);
+    assert_eq!(words(&said, 1), ["four"]);
+    assert_eq!(words(&said, 2), ["four"]);
+    assert_eq!(words(&said, 3), ["one", "two", "three", "four"]);
+    assert_eq!(said.iter().find(|said| said.message == "two").unwrap().boot.as_deref(), Some(BEFORE));
+    // What was to come next is gone.
+    for _ in 0..3 {
+        rotate(path);
+    }
+    let said = all(&mut reader(path, vec![Some(first)]));
+    assert_eq!(words(&said, 0), ["lines of a are missing here: their files were gone before they were sent", "four"]);
+}
+
+/// What was sent of the boot before is not on the disk any more, and this boot has written in its place.
+#[test]
+fn a_log_that_lost_its_end_with_the_power_loses_nothing_of_this_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let before = format!("{}one\ntwo\nthree\nfour\nfive\n", mark(BEFORE));
+    write(path, &before);
+    let mut places = Places::default();
+    let sent = all(&mut reader(path, vec![Some(places.clone())]));
+    assert_eq!(sent.len(), 5);
+    sent.iter().for_each(|said| places.note(said.place.as_ref().unwrap()));
+    for left in [0, 52] {
+        let file = fs::File::options().write(true).open(path.join("a.log")).unwrap();
+        file.set_len(0).unwrap();
+        write(path, &before);
+        file.set_len(left).unwrap();
+        write(path, &format!("{}six\n", mark(BOOT)));
+        assert_eq!(words(&all(&mut reader(path, vec![Some(places.clone())])), 0), ["six"], "{left}");
+        write(path, &"x\n".repeat(100));
+        assert_eq!(words(&all(&mut reader(path, vec![Some(places.clone())])), 0).len(), 101, "{left}");
+    }
+    // Or the whole file, or all that was put aside is another's.
+    fs::remove_file(path.join("a.log")).unwrap();
+    write(path, &format!("{}seven\n", mark(BOOT)));
+    assert_eq!(words(&all(&mut reader(path, vec![Some(places)])), 0), ["seven"]);
+}
+
+#[test]
+fn who_is_behind_is_told_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    write(path, "one\n");
+    let mut reader = reader(path, vec![Some(Places::default())]);
+    assert_eq!(words(&all(&mut reader), 0), ["one"]);
+    write(path, "two\n");
+    for number in 3..8 {
+        rotate(path);
+        write(path, &format!("{number}\n"));
+    }
+    let said = all(&mut reader);
+    // The file that is open is read to its end wherever it is.
+    let missing = "lines of a are missing here: their files were gone before they were sent";
+    assert_eq!(words(&said, 0), ["two", missing, "4", "5", "6", "7"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none");
+    let mut reader = reader(&path, vec![None]);
+    let mut said = Vec::new();
+    assert!(reader.turn(&mut said).faults[0].contains("none: No such file"));
+    assert_eq!(reader.turn(&mut said).faults.len(), 0);
+    fs::create_dir_all(path.join("a.log")).unwrap();
+    assert!(reader.turn(&mut said).faults[0].contains("a.log: Is a directory"));
+    assert_eq!(reader.turn(&mut said).faults.len(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Write(usize),
+    Rotate,
+    Read,
+    Restart,
+}
+
+proptest! {
+    /// Lines that are written, put aside, read and read again after a restart come once each and in order, whatever the interleaving.
+    #[test]
+    fn every_line_comes_once(acts in prop::collection::vec(prop_oneof![
+        4 => (1..12_usize).prop_map(Act::Write),
+        1 => Just(Act::Rotate),
+        2 => Just(Act::Read),
+        1 => Just(Act::Restart),
+    ], 0..40), spare in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let mut places = Places::default();
+        let mut reading = reader(path, vec![Some(places.clone())]);
+        let (mut text, mut got, mut rotations) = (String::new(), Vec::new(), 0);
+        // All that is ever written; a piece of it may end anywhere.
+        let whole: String = (0..200).map(|number| format!("line {number}\n")).collect();
+        let take = |reading: &mut Folder, places: &mut Places, got: &mut Vec<String>| {
+            for said in all(reading) {
+                places.note(said.place.as_ref().unwrap());
+                got.push(said.message);
+            }
+        };
+        for act in acts {
+            match act {
+                Act::Write(more) => {
+                    let piece = &whole[text.len()..text.len() + more];
+                    write(path, piece);
+                    text += piece;
+                }
+                // A file is put aside when it is full, and so holds whole lines.
+                Act::Rotate if fs::read_to_string(path.join("a.log")).is_ok_and(|text| text.contains('\n')) => {
+                    rotations += 1;
+                    if rotations > 2 || !spare {
+                        take(&mut reading, &mut places, &mut got);
+                        rotations = 1;
+                    }
+                    rotate(path);
+                }
+                Act::Rotate => {}
+                Act::Read => {
+                    take(&mut reading, &mut places, &mut got);
+                    rotations = 0;
+                }
+                Act::Restart => reading = reader(path, vec![Some(places.clone())]),
+            }
+        }
+        take(&mut reading, &mut places, &mut got);
+        let want: Vec<&str> = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).collect();
+        prop_assert_eq!(got, want);
+    }
+}

@@ -1,0 +1,94 @@
+//! Boots the installer from a CD, and looks at the disks that the machine leaves: the one that the metadata name is the image, the other was not touched.
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kscratch_tests::bench::Bench;
+use kscratch_tests::program::tool;
+use kscratch_tests::{disk, node_image, program};
+use regex::Regex;
+
+/// From power on to power off, under emulation; the first one may unpack QEMU.
+const BOUND: Duration = Duration::from_secs(10 * 60);
+
+const ROLE: &str = r#"version = 1
+role = "node"
+
+[node]
+name = "edge-7"
+
+[install]
+serial = "TARGET"
+"#;
+
+#[track_caller]
+fn says(console: &str, pattern: &str) {
+    assert!(Regex::new(pattern).unwrap().is_match(console), "`{pattern}` is not in:\n{console}");
+}
+
+/// An empty disk that is just large enough, so that its checker finds the second table where it looks for it.
+fn empty(path: &Path) {
+    let len = fs::metadata(node_image::node()).unwrap().len();
+    File::create(path).unwrap().set_len(len).unwrap();
+}
+
+#[test]
+fn a_cd_installs_onto_the_disk_that_the_metadata_name_and_the_machine_is_off_then() {
+    let _bench = Bench::take();
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let iso = file("node.iso");
+    node_image::installer_of_node(&iso);
+    fs::write(file("role.toml"), ROLE).unwrap();
+    let stamp = ["stamp", "node.iso", "--metadata", "role.toml"];
+    program::kscratch(folder.path(), stamp, program::SHORT).succeeded();
+    let (target, other) = (file("target.img"), file("other.img"));
+    empty(&target);
+    empty(&other);
+
+    let mut command = Command::new(program::kscratch_image());
+    command.args(["run", "node.iso", "--disk-model", "cd", "--forward", "0:8080", "--timeout", "300"]);
+    command.args(["--record", "record", "--disk", "other.img,model=sata,serial=OTHER"]);
+    command.args(["--disk", "target.img,model=nvme,serial=TARGET"]).current_dir(folder.path());
+    let said = program::run(command, BOUND);
+    let console = String::from_utf8_lossy(&fs::read(file("record")).unwrap_or_default()).into_owned();
+    // It is over by itself: the machine has switched itself off.
+    assert_eq!(said.code, 0, "{}\n{console}", said.stderr);
+    says(&console, r"install: from /dev/sr0 \(PARTUUID=[0-9a-f-]{36}\), a disk of \d+ MiB");
+    says(&console, r"role metadata: the EFI system partition \(/kscratch/role\.toml on /dev/sr0\)");
+    says(&console, r"install: onto /dev/nvme0n1 \(serial TARGET\), QEMU NVMe Ctrl, \d\.\d GiB, nvme, serial TARGET");
+    says(&console, r"install: writing \d+\.\d MiB of \d+\.\d MiB, 50 %, ");
+    says(&console, r"install: reading back \d+\.\d MiB of \d+\.\d MiB, 100 %, ");
+    says(
+        &console,
+        r"install: /dev/nvme0n1 \(serial TARGET\) is installed and was read back; the medium can be taken out",
+    );
+    says(&console, r"the image is installed");
+
+    let partitions = disk::partitions(&target);
+    let names: Vec<&str> = partitions.iter().map(|partition| partition.name.as_str()).collect();
+    assert_eq!(names, ["esp", "root-a", "root-b", "recorder", "state"]);
+    let (installed, built) = (file("installed"), file("built"));
+    let extract = |image: &Path, number: usize, to: &Path| {
+        let partitions = disk::partitions(image);
+        disk::extract(image, &partitions[number - 1], to);
+    };
+    extract(&target, 1, &installed);
+    disk::check_fat(&installed);
+    let role = [installed.as_os_str(), "::/kscratch/role.toml".as_ref()];
+    let role = tool("mtype", "mtools", std::iter::once("-i".as_ref()).chain(role)).succeeded();
+    assert_eq!(role.stdout, ROLE);
+    // The root is the one of `build --format raw`, byte for byte.
+    extract(&target, 2, &installed);
+    disk::check_ext4(&installed);
+    extract(node_image::node(), 2, &built);
+    disk::same_bytes(&installed, &built);
+    assert_eq!(allocated(&other), 0, "the other disk was written to");
+}
+
+/// Bytes that a sparse file takes.
+fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).unwrap().blocks() * 512
+}

@@ -1,0 +1,107 @@
+//! Boots a machine without a disk that fetches its root from a web server (`build --format pxe`), and looks into the folder that this writes.
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use kscratch_qemu::{Firmware, Forward, Machine};
+use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, wait};
+use kscratch_tests::fileserver::{Fault, FileServer};
+use kscratch_tests::program::tool;
+use kscratch_tests::{disk, http, node_image, program};
+use sha2::{Digest, Sha256};
+
+const ROOT: &str = "root.ext4.zst";
+
+#[test]
+fn a_machine_without_a_disk_boots_from_a_web_server() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let served = folder.path().join("pxe");
+    let server = FileServer::start(&served, ROOT, &[Fault::Busy, Fault::BreaksOff]);
+    node_image::netboot(&served, &server.url());
+    let role = folder.path().join("role.toml");
+    fs::write(&role, "version = 1\nrole = \"node\"\n[node]\nname = \"diskless\"\n").unwrap();
+
+    let bench = Bench::take();
+    // As iPXE does what the script says.
+    let script = fs::read_to_string(served.join("boot.ipxe")).unwrap();
+    let line = script.lines().find_map(|line| line.strip_prefix("kernel vmlinuz initrd=initramfs ")).unwrap();
+    let cmdline = line.replace("${base}", &server.url()).replace("${words}", "");
+    let [kernel, initramfs] = ["vmlinuz", "initramfs"].map(|name| served.join(name));
+    let firmware = Firmware::Direct { kernel, initramfs: Some(initramfs), cmdline };
+    let mut machine =
+        Machine::new(firmware).named("netboot").forward(Forward::to(HELLO)).fw_cfg("opt/kscratch/role", &role);
+    machine.memory = 2048;
+    let mut vm = bench.start(&machine);
+
+    let root = format!(r"\] root {}root\.ext4\.zst", regex::escape(&server.url()));
+    // Each trouble is one line that says what to do, and is got over.
+    wait(
+        &vm,
+        &format!(r"{root}: the server has a fault of its own \(it answers 503\): look at its log; again in 2 s$"),
+        BOOT,
+    );
+    wait(
+        &vm,
+        &format!(r"{root}: the transfer broke off after \d+ of \d+ MiB: look at the cable, .*; again in 4 s$"),
+        BOOT,
+    );
+    wait(&vm, &format!(r"{root} \(\d+ MiB, its digest is right\) unpacked in \d+\.\d+ s and mounted read-only$"), BOOT);
+    // What such a machine is without a disk of ours.
+    wait(&vm, r"\] state is in memory, and lost at the next boot: no disk has a partition of the type ", BOOT);
+    wait(&vm, r"\] role metadata: QEMU's fw_cfg \(opt/kscratch/role\)$", BOOT);
+    wait(&vm, r"service kubelet: ready \(", BOOT);
+    let port = vm.forwarded(HELLO).expect("the port is forwarded");
+    http::wait_for(port, "/", BOOT, |body| body.contains("diskless"));
+    let failed: Vec<_> = phases(&vm.lines()).into_iter().filter(|phase| phase.event == "failed").collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    vm.cut_power();
+    assert_eq!(server.requests(), [ROOT; 3]);
+}
+
+#[test]
+fn the_folder_is_what_its_manifest_says_and_its_root_that_of_disks() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    for served in [&one, &other] {
+        node_image::netboot(served, "http://192.168.7.1/kscratch");
+    }
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("one.manifest.json")).unwrap()).unwrap();
+    let files = manifest["folder"].as_object().unwrap();
+    let mut names: Vec<String> =
+        one.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["boot.ipxe", "initramfs", "kscratch.efi", ROOT, "vmlinuz"]);
+    assert_eq!(files.keys().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+    for name in &names {
+        let bytes = fs::read(one.join(name)).unwrap();
+        assert_eq!(files[name]["sha256"], hex::encode(Sha256::digest(&bytes)), "{name}");
+        assert!(bytes == fs::read(other.join(name)).unwrap(), "{name} differs from build to build");
+    }
+
+    // The root is what disks of that lock have, byte for byte.
+    let root = folder.path().join("root");
+    let args = ["-d", "-q", "--sparse", "-o"].map(AsRef::as_ref).into_iter();
+    tool("zstd", "zstd", args.chain([root.as_os_str(), one.join(ROOT).as_os_str()])).succeeded();
+    let image = node_image::node();
+    let partitions = disk::partitions(image);
+    let slot = partitions.iter().find(|partition| partition.name == "root-a").unwrap();
+    let (root, image) = (File::open(&root).unwrap(), File::open(image).unwrap());
+    let (mut ours, mut theirs) = (vec![0; 4 << 20], vec![0; 4 << 20]);
+    assert_eq!(root.metadata().unwrap().len(), slot.len);
+    for at in (0..slot.len).step_by(4 << 20) {
+        root.read_exact_at(&mut ours, at).unwrap();
+        image.read_exact_at(&mut theirs, slot.start + at).unwrap();
+        assert!(ours == theirs, "the root differs from a disk's in the 4 MiB from byte {at} on");
+    }
+
+    // Script and UKI say where the root is, and its digest.
+    let sha256 = format!("kscratch.root.sha256={} ", files[ROOT]["sha256"].as_str().unwrap());
+    let script = fs::read_to_string(one.join("boot.ipxe")).unwrap();
+    assert!(script.contains(&format!("kscratch.root=${{base}}{ROOT} {sha256}")), "{script}");
+    let (uki, rest, section) = (one.join("kscratch.efi"), folder.path().join("rest"), folder.path().join("cmdline"));
+    let dump = format!(".cmdline={}", section.display());
+    let args = ["--dump-section", &dump].map(AsRef::as_ref).into_iter().chain([uki.as_os_str(), rest.as_os_str()]);
+    tool("objcopy", "binutils", args).succeeded();
+    let cmdline = fs::read_to_string(section).unwrap();
+    assert!(cmdline.starts_with(&format!("kscratch.root=http://192.168.7.1/kscratch/{ROOT} {sha256}")), "{cmdline}");
+}
