@@ -23,7 +23,7 @@ fn image(format: Format, name: &str, sector: u64) -> (TempDir, PathBuf, u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     let plan = disk_of(folder.path(), ESP, sector);
-    let written = write::disk(&plan, folder.path(), format, &path, &|_| ()).unwrap();
+    let written = write::image(&plan.image, folder.path(), format, &path, &|_| ()).unwrap();
     blockmap::write(&path, &written).unwrap();
     (folder, path, written.disk)
 }

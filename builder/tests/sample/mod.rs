@@ -74,7 +74,7 @@ pub fn written(format: Format, name: &str) -> (TempDir, std::path::PathBuf, writ
     let progress = |bytes| {
         done.fetch_add(bytes, Ordering::Relaxed);
     };
-    let told = write::disk(&plan, folder.path(), format, &out, &progress).unwrap();
+    let told = write::image(&plan.image, folder.path(), format, &out, &progress).unwrap();
     assert_eq!(done.into_inner(), write::work(&plan.image), "progress reaches the announced work");
     (folder, out, told)
 }
