@@ -208,6 +208,9 @@ pub struct MetadataArgs {
     /// A registry without TLS (repeatable)
     #[arg(long, value_name = "HOST[:PORT]|RANGE")]
     pub insecure_registry: Vec<String>,
+    /// A disk of its own for docker's store or etcd's data (repeatable), told by `serial`, `wwn` or `path`: docker:serial=S3Z8NB0K
+    #[arg(long, value_name = "FOR:KEY=VALUE[,...]")]
+    pub disk: Vec<String>,
     /// Addresses of its pods [default: the control plane gives them]
     #[arg(long, value_name = "RANGE")]
     pub pod_range: Option<String>,

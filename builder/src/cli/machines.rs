@@ -76,6 +76,12 @@ pub struct UpArgs {
     /// Size of a new machine's disk, e.g. 8GiB
     #[arg(long, default_value = "8GiB", value_name = "SIZE")]
     pub disk_size: String,
+    /// A new machine has a further disk of this size for docker's store, e.g. 20GiB
+    #[arg(long, value_name = "SIZE")]
+    pub docker_disk: Option<String>,
+    /// A new master has a further disk of this size for etcd's data, e.g. 4GiB
+    #[arg(long, value_name = "SIZE")]
+    pub etcd_disk: Option<String>,
     /// Image of nodes [default: kscratch-node.img, which is built where there is none]
     #[arg(long, value_name = "FILE")]
     pub image_node: Option<PathBuf>,

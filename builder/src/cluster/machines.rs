@@ -72,6 +72,15 @@ fn unlike(machines: &[Machine]) -> Result<()> {
                 bail!("{name}: {what}: {value} is the {what} of {other} too");
             }
         }
+        // The way to a disk is the same in machines of one make.
+        for (key, what) in [("serial", "disk with the serial"), ("wwn", "disk with the wwn")] {
+            for value in machine.disks.iter().filter_map(|disk| disk.get(key)?.as_str()) {
+                let other = seen.insert((what, value.to_owned()), name.clone());
+                if let Some(other) = other.filter(|other| other != name) {
+                    bail!("{name}: disks: the {what} {value} is one of {other} too");
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -52,6 +52,9 @@ pub struct Machine {
     /// Registries without TLS.
     #[serde(default)]
     pub insecure_registries: Vec<String>,
+    /// Its disks besides the one that it runs from, as `[[disks]]` of role metadata has them.
+    #[serde(default)]
+    pub disks: Vec<toml::Table>,
     /// Addresses of its pods (manual mode).
     pub pod_range: Option<String>,
     /// Labels of the node.
@@ -115,6 +118,8 @@ struct Role<'a> {
     secret: Secrets,
     #[serde(skip_serializing_if = "Option::is_none")]
     control_plane: Option<ControlPlane<'a>>,
+    #[serde(skip_serializing_if = "<[toml::Table]>::is_empty")]
+    disks: &'a [toml::Table],
 }
 
 #[derive(Serialize)]
@@ -293,6 +298,7 @@ pub fn render(
         },
         secret: Secrets::default(),
         control_plane: None,
+        disks: &machine.disks,
     };
     let mut aside = Apart { version: 1, secret: Secrets::default(), control_plane: None };
     let mut joins_until = None;

@@ -71,7 +71,7 @@ pub fn rack<'a>(heading: &str, machines: impl IntoIterator<Item = (&'a Machine, 
     Ok(rack)
 }
 
-/// The common part is what the cluster gives to all; node, docker, time and network are each one's own, but for how pods and services are reached.
+/// The common part is what the cluster gives to all; node, docker, time, disks and network are each one's own, but for how pods and services are reached.
 fn text(heading: &str, members: &[(&Machine, &str)]) -> Result<String> {
     let mut common = Table::new();
     let mut entries = Vec::new();
@@ -81,7 +81,7 @@ fn text(heading: &str, members: &[(&Machine, &str)]) -> Result<String> {
         for (key, value) in [("mac", &machine.mac), ("serial", &machine.serial), ("uuid", &machine.uuid)] {
             entry.extend(value.iter().map(|value| (key.to_owned(), Value::String(value.clone()))));
         }
-        for own in ["node", "docker", "time"] {
+        for own in ["node", "docker", "time", "disks"] {
             entry.extend(shared.remove(own).map(|table| (own.to_owned(), table)));
         }
         if let Some(Value::Table(mut network)) = shared.remove("network") {

@@ -141,7 +141,7 @@ fn endpoint(metadata: &RoleMetadata) -> Result<Endpoint> {
 }
 
 /// How fields of the role metadata are called where they are given; what is not listed keeps its own name.
-const WORDS: [(&str, &str); 23] = [
+const WORDS: [(&str, &str); 24] = [
     ("cluster.name", "name"),
     ("cluster.endpoint", "endpoint"),
     ("cluster.pod_range", "pod-range"),
@@ -161,6 +161,7 @@ const WORDS: [(&str, &str); 23] = [
     ("time.servers", "time-server"),
     ("docker.mirrors", "docker-mirror"),
     ("docker.insecure_registries", "insecure-registry"),
+    ("disks", "disk"),
     ("control_plane.names", "api-name"),
     ("control_plane.virtual_address", "virtual-endpoint"),
     ("control_plane.etcd.members", "etcd-member"),
@@ -174,6 +175,8 @@ pub fn told(errors: &Errors, prefix: &str) -> anyhow::Error {
         let field = problem.field.split('[').next().unwrap_or_default();
         let known = WORDS.iter().find(|(known, _)| field == *known || field.starts_with(&format!("{known}.")));
         let word = match known {
+            // A list has them under the same name, and which of several it is.
+            Some(("disks", _)) if prefix.is_empty() => problem.field.clone(),
             Some((_, word)) if prefix.is_empty() => word.replace('-', "_"),
             Some((_, word)) => format!("{prefix}{word}"),
             None => problem.field.clone(),

@@ -165,6 +165,7 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
         masquerade: args.no_masquerade.then_some(false),
         docker_mirrors: args.docker_mirror.clone(),
         insecure_registries: args.insecure_registry.clone(),
+        disks: args.disk.iter().map(|text| disk(text)).collect::<Result<_>>()?,
         pod_range: args.pod_range.clone(),
         labels: assignments(&args.label, "--label", "KEY=VALUE")?,
         taints: args.taint.clone(),
@@ -191,6 +192,18 @@ fn metadata(args: &MetadataArgs, now: OffsetDateTime, console: &Console) -> Resu
 /// What is to be known of a metadata file besides its name.
 fn joins(rendered: &Rendered) -> String {
     rendered.joins_until.map_or(String::new(), |end| format!(": the machine can join until {}", moment(end)))
+}
+
+/// A disk of its own; what of it makes sense is the metadata's business.
+fn disk(text: &str) -> Result<toml::Table> {
+    let shape = || anyhow!("--disk: `{text}` is not FOR:KEY=VALUE[,...], e.g. docker:serial=S3Z8NB0K");
+    let (purpose, words) = text.split_once(':').ok_or_else(shape)?;
+    let mut disk = toml::Table::from_iter([("for".to_owned(), purpose.into())]);
+    for word in words.split(',') {
+        let (key, value) = word.split_once('=').ok_or_else(shape)?;
+        disk.insert(key.to_owned(), value.into());
+    }
+    Ok(disk)
 }
 
 fn assignments<T: FromIterator<(String, String)>>(texts: &[String], option: &str, shape: &str) -> Result<T> {

@@ -56,8 +56,15 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     let place = place(&args.folder, &args.name)?;
     let (counts, new) = up::counts(&place, args.masters, args.nodes)?;
     let forwards = args.forward.iter().map(|text| forward(text)).collect::<Result<_>>()?;
-    let disk_size: spec::ByteSize =
-        args.disk_size.parse().map_err(|error: String| anyhow!(error)).context("reading --disk-size")?;
+    let size = |text: &String, option: &str| -> Result<u64> {
+        let size: spec::ByteSize =
+            text.parse().map_err(|error: String| anyhow!(error)).with_context(|| format!("reading {option}"))?;
+        Ok(size.0)
+    };
+    let further = |text: &Option<String>, option| text.as_ref().map(|text| size(text, option)).transpose();
+    let (disk_size, docker_disk) =
+        (size(&args.disk_size, "--disk-size")?, further(&args.docker_disk, "--docker-disk")?);
+    let etcd_disk = further(&args.etcd_disk, "--etcd-disk")?;
     if args.merge_kubeconfig && counts.0 == 0 {
         return Err(anyhow!("--merge-kubeconfig: nodes that stand alone have no API server"));
     }
@@ -71,7 +78,9 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         make: Make {
             master_image: image(Role::Master, args.image_master.as_ref())?,
             node_image: image(Role::Node, args.image_node.as_ref())?,
-            disk_size: disk_size.0,
+            disk_size,
+            docker_disk,
+            etcd_disk,
             memory: args.memory,
             cpus: args.cpus,
             own_time: args.own_time,

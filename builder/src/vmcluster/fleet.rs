@@ -1,6 +1,7 @@
 //! A [`Fleet`] is a plan's switch, gateway and machines while they run; all of it ends when it is dropped.
 //!
 //! It works in the current folder, the machines': paths of unix sockets are bounded, and a folder's may be long.
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -130,6 +131,10 @@ impl Fleet {
         planned.image.check().with_context(hint).with_context(|| format!("starting {name}"))?;
         Overlay::kept(&tools, &planned.image.path, Some(planned.disk_size), &disk)
             .with_context(|| format!("laying the disk of {name} over {}", planned.image.path.display()))?;
+        for disk in &planned.disks {
+            let path = Path::new(name).join(disk.file());
+            blank(&path, disk.size).with_context(|| format!("making the disk {} of {name}", path.display()))?;
+        }
         let vm = Vm::start(&tools, &machine(slot, &cluster, clock)).with_context(|| format!("starting {name}"))?;
         slot.vm = Some(vm);
         slot.since = Instant::now();
@@ -255,6 +260,15 @@ fn kubelet(line: &Line) -> Option<bool> {
     (line.text.contains("] service kubelet: ") || line.text.contains("] Linux version")).then_some(false)
 }
 
+/// A disk with nothing on it, where there is none. Holes take no room.
+fn blank(path: &Path, size: u64) -> std::io::Result<()> {
+    match File::create_new(path) {
+        Ok(file) => file.set_len(size),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
     let planned = &slot.planned;
     let folder = Path::new(&planned.name);
@@ -263,6 +277,10 @@ fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
         .disk(Disk::new(folder.join(DISK), kscratch_qemu::DiskFormat::Qcow2))
         .on_link(&slot.plug, planned.mac())
         .fw_cfg(FW_CFG_ROLE, folder.join(ROLE));
+    for disk in &planned.disks {
+        let file = Disk::new(folder.join(disk.file()), kscratch_qemu::DiskFormat::Raw);
+        machine = machine.disk(Disk { serial: Some(disk.serial(&planned.name)), ..file });
+    }
     machine.memory = planned.memory;
     machine.cpus = planned.cpus;
     machine.own_time = planned.own_time;

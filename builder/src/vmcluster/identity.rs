@@ -6,7 +6,7 @@ use kscratch_pki::{Credentials, Kubeconfig, OffsetDateTime, Trust};
 use serde::Serialize;
 
 use super::api::Access;
-use super::plan::{API_PORT, Plan, PlannedMachine, SHARED};
+use super::plan::{API_PORT, Plan, PlannedDisk, PlannedMachine, SHARED};
 use crate::cluster::folder::{ADMIN, Folder, SETTINGS};
 use crate::cluster::metadata::{self, Machine, Members};
 use crate::cluster::new;
@@ -89,6 +89,7 @@ pub fn role(identity: Option<&Folder>, plan: &Plan, machine: &PlannedMachine, no
         address: Some(format!("{}/{}", machine.address, gateway.prefix)),
         gateway: Some(gateway.address.to_string()),
         dns_servers: vec![gateway.dns.to_string()],
+        disks: machine.disks.iter().map(|disk| told(disk, &machine.name)).collect(),
         ..Machine::default()
     };
     match identity {
@@ -98,6 +99,12 @@ pub fn role(identity: Option<&Folder>, plan: &Plan, machine: &PlannedMachine, no
             Ok(metadata::render(folder, &said, &members, false, "", now).with_context(action)?.role)
         }
     }
+}
+
+/// A disk as role metadata tell it.
+fn told(disk: &PlannedDisk, machine: &str) -> toml::Table {
+    let pairs = [("for", disk.purpose.word().to_owned()), ("serial", disk.serial(machine))];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
 }
 
 /// All masters with their addresses, where there are several.
@@ -132,6 +139,8 @@ struct Alone {
     role: &'static str,
     node: AloneNode,
     network: AloneNetwork,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disks: Vec<toml::Table>,
 }
 
 #[derive(Serialize)]
@@ -164,6 +173,7 @@ fn alone(machine: Machine) -> Result<String> {
             dns_servers: machine.dns_servers,
             fixed: AloneStatic { address: machine.address, gateway: machine.gateway },
         },
+        disks: machine.disks,
     };
     let text = toml::to_string_pretty(&role)?;
     kscratch_metadata::parse(&text).map_err(|errors| anyhow!(errors.to_string()))?;

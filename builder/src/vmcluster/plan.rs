@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use kscratch_metadata::Purpose;
 use kscratch_qemu::Gateway;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -63,6 +64,9 @@ pub struct PlannedMachine {
     pub image: Image,
     /// Size of its disk in bytes.
     pub disk_size: u64,
+    /// Its disks besides that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<PlannedDisk>,
     /// Memory in MiB.
     pub memory: u32,
     /// Processors.
@@ -70,6 +74,49 @@ pub struct PlannedMachine {
     /// Whether time in it goes by its work, where it is emulated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_time: bool,
+}
+
+/// A disk besides the one that a machine runs from; blank at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedDisk {
+    /// What is kept on it.
+    #[serde(rename = "for")]
+    pub purpose: DiskPurpose,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What may have a disk of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskPurpose {
+    /// Docker's store.
+    Docker,
+    /// The data of a master's etcd.
+    Etcd,
+}
+
+impl DiskPurpose {
+    /// The word that role metadata have for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Docker => Purpose::Docker.word(),
+            Self::Etcd => Purpose::Etcd.word(),
+        }
+    }
+}
+
+impl PlannedDisk {
+    /// Its serial number, by which the machine's metadata tell it. Of those of virtio disks the guest sees twenty characters.
+    pub fn serial(&self, machine: &str) -> String {
+        format!("{}-{machine}", self.purpose.word())
+    }
+
+    /// Its file in the machine's folder.
+    pub fn file(&self) -> String {
+        format!("{}.img", self.purpose.word())
+    }
 }
 
 /// The image below a disk, which holds only what differs from it.
@@ -105,12 +152,24 @@ pub struct Make {
     pub node_image: Image,
     /// Size of disks in bytes.
     pub disk_size: u64,
+    /// Size in bytes of a further disk for docker's store, where there is to be one.
+    pub docker_disk: Option<u64>,
+    /// The same for etcd's data, on masters.
+    pub etcd_disk: Option<u64>,
     /// Memory in MiB.
     pub memory: u32,
     /// Processors.
     pub cpus: u32,
     /// Whether time in them goes by their work, where they are emulated.
     pub own_time: bool,
+}
+
+impl Make {
+    /// The further disks of a new machine.
+    fn disks(&self, master: bool) -> Vec<PlannedDisk> {
+        let disks = [(DiskPurpose::Docker, self.docker_disk), (DiskPurpose::Etcd, self.etcd_disk.filter(|_| master))];
+        disks.into_iter().filter_map(|(purpose, size)| Some(PlannedDisk { purpose, size: size? })).collect()
+    }
 }
 
 impl Plan {
@@ -168,6 +227,7 @@ impl Plan {
             uuid,
             image: image.clone(),
             disk_size: make.disk_size,
+            disks: make.disks(master),
             memory: make.memory,
             cpus: make.cpus,
             own_time: make.own_time,

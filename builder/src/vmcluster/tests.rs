@@ -12,6 +12,8 @@ fn make() -> Make {
         master_image: Image { path: "/images/master.img".into(), ..Image::default() },
         node_image: Image { path: "/images/node.img".into(), ..Image::default() },
         disk_size: 8 << 30,
+        docker_disk: None,
+        etcd_disk: None,
         memory: 2048,
         cpus: 2,
         own_time: false,
@@ -51,6 +53,33 @@ fn machines_have_names_addresses_and_numbers() {
     assert_ne!(plan.machine("n1").unwrap().uuid, n2.uuid);
     let error = plan.machine("n9").unwrap_err().to_string();
     assert_eq!(error, "the cluster blue has no machine n9; it has m1, m2, m3, n1, n2");
+}
+
+#[test]
+fn machines_have_further_disks_that_their_metadata_tell() {
+    let mut plan = Plan::empty("blue", false);
+    plan.grow(0, 1, &make()).unwrap();
+    plan.grow(0, 2, &Make { docker_disk: Some(20 << 30), etcd_disk: Some(4 << 30), ..make() }).unwrap();
+    let now = kscratch_pki::OffsetDateTime::now_utc();
+    let disks = |plan: &Plan, name: &str| {
+        let role = super::identity::role(None, plan, plan.machine(name).unwrap(), now).unwrap();
+        kscratch_metadata::parse(&role).unwrap().disks
+    };
+    assert!(disks(&plan, "n1").is_empty());
+    let told = |disks: Vec<kscratch_metadata::Disk>| -> Vec<String> {
+        disks.iter().map(|disk| format!("{} {}", disk.purpose.word(), disk.told_by())).collect()
+    };
+    assert_eq!(told(disks(&plan, "n2")), ["docker serial docker-n2"]);
+    let mut masters = Plan::empty("red", false);
+    masters.grow(1, 1, &Make { docker_disk: Some(20 << 30), etcd_disk: Some(4 << 30), ..make() }).unwrap();
+    let planned: Vec<String> = (masters.machine("m1").unwrap().disks.iter())
+        .map(|disk| format!("{} {} {}", disk.file(), disk.serial("m1"), disk.size))
+        .collect();
+    assert_eq!(planned, ["docker.img docker-m1 21474836480", "etcd.img etcd-m1 4294967296"]);
+    assert_eq!(masters.machine("n1").unwrap().disks.len(), 1);
+    let text = masters.text().unwrap();
+    let read: Plan = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, masters, "{text}");
 }
 
 #[test]

@@ -240,6 +240,14 @@ fn what_a_machine_would_refuse_is_told_in_the_users_words() {
         "#]],
     );
     row(
+        Machine { disks: vec!["for = \"etcd\"\npath = \"/dev/sdb\"".parse().unwrap()], ..machine("node") },
+        &[],
+        expect![[r#"
+            error: --disk: is for masters only; remove it, or write role = "master"
+            --disk: "/dev/sdb" is given by order, and another disk's at the next boot; give what `ls -l /dev/disk/by-path` shows for it, e.g. pci-0000:00:1f.2-ata-1
+        "#]],
+    );
+    row(
         machine("master"),
         &[("m1", "192.168.7.10"), ("m2", "192.168.7.11")],
         expect![[r#"

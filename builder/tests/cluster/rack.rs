@@ -107,7 +107,7 @@ fn a_rack_gets_a_file_a_machine() {
                |
             11 | role2 = 1
                | ^^^^^
-            unknown field `role2`, expected one of `name`, `role`, `mac`, `serial`, `uuid`, `interface`, `address`, `gateway`, `links`, `dns_servers`, `time_servers`, `mtu`, `masquerade`, `docker_mirrors`, `insecure_registries`, `pod_range`, `labels`, `taints`, `schedule_pods`, `api_names`, `join_control_plane`
+            unknown field `role2`, expected one of `name`, `role`, `mac`, `serial`, `uuid`, `interface`, `address`, `gateway`, `links`, `dns_servers`, `time_servers`, `mtu`, `masquerade`, `docker_mirrors`, `insecure_registries`, `disks`, `pod_range`, `labels`, `taints`, `schedule_pods`, `api_names`, `join_control_plane`
 
         "#]],
     );
@@ -128,6 +128,22 @@ fn a_rack_gets_a_file_a_machine() {
               because: n1: serial: "Default string" is what vendors leave in, and other machines have it too; tell the machine by its mac
             n2: mac: 53:54:00:00:00:12 is no network card's address; give that of one of the machine's cards
             n2: pod_range: 10.244.5.0/24 overlaps that of n1, 10.244.5.0/24; give each machine its own
+        "#]],
+    );
+    let disk = "disks = [{ for = \"docker\", serial = \"S1\" }]\n";
+    row(
+        &format!("{}{disk}", RACK.replace("serial = \"ABC123\"\n", &format!("serial = \"ABC123\"\n{disk}"))),
+        expect![[r#"
+            error: reading machines.toml
+              because: n2: disks: the disk with the serial S1 is one of n1 too
+        "#]],
+    );
+    row(
+        &format!("{RACK}disks = [{{ for = \"etcd\", path = \"/dev/sdb\" }}]\n"),
+        expect![[r#"
+            error: reading machines.toml
+              because: n2: disks[0].for: is for masters only; remove it, or write role = "master"
+            n2: disks[0].path: "/dev/sdb" is given by order, and another disk's at the next boot; give what `ls -l /dev/disk/by-path` shows for it, e.g. pci-0000:00:1f.2-ata-1
         "#]],
     );
     row(
@@ -167,6 +183,28 @@ fn a_rack_gets_a_file_a_machine() {
         let etcd = parse(&read(name)).unwrap().control_plane.unwrap().etcd;
         assert_eq!((etcd.members.len(), etcd.join), (2, true), "{name}");
     }
+}
+
+#[test]
+fn a_disk_and_what_is_kept_on_it_are_one_machines_own() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = lab(parent.path());
+    let (list, out) = (parent.path().join("machines.toml"), parent.path().join("out"));
+    let docker = "disks = [{ for = \"docker\", serial = \"S1\" }]\n";
+    let etcd = "disks = [{ for = \"etcd\", wwn = \"naa.5000c500a1b2c3d4\", path = \"pci-0000:00:1f.2-ata-1\" }]\n";
+    let text = RACK.replace("address = \"192.168.7.10/24\"\n", &format!("address = \"192.168.7.10/24\"\n{etcd}"));
+    // The last of the list is n2.
+    fs::write(&list, format!("{text}{docker}")).unwrap();
+    machines::write_all(&folder, &list, &out, now()).unwrap();
+    let told = |metadata: &kscratch_metadata::RoleMetadata| -> Vec<String> {
+        metadata.disks.iter().map(|disk| format!("{} {}", disk.purpose.word(), disk.told_by())).collect()
+    };
+    let m1 = parse(&fs::read_to_string(out.join("m1.toml")).unwrap()).unwrap();
+    assert_eq!(told(&m1), ["etcd wwn 5000c500a1b2c3d4 and path pci-0000:00:1f.2-ata-1"]);
+    let rack = fs::read_to_string(out.join("rack.toml")).unwrap();
+    let of = |mac, serial: &str| select(&rack, &Identity::new(mac, serial, "")).unwrap().metadata;
+    let mac: Mac = "52:54:00:00:00:12".parse().unwrap();
+    assert_eq!((told(&of(None, "ABC123")), told(&of(Some(mac), ""))), (vec![], vec!["docker serial S1".to_owned()]));
 }
 
 #[test]
