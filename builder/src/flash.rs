@@ -3,15 +3,16 @@ mod interrupt;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use kscratch_formats::bmap::{self, BlockMap};
 use kscratch_formats::bytes::ReadAt;
-use kscratch_install::blockdevice::{BlockDevice, Kernel};
+use kscratch_install::blockdevice::{BlockDevice, Kernel, Kind};
 use kscratch_install::refuse::{Needs, Override, Refusal, Victim, refusals};
-use kscratch_install::{Step, Target, Took, Watch};
+use kscratch_install::{Failure, Left, Step, Target, Took, Watch};
 use sha2::{Digest as _, Sha256};
 
 pub use interrupt::{Interrupt, Interrupted};
@@ -57,6 +58,7 @@ pub struct Prepared<'a> {
     request: &'a Request<'a>,
     disk: Opened,
     map: BlockMap,
+    kernel: Kernel,
     /// What is overwritten.
     pub victim: Victim,
 }
@@ -73,11 +75,23 @@ pub fn prepare<'a>(request: &'a Request<'a>, kernel: &Kernel, console: &Console)
     }
     let map = map(request, &disk, console)?;
     let victim = victim(request.to, kernel)?;
-    let refusals = refusals(&victim, &Needs::of(&disk, disk.disk_len()), request.overrides);
+    let mut refusals = refusals(&victim, &Needs::of(&disk, disk.disk_len()), request.overrides);
+    refusals.extend(is_the_image(request.image, &victim).then_some(Refusal::Itself));
     match refusals.as_slice() {
-        [] => Ok(Prepared { request, disk, map, victim }),
+        [] => Ok(Prepared { request, disk, map, kernel: kernel.clone(), victim }),
         refusals => Err(refused(request.to, refusals)),
     }
+}
+
+/// Whether the image would be written over itself: it is the very file or device, or the file behind a loop device.
+fn is_the_image(image: &Path, victim: &Victim) -> bool {
+    let (Ok(own), Ok(to)) = (fs::metadata(image), fs::metadata(&victim.path)) else { return false };
+    let both_devices = own.file_type().is_block_device() && to.file_type().is_block_device();
+    let same = if both_devices { own.rdev() == to.rdev() } else { (own.dev(), own.ino()) == (to.dev(), to.ino()) };
+    // Of a loop device, its model is its file.
+    let behind =
+        victim.device.as_ref().filter(|device| device.kind == Kind::Loop).and_then(|device| device.model.as_ref());
+    same || behind.is_some_and(|file| fs::canonicalize(image).is_ok_and(|image| image == Path::new(file)))
 }
 
 fn refused(to: &Path, refusals: &[Refusal]) -> anyhow::Error {
@@ -139,23 +153,28 @@ fn map(request: &Request<'_>, disk: &Opened, console: &Console) -> Result<BlockM
 /// # Errors
 /// The device fails, or goes away; a signal came; the image is not what its map says; what is read back is not what was written.
 pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) -> Result<Flashed> {
-    let Prepared { request, disk, map, .. } = prepared;
+    let Prepared { request, disk, map, kernel, victim } = prepared;
     let to = request.to;
     let in_use = request.overrides.iter().any(|one| matches!(one, Override::Mounted(_) | Override::Held(_)));
-    let target = Target::open(to, map.image, !in_use).map_err(with_way)?;
+    let target = Target::open(to, map.image, (victim.device.as_ref(), kernel), !in_use).map_err(with_way)?;
     interrupt.begin();
-    write_all(request, disk, map, &target, interrupt, console).map_err(|error| {
-        let what = if target.is_gone() {
+    write_all(request, disk, map, &target, interrupt, console).map_err(|Failure { left, error }| {
+        let what = if left == Left::Untouched {
+            "look at the image, and run the same again"
+        } else if target.is_gone() {
             "the device is not there any more (was it pulled out?): put it in again and run the same"
         } else if Interrupted::of(&error).is_some() {
             "run the same again to have it whole"
         } else {
             "run the same again, onto another device if this one fails"
         };
-        error.context(format!("flashing {}", to.display())).context(Hint(format!(
-            "{} has no partition table now, so nothing boots from it by half; the image is as it was: {what}",
-            to.display()
-        )))
+        let now = match left {
+            Left::Untouched => "nothing was written to it",
+            Left::WithoutTable => "it has no partition table now, so nothing boots from it by half",
+            Left::Unknown => "its partition table may be there, whole or not: nothing is to boot from it",
+        };
+        let to = to.display();
+        error.context(format!("flashing {to}")).context(Hint(format!("{to}: {now}; the image is as it was: {what}")))
     })
 }
 
@@ -179,7 +198,7 @@ fn write_all(
     target: &Target,
     interrupt: &Interrupt,
     console: &Console,
-) -> Result<Flashed> {
+) -> Result<Flashed, Failure> {
     let watch = Watching { interrupt, console, progress: Mutex::new(None) };
     let metadata = |target: &Target| -> Result<()> {
         let Some(texts) = &request.texts else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! Turns an `http://` URL into what its server answers: one strict GET, bounded in time and in the answer's head, whose body is read as it comes.
 use std::io::{self, Chain, Cursor, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -11,6 +11,8 @@ pub use head::Head;
 
 /// For connecting, and for each wait for bytes. A server of metadata or of roots is near.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For the head of an answer, which comes in one piece.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// The longest head of an answer in bytes.
 const HEAD: usize = 16 << 10;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -63,10 +65,16 @@ pub struct Answer {
     /// What its head says.
     pub head: Head,
     body: Chain<Cursor<Vec<u8>>, TcpStream>,
+    /// When the body has to be here.
+    until: Instant,
 }
 
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // A byte now and then is within every wait for bytes, and never ends.
+        if Instant::now() >= self.until {
+            return Err(ErrorKind::TimedOut.into());
+        }
         match self.body.read(buffer) {
             // What the kernel calls a time limit that is over (socket(7), SO_RCVTIMEO).
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
@@ -75,11 +83,18 @@ impl Read for Answer {
     }
 }
 
-/// Asks for what the URL names. HTTP/1.0 on purpose: the answer is then never chunked and ends with the connection (RFC 1945, 7.2.2).
+/// Whether a status may be another one soon: the server is busy, or has a fault of its own (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
+#[must_use]
+pub fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..)
+}
+
+/// Asks for what the URL names, whose answer has to be here `within` that time. HTTP/1.0 on purpose: the answer is then never chunked and ends with the connection (RFC 1945, 7.2.2).
 ///
 /// # Errors
 /// The host has no address, nobody answers in time, or the answer is no HTTP. What the server answers is no error.
-pub fn get(url: &Url) -> Result<Answer> {
+pub fn get(url: &Url, within: Duration) -> Result<Answer> {
+    let begun = Instant::now();
     let mut stream = connect(url)?;
     let request = format!(
         "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: kscratch-init\r\nConnection: close\r\n\r\n",
@@ -93,6 +108,11 @@ pub fn get(url: &Url) -> Result<Answer> {
             break end;
         }
         ensure!(start.len() < HEAD, "the answer's head is longer than {} KiB", HEAD >> 10);
+        ensure!(
+            begun.elapsed() < HEAD_WITHIN.min(within),
+            "the answer's head is not whole after {} s",
+            begun.elapsed().as_secs()
+        );
         let mut buffer = [0; 2048];
         match stream.read(&mut buffer) {
             Ok(0) => bail!("the answer is no HTTP"),
@@ -103,7 +123,7 @@ pub fn get(url: &Url) -> Result<Answer> {
         }
     };
     let body = start.split_off(end + END_OF_HEAD.len());
-    Ok(Answer { head: Head::parse(&start)?, body: Cursor::new(body).chain(stream) })
+    Ok(Answer { head: Head::parse(&start)?, body: Cursor::new(body).chain(stream), until: begun + within })
 }
 
 fn connect(url: &Url) -> Result<TcpStream> {
@@ -131,6 +151,7 @@ pub(crate) mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::thread::JoinHandle;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::{prop_assert, proptest};
 
@@ -158,6 +179,8 @@ pub(crate) mod tests {
         });
         (port, seen)
     }
+
+    const SOON: Duration = Duration::from_secs(10);
 
     fn url(port: u16, path: &str) -> Url {
         Url { host: "127.0.0.1".to_owned(), port, path: path.to_owned() }
@@ -195,7 +218,7 @@ pub(crate) mod tests {
     #[test]
     fn an_answer_is_read_as_it_comes() {
         let (port, seen) = server(vec![b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef".to_vec()]);
-        let mut answer = get(&url(port, "/a?b")).unwrap();
+        let mut answer = get(&url(port, "/a?b"), SOON).unwrap();
         assert_eq!((answer.head.status, answer.head.length), (200, Some(6)));
         let mut body = String::new();
         answer.read_to_string(&mut body).unwrap();
@@ -208,15 +231,42 @@ pub(crate) mod tests {
     fn what_is_no_answer_is_told() {
         let error = |answer: &[u8]| {
             let (port, _seen) = server(vec![answer.to_vec()]);
-            format!("{:#}", get(&url(port, "/")).unwrap_err())
+            format!("{:#}", get(&url(port, "/"), SOON).unwrap_err())
         };
         assert_eq!(error(b"SSH-2.0-x\r\n"), "the answer is no HTTP");
         assert_eq!(error(b"HTTP/1.0 200 OK\r\nX"), "the answer is no HTTP");
         let endless = [b"HTTP/1.0 200 OK\r\nX: ".as_slice(), &vec![b'x'; 40 << 10]].concat();
         assert_eq!(error(&endless), "the answer's head is longer than 16 KiB");
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = format!("{:#}", get(&url(nobody.port(), "/")).unwrap_err());
+        let error = format!("{:#}", get(&url(nobody.port(), "/"), SOON).unwrap_err());
         assert!(error.starts_with(&format!("connecting to {nobody}: ")), "{error}");
+    }
+
+    /// A server that sends a byte now and then.
+    fn dripping(before: &'static [u8]) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut sent = stream.write_all(before);
+            while sent.is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+                sent = stream.write_all(b"x");
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_server_that_sends_a_byte_now_and_then_holds_nobody() {
+        let within = Duration::from_millis(300);
+        let begun = Instant::now();
+        let error = get(&url(dripping(b"HTTP/1.0 200 OK\r\nX: "), "/"), within).unwrap_err();
+        assert_eq!(error.to_string(), "the answer's head is not whole after 0 s");
+        let mut answer = get(&url(dripping(b"HTTP/1.0 200 OK\r\n\r\n"), "/"), within).unwrap();
+        let error = answer.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < SOON);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! Needs root, util-linux, gdisk, dosfstools and mtools.
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,10 +132,36 @@ impl Loop {
 
     fn install(&self, packed: &[u8], watch: &impl Watch) -> Result<(), String> {
         let packed = Packed::open(packed, packed.len() as u64).unwrap();
-        let target = Target::open(Path::new(&self.device), LEN, true).map_err(|error| format!("{error:#}"))?;
+        let path = Path::new(&self.device);
+        let kernel = Kernel::default();
+        let device = BlockDevice::at(path, &kernel).unwrap();
+        let target = Target::open(path, LEN, (device.as_ref(), &kernel), true).map_err(|error| format!("{error:#}"))?;
         let done = writing::onto(&packed, &target, Some(&text()), watch);
-        done.map(drop).map_err(|error| format!("{error:#}"))
+        done.map(drop).map_err(|error| error.to_string())
     }
+}
+
+#[test]
+fn a_device_that_became_another_one_is_not_written_to() {
+    let (device, twin, kernel) = (Loop::of(LEN), Loop::of(LEN), Kernel::default());
+    let path = &device.folder.path().join("by-id");
+    symlink(&device.device, path).unwrap();
+    let before = BlockDevice::at(path, &kernel).unwrap().unwrap();
+    assert!(before.sequence.is_some(), "the kernel counts no disks");
+    let open = |looked_at: Option<&BlockDevice>| Target::open(path, LEN, (looked_at, &kernel), true);
+    assert!(open(Some(&before)).is_ok());
+    let since = BlockDevice { sequence: before.sequence.map(|number| number + 1), ..before.clone() };
+    assert!(open(Some(&since)).is_err());
+    // As a stick that was changed for its twin.
+    fs::remove_file(path).unwrap();
+    symlink(&twin.device, path).unwrap();
+    let error = format!("{:#}", open(Some(&before)).unwrap_err());
+    assert!(error.contains("is not the device any more that was looked at"), "{error}");
+    let error = format!("{:#}", open(None).unwrap_err());
+    assert!(error.contains("was no device when it was looked at"), "{error}");
+    // And where its node is gone, none is made.
+    let gone = device.folder.path().join("gone");
+    assert!(Target::open(&gone, LEN, (Some(&before), &kernel), true).is_err() && !gone.exists());
 }
 
 impl Drop for Loop {

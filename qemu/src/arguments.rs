@@ -57,7 +57,7 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     args.option("-m", machine.memory.to_string());
     args.option("-smp", machine.cpus.to_string());
     args.option("-display", "none");
-    // Only disks are booted from: an image that does not boot says so at once and not after minutes of network boot.
+    // Only what has a number is booted from: an image that does not boot says so at once and not after minutes of network boot.
     args.option("-boot", "strict=on");
     args.option("-device", "virtio-rng-pci");
     args.option("-qmp", joined("unix:", &files.qmp, ",server=on,wait=off"));
@@ -194,13 +194,13 @@ fn network(args: &mut Arguments, machine: &Machine) {
             args.option("-netdev", format!("user,id={id}{restricted}"));
             let mut mac = machine.mac;
             mac[5] = mac[5].wrapping_add(number);
-            card(args, machine.card_model, &id, mac);
+            card(args, machine.card_model, &id, mac, None);
         }
     }
     for (index, link) in machine.cards.iter().enumerate() {
         let id = card_on_link(index);
         args.option("-netdev", stream(&id, &link.plug));
-        card(args, machine.card_model, &id, link.mac);
+        card(args, machine.card_model, &id, link.mac, None);
     }
 }
 
@@ -222,14 +222,19 @@ fn user_network(args: &mut Arguments, machine: &Machine) {
     for forward in &machine.forwards {
         options.push_str(&format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest));
     }
+    if let Some(tap) = &machine.tap {
+        options = format!("tap,id={USER_CARD},ifname={},script=no,downscript=no", doubled(tap));
+    }
     args.option("-netdev", options);
-    card(args, machine.card_model, USER_CARD, machine.mac);
+    let boot = machine.boots_from_network.then_some(machine.disks.len() + 1);
+    card(args, machine.card_model, USER_CARD, machine.mac, boot);
 }
 
-fn card(args: &mut Arguments, model: CardModel, id: &str, mac: [u8; 6]) {
+fn card(args: &mut Arguments, model: CardModel, id: &str, mac: [u8; 6], boot: Option<usize>) {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     // Without `romfile=` QEMU would look for a network boot ROM, which a minimal installation does not have.
-    args.option("-device", format!("{},netdev={id},mac={mac},romfile=", model.device()));
+    let boot = boot.map(|index| format!(",bootindex={index}")).unwrap_or_default();
+    args.option("-device", format!("{},netdev={id},mac={mac},romfile={boot}", model.device()));
 }
 
 struct Arguments(Vec<OsString>);

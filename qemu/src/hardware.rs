@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(model.name().parse(), Ok(model));
         }
         let error = "ide".parse::<DiskModel>().unwrap_err();
-        assert_eq!(error, "there is no disk model `ide`; there are virtio, nvme, sata, scsi, megasas, usb");
+        assert_eq!(error, "there is no disk model `ide`; there are virtio, nvme, sata, scsi, megasas, usb, cd");
         assert!("NVMe".parse::<CardModel>().unwrap_err().starts_with("there is no network card model `NVMe`; "));
     }
 }

@@ -25,6 +25,11 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// Whether the guest has a card on QEMU's user-mode network; it is the first one.
     pub user_network: bool,
+    /// A TAP device of the host, in the network namespace of who starts the machine, which that card is on instead of the user-mode network. There are no
+    /// forwards then.
+    pub tap: Option<String>,
+    /// Whether the firmware boots from that card, behind the disks. It has its own means for that: no ROM of QEMU's is needed.
+    pub boots_from_network: bool,
     /// Further cards, each on a user-mode network of its own, behind that one. They have the hardware addresses that follow its.
     pub more_user_cards: u8,
     /// TCP ports of the guest that are reachable on 127.0.0.1, by the user-mode network.
@@ -247,6 +252,8 @@ impl Machine {
             user_network: true,
             forwards: Vec::new(),
             cards: Vec::new(),
+            tap: None,
+            boots_from_network: false,
             more_user_cards: 0,
             card_model: CardModel::default(),
             mac: [0x52, 0x54, 0x00, 0x6b, 0x73, 0x01],

@@ -1,7 +1,7 @@
 //! Serves the files of a folder over HTTP to machines on QEMU's user network, and may fail at first as servers do.
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,7 +18,7 @@ pub enum Fault {
 /// A server, which goes on until the test ends.
 #[derive(Debug)]
 pub struct FileServer {
-    port: u16,
+    address: SocketAddrV4,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -32,9 +32,17 @@ struct Files {
 }
 
 impl FileServer {
-    /// Serves `folder`, which need not be there yet. The first requests for the file `fails` end by `faults`, one after the other.
+    /// Serves `folder`, which need not be there yet, to machines on QEMU's user network. The first requests for the file `fails` end by `faults`, one
+    /// after the other.
     pub fn start(folder: &Path, fails: &str, faults: &[Fault]) -> FileServer {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("binding a server's port");
+        let server = Self::at(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), folder, fails, faults);
+        // As such a guest reaches it.
+        FileServer { address: SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), server.address.port()), ..server }
+    }
+
+    /// The same at an address of this host, in the network namespace of who calls it.
+    pub fn at(address: SocketAddrV4, folder: &Path, fails: &str, faults: &[Fault]) -> FileServer {
+        let listener = TcpListener::bind(address).expect("binding a server's port");
         let port = listener.local_addr().expect("asking for a server's port").port();
         let requests = Arc::default();
         let files = Files {
@@ -51,12 +59,12 @@ impl FileServer {
                 thread::spawn(move || files.answer(stream));
             }
         });
-        FileServer { port, requests }
+        FileServer { address: SocketAddrV4::new(*address.ip(), port), requests }
     }
 
-    /// The folder's URL, as a guest on QEMU's user network reaches it.
+    /// The folder's URL, as a guest reaches it.
     pub fn url(&self) -> String {
-        format!("http://10.0.2.2:{}/", self.port)
+        format!("http://{}/", self.address)
     }
 
     /// The names that were asked for, in order.
@@ -84,6 +92,10 @@ impl Files {
             return stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len())?;
+        // Firmware asks first how long the file is.
+        if request.starts_with("HEAD ") {
+            return Ok(());
+        }
         let sent = if fault == Some(Fault::BreaksOff) { bytes.len() / 2 } else { bytes.len() };
         stream.write_all(&bytes[..sent])
     }

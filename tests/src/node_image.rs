@@ -35,6 +35,16 @@ pub fn metal_with_large_sectors() -> &'static Path {
     })
 }
 
+/// The metal image as a file of that format: of the same lock.
+pub fn metal_as(format: &str) -> PathBuf {
+    let folder = metal().parent().expect("an image is in a folder");
+    let output = folder.join(format!("kscratch-node.{format}"));
+    let _turn = turn("metal");
+    let options = ["--flavour", "metal", "--format", format, "--locked", "--offline"];
+    build(folder, &output, None, &options).succeeded();
+    output
+}
+
 /// Writes the folder of `build --format pxe`, of the node image's lock, for a server with this URL.
 pub fn netboot(folder: &Path, url: &str) {
     let beside = node().parent().expect("an image is in a folder");

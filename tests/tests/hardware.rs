@@ -12,14 +12,11 @@ use regex::Regex;
 /// From power on to the network, under emulation; the first one may unpack QEMU.
 const BOUND: Duration = Duration::from_secs(10 * 60);
 
-/// Boots until the network is set up, and gives what the machine said.
+/// Boots that image until the network is set up, and gives what the machine said.
 #[track_caller]
-fn boots(folder: &Path, more: &str) -> String {
+fn boots(folder: &Path, image: &Path, more: &str) -> String {
     let record = folder.join("record");
     let mut command = Command::new(program::kscratch_image());
-    // One of them has a disk with sectors of 4096 bytes, and so an image for such.
-    let large = more.contains("--disk-model nvme");
-    let image = if large { node_image::metal_with_large_sectors() } else { node_image::metal() };
     command.arg("run").arg(image).arg("--record").arg(&record).current_dir(folder);
     // Debian 12's has no igb.
     command.args(["--qemu", "unpacked", "--forward", "0:8080", "--timeout", "200", "--cut-at", " plan: start"]);
@@ -77,13 +74,14 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     let lease = r"link eth0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ";
 
     // A cable that is slow, late and bad, which DHCP has to bear.
-    let console = boots(folder.path(), "--disk-model sata --nic e1000e --delay 30 --loss 20 --rate 2000");
+    let console =
+        boots(folder.path(), node_image::metal(), "--disk-model sata --nic e1000e --delay 30 --loss 20 --rate 2000");
     says(&console, r"\] root /dev/sda2 \(root-a, ");
     says(&console, lease);
     // Virtual processors take no microcode; the kernel finds nothing wrong with what it was given.
     assert!(!Regex::new("microcode: .*(rror|nvalid|orrupt|ailed)").unwrap().is_match(&console), "{console}");
 
-    // Of two disks the right one, and a clock that is years ahead. The other one is blank, and becomes docker's.
+    // Of two disks, which have sectors of 4096 bytes, the right one, and a clock that is years ahead. The other one is blank, and becomes docker's.
     let disks =
         |serial: &str| format!("version = 1\nrole = \"node\"\n[[disks]]\nfor = \"docker\"\nserial = \"{serial}\"\n");
     let bond = |(name, options, _): &(&str, &str, &str)| {
@@ -98,6 +96,7 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     let extra = |model: &str| format!("--metadata extra.toml --disk extra.img,model={model},sector=4096,serial=EXTRA");
     let console = boots(
         folder.path(),
+        node_image::metal_with_large_sectors(),
         &format!("--disk-model nvme --nic e1000 --nics 2 --clock 2031-01-01T00:00:00 {}", extra("nvme")),
     );
     says(&console, r"link bond0 is made: a bond of eth0, eth1, active-backup, miimon 100, primary eth1");
@@ -113,8 +112,9 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     says(&console, r"\] root /dev/nvme\dn1p2 \(root-a, ");
     says(&console, "setting system clock to 2031-01-01T00:00:");
 
-    // The same disk in another place, after a power cut.
-    let console = boots(folder.path(), &format!("--disk-model usb --nic rtl8139 {}", extra("usb")));
+    // The same disk in another place, after a power cut. The image is VMware's sort of file, and then Microsoft's.
+    let vmdk = node_image::metal_as("vmdk");
+    let console = boots(folder.path(), &vmdk, &format!("--disk-model usb --nic rtl8139 {}", extra("usb")));
     says(&console, r"\] docker's disk on /dev/sd[ab]1 was not clean: its journal was replayed");
     says(&console, r"\] docker's disk is /dev/sd[ab]1, serial EXTRA\r?\n");
     says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
@@ -130,7 +130,8 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     let file = folder.path().join("second.img");
     fs::write(&file, vec![0xA5; 8 << 20]).unwrap();
     let second = format!("--metadata second.toml --disk {},model=megasas,serial=SECOND", file.display());
-    let console = boots(folder.path(), &format!("--disk-model scsi --nic igb {second}"));
+    let vhd = node_image::metal_as("vhd");
+    let console = boots(folder.path(), &vhd, &format!("--disk-model scsi --nic igb {second}"));
     says(&console, r"docker's disk, sd[ab], is somebody else's: it holds something that is not known here");
     says(&console, r"\] root /dev/sd[ab]2 \(root-a, ");
     says(&console, lease);

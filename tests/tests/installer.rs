@@ -1,4 +1,5 @@
 //! Boots the installer from a CD, and looks at the disks that the machine leaves: the one that the metadata name is the image, the other was not touched.
+//! The disk boots then, and the CD, which is still in the machine, does not install onto it again.
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
@@ -33,6 +34,31 @@ fn empty(path: &Path) {
     File::create(path).unwrap().set_len(len).unwrap();
 }
 
+/// Runs an image as `kscratch-image run` does, and gives what the machine said.
+#[track_caller]
+fn run(folder: &Path, more: &[&str]) -> String {
+    let mut command = Command::new(program::kscratch_image());
+    command.arg("run").args(more).args(["--forward", "0:8080", "--timeout", "300", "--record", "record"]);
+    command.current_dir(folder);
+    let said = program::run(command, BOUND);
+    let record = folder.join("record");
+    let console = String::from_utf8_lossy(&fs::read(&record).unwrap_or_default()).into_owned();
+    assert_eq!(said.code, 0, "{more:?}: {}\n{console}", said.stderr);
+    fs::remove_file(record).unwrap();
+    console
+}
+
+/// The CD, and two disks behind it.
+const MACHINE: [&str; 7] = [
+    "node.iso",
+    "--disk-model",
+    "cd",
+    "--disk",
+    "other.img,model=sata,serial=OTHER",
+    "--disk",
+    "target.img,model=nvme,serial=TARGET",
+];
+
 #[test]
 fn a_cd_installs_onto_the_disk_that_the_metadata_name_and_the_machine_is_off_then() {
     let _bench = Bench::take();
@@ -40,21 +66,18 @@ fn a_cd_installs_onto_the_disk_that_the_metadata_name_and_the_machine_is_off_the
     let file = |name: &str| folder.path().join(name);
     let iso = file("node.iso");
     node_image::installer_of_node(&iso);
-    fs::write(file("role.toml"), ROLE).unwrap();
-    let stamp = ["stamp", "node.iso", "--metadata", "role.toml"];
-    program::kscratch(folder.path(), stamp, program::SHORT).succeeded();
+    let stamp = |role: &str| {
+        fs::write(file("role.toml"), role).unwrap();
+        let args = ["stamp", "node.iso", "--metadata", "role.toml"];
+        program::kscratch(folder.path(), args, program::SHORT).succeeded();
+    };
+    stamp(ROLE);
     let (target, other) = (file("target.img"), file("other.img"));
     empty(&target);
     empty(&other);
 
-    let mut command = Command::new(program::kscratch_image());
-    command.args(["run", "node.iso", "--disk-model", "cd", "--forward", "0:8080", "--timeout", "300"]);
-    command.args(["--record", "record", "--disk", "other.img,model=sata,serial=OTHER"]);
-    command.args(["--disk", "target.img,model=nvme,serial=TARGET"]).current_dir(folder.path());
-    let said = program::run(command, BOUND);
-    let console = String::from_utf8_lossy(&fs::read(file("record")).unwrap_or_default()).into_owned();
     // It is over by itself: the machine has switched itself off.
-    assert_eq!(said.code, 0, "{}\n{console}", said.stderr);
+    let console = run(folder.path(), &MACHINE);
     says(&console, r"install: from /dev/sr0 \(PARTUUID=[0-9a-f-]{36}\), a disk of \d+ MiB");
     says(&console, r"role metadata: the EFI system partition \(/kscratch/role\.toml on /dev/sr0\)");
     says(&console, r"install: onto /dev/nvme0n1 \(serial TARGET\), QEMU NVMe Ctrl, \d\.\d GiB, nvme, serial TARGET");
@@ -85,6 +108,23 @@ fn a_cd_installs_onto_the_disk_that_the_metadata_name_and_the_machine_is_off_the
     extract(node_image::node(), 2, &built);
     disk::same_bytes(&installed, &built);
     assert_eq!(allocated(&other), 0, "the other disk was written to");
+
+    // Nothing gives up what is there without a word, nor, with it, the very image that the CD has.
+    let refusal = "install: nothing is written to /dev/nvme0n1, serial TARGET: something is on it: GPT: esp";
+    let console = run(folder.path(), &[&MACHINE[..], &["--cut-at", refusal]].concat());
+    let word = Regex::new(r#"write replaces = "(gpt:[0-9a-f-]{36})" into \[install\]"#).unwrap();
+    let word = &word.captures(&console).unwrap_or_else(|| panic!("no word is told:\n{console}"))[1];
+    stamp(&format!("{ROLE}replaces = \"{word}\"\nthen = \"reboot\"\n"));
+    let refusal = "install: /dev/nvme0n1 (serial TARGET) holds this very image already";
+    let console = run(folder.path(), &[&MACHINE[..], &["--cut-at", refusal]].concat());
+    says(&console, r"to have it installed again, write attempt = 2 into \[install\]");
+    extract(&target, 2, &installed);
+    disk::same_bytes(&installed, &built);
+
+    // And it boots, with the metadata by which it was installed.
+    let console = run(folder.path(), &["target.img", "--disk-model", "nvme", "--cut-at", " plan: start"]);
+    says(&console, r"role metadata: the EFI system partition \(");
+    says(&console, r"\] root /dev/nvme0n1p2 \(root-a, ");
 }
 
 /// Bytes that a sparse file takes.

@@ -1,7 +1,11 @@
-//! Boots a machine without a disk that fetches its root from a web server (`build --format pxe`), and looks into the folder that this writes.
+//! Boots machines without a disk from a web server (`build --format pxe`), by iPXE and by firmware alone, and looks into the folder that this writes.
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
+use kscratch_namespace::run;
 use kscratch_qemu::{Firmware, Forward, Machine};
 use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, wait};
 use kscratch_tests::fileserver::{Fault, FileServer};
@@ -21,12 +25,11 @@ fn a_machine_without_a_disk_boots_from_a_web_server() {
     fs::write(&role, "version = 1\nrole = \"node\"\n[node]\nname = \"diskless\"\n").unwrap();
 
     let bench = Bench::take();
-    // As iPXE does what the script says.
-    let script = fs::read_to_string(served.join("boot.ipxe")).unwrap();
-    let line = script.lines().find_map(|line| line.strip_prefix("kernel vmlinuz initrd=initramfs ")).unwrap();
-    let cmdline = line.replace("${base}", &server.url()).replace("${words}", "");
-    let [kernel, initramfs] = ["vmlinuz", "initramfs"].map(|name| served.join(name));
-    let firmware = Firmware::Direct { kernel, initramfs: Some(initramfs), cmdline };
+    // A release of 2019, which does not tell its scripts where they come from.
+    let kernel = PathBuf::from("/boot/ipxe.lkrn");
+    assert!(kernel.exists(), "there is no iPXE: apt-get install ipxe");
+    let firmware =
+        Firmware::Direct { kernel, initramfs: None, cmdline: format!("dhcp && chain {}boot.ipxe", server.url()) };
     let mut machine =
         Machine::new(firmware).named("netboot").forward(Forward::to(HELLO)).fw_cfg("opt/kscratch/role", &role);
     machine.memory = 2048;
@@ -54,7 +57,91 @@ fn a_machine_without_a_disk_boots_from_a_web_server() {
     let failed: Vec<_> = phases(&vm.lines()).into_iter().filter(|phase| phase.event == "failed").collect();
     assert!(failed.is_empty(), "{failed:?}");
     vm.cut_power();
-    assert_eq!(server.requests(), [ROOT; 3]);
+    assert_eq!(server.requests(), ["boot.ipxe", "vmlinuz", "initramfs", ROOT, ROOT, ROOT]);
+}
+
+/// The other end of a machine's TAP device, with a DHCP server that tells UEFI what to boot. It ends with the value.
+struct Network(Child);
+
+impl Network {
+    const TAP: &str = "machine";
+    const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 9, 0, 1), 80);
+
+    /// Makes the device, in a network namespace of the test's own.
+    fn make() {
+        for line in
+            ["link set lo up", "tuntap add machine mode tap", "addr add 10.9.0.1/24 dev machine", "link set machine up"]
+        {
+            run(&format!("ip {line}"));
+        }
+    }
+
+    fn serve(folder: &Path, url: &str) -> Network {
+        let leases = format!("--dhcp-leasefile={}", folder.join("leases").display());
+        let boot = format!("--dhcp-boot=tag:http,{url}");
+        let mut dnsmasq = Command::new("dnsmasq");
+        dnsmasq.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-hosts",
+            "--no-resolv",
+            "--no-ping",
+            "--port=0",
+            "--user=root",
+        ]);
+        dnsmasq.args([
+            "--log-facility=-",
+            "--interface=machine",
+            "--bind-interfaces",
+            "--dhcp-range=10.9.0.50,10.9.0.60,1h",
+        ]);
+        // UEFI takes an offer for HTTP boot only where the server says that it is one (UEFI specification 2.10, 24.7.3).
+        dnsmasq.args([
+            "--dhcp-vendorclass=set:http,HTTPClient",
+            "--dhcp-option-force=tag:http,60,HTTPClient",
+            &boot,
+            &leases,
+        ]);
+        Network(dnsmasq.stdin(Stdio::null()).spawn().expect("starting dnsmasq (apt-get install dnsmasq-base)"))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn firmware_alone_boots_the_uki_of_a_web_server() {
+    // Here, where it may be that something has to be fetched for it: in there nothing but the machine is to be reached.
+    node_image::netboot(&program::scratch().join("httpboot"), &format!("http://{}/", Network::SERVER));
+    kscratch_namespace::of_its_own("firmware_alone_boots_the_uki_of_a_web_server", boots_the_uki);
+}
+
+fn boots_the_uki() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let bench = Bench::take();
+    Network::make();
+    let server = FileServer::at(Network::SERVER, &program::scratch().join("httpboot"), ROOT, &[]);
+    let _network = Network::serve(folder.path(), &format!("{}kscratch.efi", server.url()));
+
+    let mut machine = Machine::new(Firmware::Uefi).named("httpboot");
+    machine.memory = 2048;
+    (machine.tap, machine.boots_from_network) = (Some(Network::TAP.to_owned()), true);
+    // OVMF would try PXE first, for a minute.
+    let no = folder.path().join("no");
+    fs::write(&no, "no").unwrap();
+    for version in [4, 6] {
+        machine = machine.fw_cfg(&format!("opt/org.tianocore/IPv{version}PXESupport"), &no);
+    }
+    let mut vm = bench.start(&machine);
+    let root = format!(r"\] root {}root\.ext4\.zst", regex::escape(&server.url()));
+    wait(&vm, &format!(r"{root} \(\d+ MiB, its digest is right\) unpacked in \d+\.\d+ s and mounted read-only$"), BOOT);
+    wait(&vm, r"\] phase \d+ plan: ok \(", BOOT);
+    vm.cut_power();
+    assert_eq!(server.requests(), ["kscratch.efi", "kscratch.efi", ROOT]);
 }
 
 #[test]

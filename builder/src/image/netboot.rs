@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -120,9 +121,11 @@ fn no_uki(file: &Path) -> Result<()> {
     }
 }
 
-/// What the root takes in memory: all that is no hole.
+/// What the root takes in memory at the most: every page that something of it stands on.
 fn bytes(filesystem: &Filesystem) -> u64 {
-    write::work(&filesystem.image)
+    const PAGE: u64 = 4096;
+    let pages = |start: u64, end: u64| end.next_multiple_of(PAGE) - start / PAGE * PAGE;
+    filesystem.image.extents.iter().map(|extent| pages(extent.offset, extent.offset + extent.data.len())).sum()
 }
 
 /// The folder's URL with a slash at its end.
@@ -131,8 +134,25 @@ fn base_url(url: &str) -> Result<String> {
         || Hint("write --root-url http://SERVER/FOLDER/; the digest proves the root, so that it needs no https".into());
     let form = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
     let odd = url.contains(|one: char| one.is_whitespace() || one.is_control() || "\"?#".contains(one));
-    ensure!(form && !odd, anyhow!("{url:?} is no URL of a folder that is served by http").context(hint()));
+    let authority = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    ensure!(
+        form && !odd && is_authority(authority),
+        anyhow!("{url:?} is no URL of a folder that is served by http").context(hint())
+    );
     Ok(format!("{}/", url.trim_end_matches('/')))
+}
+
+/// Whether init finds a server by it: `HOST[:PORT]`, an IPv6 address in brackets, no user.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
+        Some((host, rest)) => (host.parse::<Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (host, _) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (!host.is_empty() && !host.contains(['@', '[', ']']), &text[host.len()..])
+        }
+    };
+    host && (port.is_empty()
+        || port.strip_prefix(':').is_some_and(|port| !port.starts_with('+') && port.parse::<u16>().is_ok()))
 }
 
 /// The script. Words that a site adds (`set words kscratch.metadata=http://...` before it chains this one) come last, and so count before others.
@@ -178,6 +198,19 @@ mod tests {
             assert_eq!(base_url(url).unwrap(), "http://h:8080/a/");
         }
         assert_eq!(base_url("http://[2001:db8::1]").unwrap(), "http://[2001:db8::1]/");
+        assert_eq!(base_url("http://[2001:db8::1]:80/a").unwrap(), "http://[2001:db8::1]:80/a/");
+        for wrong in [
+            "http://me:pw@h/a",
+            "http://me@h/",
+            "http://h:/",
+            "http://h:99999/",
+            "http://h:+80/x",
+            "http://2001:db8::1/",
+            "http://[h]/",
+            "http://[::1]80/",
+        ] {
+            assert!(base_url(wrong).is_err(), "{wrong}");
+        }
         for wrong in
             ["https://h/", "h/a", "http://", "http:///a", "http://h/a b", "http://h/?a", "http://h/\"", "http://h/\n"]
         {

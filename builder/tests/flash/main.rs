@@ -325,6 +325,21 @@ fn a_plain_file_is_made_and_one_that_is_there_is_left_alone() {
 }
 
 #[test]
+fn an_image_is_not_written_over_itself() {
+    let image = image(Format::Raw, "disk.img");
+    let before = fs::read(&image.path).unwrap();
+    let device = Loop::over(&image.path);
+    refused(&image.path, &device, &["--serial", &device.device], &["it is the image itself"]);
+    let link = image.folder.path().join("link.img");
+    fs::hard_link(&image.path, &link).unwrap();
+    let link = link.to_str().unwrap();
+    let output = flash(&image.path, link, &["--override", &format!("exists:{link}")]).output().unwrap();
+    assert!(!output.status.success() && told(&output).contains("it is the image itself"), "{}", told(&output));
+    drop(device);
+    assert!(fs::read(&image.path).unwrap() == before);
+}
+
+#[test]
 fn the_disk_that_this_machine_runs_from_is_never_offered() {
     let output = Command::new(env!("CARGO_BIN_EXE_kscratch-image")).args(["devices", "--json"]).output().unwrap();
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -2,8 +2,8 @@
 mod contents;
 mod uses;
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -76,6 +76,9 @@ pub struct BlockDevice {
     pub read_only: bool,
     /// Who uses it, or a part of it.
     pub uses: Vec<Use>,
+    /// Which of the disks that have come since the kernel started, where it counts them (since Linux 5.15): another disk under the same name has
+    /// another number.
+    pub sequence: Option<u64>,
 }
 
 impl BlockDevice {
@@ -97,6 +100,30 @@ impl BlockDevice {
         ensure!(kind.is_block_device(), "{} is neither a block device nor a file", path.display());
         let name = node.file_name().and_then(|name| name.to_str()).with_context(action)?;
         Self::named(name, kernel).map(Some).with_context(action)
+    }
+
+    /// The device that an open file leads to.
+    ///
+    /// # Errors
+    /// It is none, or the kernel does not tell of it any more.
+    pub fn behind(file: &File, kernel: &Kernel) -> Result<BlockDevice> {
+        let metadata = file.metadata().context("asking what is open")?;
+        ensure!(metadata.file_type().is_block_device(), "it is no block device any more");
+        let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+        let told = kernel.sys.join(format!("dev/block/{major}:{minor}"));
+        let folder = fs::canonicalize(&told).context("the kernel tells of it no more")?;
+        let name = folder.file_name().and_then(|name| name.to_str()).context("the kernel gives it no name")?;
+        Self::named(name, kernel)
+    }
+
+    /// Whether it is the same device still, with the same medium in it.
+    #[must_use]
+    pub fn is_still(&self, before: &BlockDevice) -> bool {
+        let who = |device: &BlockDevice| {
+            let words = (device.serial.clone(), device.wwn.clone(), device.model.clone());
+            (device.name.clone(), words, device.bytes, device.block, device.read_only, device.sequence)
+        };
+        who(self) == who(before)
     }
 
     /// All whole devices, by name.
@@ -157,6 +184,8 @@ impl BlockDevice {
             removable: text("removable").is_some_and(|text| text == "1"),
             read_only: text("ro").is_some_and(|text| text == "1"),
             uses: uses::of(&folder, kernel)?,
+            // A partition has that of its disk.
+            sequence: first(&[folder.join("diskseq"), folder.join("../diskseq")]).and_then(|text| text.parse().ok()),
         })
     }
 }

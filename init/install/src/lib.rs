@@ -13,6 +13,6 @@ mod target;
 pub mod words;
 
 pub use copy::{PIECE, Watch};
-pub use onto::{Step, Took, write};
+pub use onto::{Failure, Left, Step, Took, write};
 pub use plain::Plain;
 pub use target::Target;

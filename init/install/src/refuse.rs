@@ -116,6 +116,8 @@ pub enum Refusal {
     Exists(String),
     /// The image comes from it.
     Medium,
+    /// It is the image that is to be written.
+    Itself,
     /// Something is on it, and nobody is there who could say that it may go.
     Holds {
         /// What, for people.
@@ -152,6 +154,7 @@ impl fmt::Display for Refusal {
             Refusal::Partition(name) => write!(f, "{name} is a partition, and the image is a whole disk"),
             Refusal::Exists(file) => write!(f, "{file} is a file that is there already"),
             Refusal::Medium => f.write_str("it is the medium that is installed from"),
+            Refusal::Itself => f.write_str("it is the image itself"),
             Refusal::Holds { what, .. } => write!(f, "something is on it: {what}"),
         }
     }
@@ -280,6 +283,7 @@ mod tests {
             removable: true,
             read_only: false,
             uses: Vec::new(),
+            sequence: None,
         }
     }
 

@@ -1,13 +1,15 @@
 //! The device, or file, that is written: past the page cache where it can be, so that what is read back comes from it.
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kscratch_formats::bytes::ReadAt;
 use rustix::fs::{Advice, OFlags, fadvise};
 
+use crate::blockdevice::{BlockDevice, Kernel};
 use crate::copy::PIECE;
 
 /// What direct I/O wants: places, lengths and memory are multiples of a logical block, which none is longer than.
@@ -45,26 +47,44 @@ impl Buffer {
 }
 
 impl Target {
-    /// Opens it to be written, a device for nobody else where `alone`. A file is made, and as long as the image.
+    /// Opens it to be written: the device that was looked at and no other, for nobody else where `alone`; or a file, which is made, and as long as the
+    /// image.
     ///
     /// # Errors
-    /// It cannot be opened, or is in use.
-    pub fn open(path: &Path, image: u64, alone: bool) -> Result<Target> {
-        let device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-        let flags = if device && alone { OFlags::EXCL } else { OFlags::empty() };
+    /// It cannot be opened, is in use, or is not what was looked at any more.
+    pub fn open(
+        path: &Path,
+        image: u64,
+        (looked_at, kernel): (Option<&BlockDevice>, &Kernel),
+        alone: bool,
+    ) -> Result<Target> {
+        let flags = if looked_at.is_some() && alone { OFlags::EXCL } else { OFlags::empty() };
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(!device).custom_flags(flags.bits().cast_signed());
+        options.read(true).write(true).create(looked_at.is_none()).custom_flags(flags.bits().cast_signed());
         let mut file = options.open(path).with_context(|| format!("opening {} to write", path.display()))?;
-        if !device {
-            let longer = file.metadata().is_ok_and(|metadata| metadata.len() < image);
-            if longer {
+        // Between looking and this a person may have thought for long. What is open now can be pulled, but not become another one.
+        if let Some(looked_at) = looked_at {
+            let other = || {
+                format!(
+                    "{} is not the device any more that was looked at (was it pulled, or another put in?): nothing was written, run it again",
+                    path.display()
+                )
+            };
+            let now = BlockDevice::behind(&file, kernel).with_context(other)?;
+            ensure!(now.is_still(looked_at), other());
+        } else {
+            let metadata = file.metadata().with_context(|| format!("looking at {}", path.display()))?;
+            ensure!(metadata.is_file(), "{} was no device when it was looked at, and is one now", path.display());
+            if metadata.len() < image {
                 file.set_len(image).with_context(|| format!("making {} as long as the image", path.display()))?;
             }
         }
         let len =
             file.seek(SeekFrom::End(0)).with_context(|| format!("asking for the length of {}", path.display()))?;
+        // Of what is open, not by its name again.
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let direct =
-            OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
+            OpenOptions::new().read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(own);
         Ok(Target { path: path.to_owned(), file, direct: direct.ok(), len })
     }
 

@@ -26,6 +26,14 @@ pub struct Install {
     /// What becomes of the machine when it is installed. Default `power-off`: whoever sees it off pulls the stick.
     #[schemars(default)]
     pub then: Then,
+    /// Counted up to have the same image put onto the disk again, which a medium that stays in the machine would else do at every boot: a disk that
+    /// holds the image already is written to only where its own metadata have a smaller number. Default 1.
+    #[schemars(default = "first_attempt", range(min = 1, max = 1_000_000))]
+    pub attempt: u32,
+}
+
+fn first_attempt() -> u32 {
+    1
 }
 
 /// What becomes of a machine that was installed.
@@ -66,8 +74,10 @@ pub(crate) fn install(reader: &mut Reader<'_>, mut table: Table<'_>) -> Install 
         "reboot" => Ok(Then::Reboot),
         other => Err(fault(format!("{other:?} is no end"), "use \"power-off\" or \"reboot\"")),
     });
+    let attempt = reader.take_integer(&mut table, "attempt", 1, 1_000_000).and_then(|number| number.try_into().ok());
     reader.finish(&table);
-    Install { serial, wwn, path, replaces, then: then.unwrap_or_default() }
+    let attempt = attempt.unwrap_or_else(first_attempt);
+    Install { serial, wwn, path, replaces, then: then.unwrap_or_default(), attempt }
 }
 
 fn replaces(text: &str) -> Result<String, Fault> {
@@ -110,7 +120,8 @@ mod tests {
         let has = |serial: &str| told.is(&DiskWords { serials: vec![serial.to_owned()], ..DiskWords::default() });
         assert!(has("S 1 ") && !has("S 2"));
         let reboots = read("[install]\npath = \"pci-0000:00:1f.2-ata-1\"\nthen = \"reboot\"").unwrap().unwrap();
-        assert_eq!(reboots.then, Then::Reboot);
+        assert_eq!((reboots.then, reboots.attempt), (Then::Reboot, 1));
+        assert_eq!(read("[install]\nserial = \"S\"\nattempt = 2").unwrap().unwrap().attempt, 2);
     }
 
     #[test]
@@ -126,6 +137,7 @@ mod tests {
                 "[install]\nserial = \"S\"\nthen = \"sing\"",
                 "install.then: \"sing\" is no end; use \"power-off\" or \"reboot\"",
             ),
+            ("[install]\nserial = \"S\"\nattempt = 0", "install.attempt: 0 is smaller than 1"),
             ("[install]\nserial = \"S\"\nforce = true", "install.force: there is no such field"),
         ] {
             let error = read(text).unwrap_err();

@@ -98,6 +98,7 @@ path = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
 wwn = "EUI.0025385B01234567"
 replaces = "mbr:1A2B3C4D"
 then = "reboot"
+attempt = 2
 [[manifests]]
 name = "web"
 content = "kind: Pod"
@@ -181,6 +182,7 @@ content = "kind: Pod"
             path: None,
             replaces: Some("mbr:1a2b3c4d".into()),
             then: Then::Reboot,
+            attempt: 2,
         }),
         manifests: vec![Manifest { name: "web".into(), content: "kind: Pod".into() }],
     };

@@ -23,6 +23,9 @@ impl Head {
         let status = lines.next().and_then(status).context("the answer is no HTTP")?;
         let mut head = Self { status, ..Self::default() };
         for line in lines {
+            // A bare line feed, or what moves a terminal, has no business there (RFC 9110, 5.5), and words of the head come to the console.
+            let odd = line.chars().any(|one| one.is_control() && one != '\t');
+            ensure!(!odd, "the answer's head has a control character");
             let (name, value) = line.split_once(':').context("the answer's head has a line without a colon")?;
             let token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
             ensure!(token, "the answer's head has a line that is no header");
@@ -77,6 +80,8 @@ mod tests {
             ("HTTP/1.1 999 x\r\n\r\n", "the answer is no HTTP"),
             ("HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "the answer's head has a line without a colon"),
             ("HTTP/1.1 200 OK\r\nX: y\r\n folded: z\r\n\r\n", "the answer's head has a line that is no header"),
+            ("HTTP/1.1 302 x\r\nLocation: a\nrole metadata: b\r\n\r\n", "the answer's head has a control character"),
+            ("HTTP/1.1 302 x\r\nLocation: \x1b[2J\r\n\r\n", "the answer's head has a control character"),
             ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "the answer's length is no number"),
             ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "the answer's length is no number"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "the answer has two lengths"),

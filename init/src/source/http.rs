@@ -10,6 +10,8 @@ use crate::apply::certificates::AGENT;
 use crate::http::{self, Url};
 use crate::sys::Sys;
 
+/// For one attempt: a text is small, and its server near.
+const WITHIN: Duration = Duration::from_secs(30);
 /// A switch may take this many attempts until it forwards on a new link.
 const ATTEMPTS: u32 = 4;
 
@@ -40,7 +42,7 @@ pub fn fetch(sys: &dyn Sys, url: &str) -> Result<Text> {
                 return Ok(Text { place: url.to_owned(), role, secrets: None });
             }
             // The server has spoken: asking again brings the same, unless it says that it is busy.
-            Ok((status, _)) if status < 500 => bail!("fetching {url}: the server answers {status}"),
+            Ok((status, _)) if !http::may_pass(status) => bail!("fetching {url}: the server answers {status}"),
             Ok((status, _)) => last = Some(anyhow::anyhow!("the server answers {status}")),
             Err(error) => last = Some(error),
         }
@@ -51,7 +53,7 @@ pub fn fetch(sys: &dyn Sys, url: &str) -> Result<Text> {
 
 /// The answer's status and body.
 fn get(url: &Url) -> Result<(u16, Vec<u8>)> {
-    let answer = http::get(url)?;
+    let answer = http::get(url, WITHIN)?;
     let (status, length) = (answer.head.status, answer.head.length);
     let mut body = Vec::new();
     answer.take(LARGEST + 1).read_to_end(&mut body).context("reading the answer")?;

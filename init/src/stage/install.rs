@@ -16,10 +16,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use kscratch_install::Target;
+use kscratch_formats::gpt;
 use kscratch_install::blockdevice::{BlockDevice, Kernel};
 use kscratch_install::refuse::{Needs, Victim};
-use kscratch_metadata::{Install, RoleMetadata, Then};
+use kscratch_install::{Failure, Left, Target};
+use kscratch_metadata::{Install, RoleMetadata, Selected, Then};
 use kscratch_netlink::Netlink;
 
 use super::beside;
@@ -41,7 +42,7 @@ use medium::{Hardware, Medium};
 /// How long a disk that is named may take to appear: those in a shelf are started one after the other.
 const DISK_WITHIN: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(500);
-/// Disks that have come by then are on the list that a person gets.
+/// Disks that have come by then are on the list that a person gets, and count where a disk is told by its words: another one may have the same.
 const LIST_AFTER: Duration = Duration::from_secs(3);
 /// How long the work may take to end where the machine is switched off meanwhile.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -133,13 +134,29 @@ impl Installer {
             bail!("nothing is written to {}, {}: {why}", candidate.device.display(), install.told_by());
         }
         let what = format!("{} ({})", candidate.device.display(), install.told_by());
+        let image = gpt::read(&medium.packed, needs.bytes).context("reading the image's partition table")?.disk;
+        let contents = candidate.victim.contents.as_ref();
+        if choosing::is_done(contents, &image.to_string(), self.attempt_of(&candidate), &install) {
+            log::hint(format_args!(
+                "to have it installed again, write attempt = {} into [install]",
+                install.attempt + 1
+            ));
+            bail!(
+                "{what} holds this very image already; nothing is written, as it would be at every boot from this medium"
+            );
+        }
         log::line(format_args!("install: onto {what}, {}", candidate.words()));
-        let target = Target::open(&candidate.device, needs.bytes, true)?;
+        let looked_at = (candidate.victim.device.as_ref(), &Kernel::default());
+        let target = Target::open(&candidate.device, needs.bytes, looked_at, true)?;
         let watch = telling::Telling::new(Arc::clone(&self.stop));
-        writing::onto(&medium.packed, &target, text.as_ref(), &watch).with_context(|| {
-            format!(
-                "{what} has no partition table now, so nothing boots from it by half, and it can be installed again"
-            )
+        writing::onto(&medium.packed, &target, text.as_ref(), &watch).map_err(|Failure { left, error }| {
+            error.context(match left {
+                Left::Untouched => format!("nothing was written to {what}"),
+                Left::WithoutTable => {
+                    format!("{what} has no partition table now, so nothing boots from it by half, and it can be installed again")
+                }
+                Left::Unknown => format!("{what} fails where its partition table stands, which may be there, whole or not: nothing is to boot from it"),
+            })
         })?;
         log::line(format_args!("install: {what} is installed and was read back; the medium can be taken out"));
         Ok(Some(install.then))
@@ -155,27 +172,45 @@ impl Installer {
     }
 
     fn read(&self, text: &Text) -> Result<RoleMetadata> {
-        // No card has a driver here, unless the kernel brings it: a rack's entries are told by serial or uuid.
-        let links = Netlink::open().and_then(|mut netlink| hardware_links(&mut netlink));
-        let links = links.unwrap_or_else(|error| {
-            log::debug(format_args!("{error:#}"));
-            BTreeMap::new()
-        });
-        let selected = entry::read(text, &entry::identity(self.root, &links))?;
+        let selected = self.own(text)?;
         if let Some(entry) = &selected.entry {
             log::line(format_args!("role metadata: this machine is {entry}"));
         }
         Ok(selected.metadata)
     }
 
-    /// The disk that is named; one that comes late is waited for.
+    /// What a text says of this machine.
+    fn own(&self, text: &Text) -> Result<Selected> {
+        // No card has a driver here, unless the kernel brings it: a rack's entries are told by serial or uuid.
+        let links = Netlink::open().and_then(|mut netlink| hardware_links(&mut netlink));
+        let links = links.unwrap_or_else(|error| {
+            log::debug(format_args!("{error:#}"));
+            BTreeMap::new()
+        });
+        entry::read(text, &entry::identity(self.root, &links))
+    }
+
+    /// By which attempt a disk got its image, as the metadata on it say.
+    fn attempt_of(&self, candidate: &Candidate) -> Option<u32> {
+        let text = medium::text_on(&candidate.device).ok()??;
+        Some(self.own(&text).ok()?.metadata.install?.attempt)
+    }
+
+    /// The disk that is named; one that comes late is waited for, and so is another one that might be meant as well.
     fn wait_for(&self, install: &Install, hardware: &Hardware, medium: &Medium, needs: &Needs) -> Result<Candidate> {
         let end = Instant::now() + DISK_WITHIN;
-        let mut told = false;
+        let (mut told, mut alone_until) = (false, None);
         loop {
             let all = self.candidates(medium);
             match choosing::choose(install, all) {
-                Choice::One(candidate) => return Ok(*candidate),
+                Choice::One(candidate) => {
+                    let until = *alone_until.get_or_insert_with(|| Instant::now() + LIST_AFTER);
+                    if Instant::now() >= until {
+                        return Ok(*candidate);
+                    }
+                    hardware.settle(until)?;
+                    continue;
+                }
                 Choice::Several(names) => {
                     bail!("more than one disk has {}: {}; give its path too", install.told_by(), names.join(", "))
                 }

@@ -28,7 +28,7 @@ use crate::http::Url;
 use crate::log;
 use crate::plan::{self, Plan, PlanError};
 use crate::sys::{Flag, Mount, Sys};
-use trouble::Trouble;
+use trouble::{BESIDES, Tried, Trouble};
 
 /// Where the fetched file and what it unpacks to are, in memory of their own. The name goes once the root is mounted.
 const PLACE: &str = "fetched";
@@ -109,7 +109,7 @@ pub fn mount(
 
     let place = root.join(PLACE);
     // Whatever a server sends, the machine keeps the rest of its memory.
-    let most = wanted.bytes.map_or(free, |bytes| bytes.saturating_add(SLACK).min(free));
+    let most = wanted.bytes.map_or(free.saturating_sub(BESIDES), |bytes| bytes.saturating_add(SLACK).min(free));
     memory_filesystem(sys, &place, most)?;
     let path = place.join("root.zst");
     let mut packed = new_file(&path)?;
@@ -198,10 +198,9 @@ impl<'a> Network<'a> {
 
     /// Fetches the file, however often that is worth it.
     fn fetch(&mut self, url: &Url, wanted: &Fetched, file: &mut File, most: u64) -> Result<u64> {
-        let begun = Instant::now();
-        let mut nth = 0;
+        let (begun, mut quiet_since) = (Instant::now(), Instant::now());
+        let mut tried = Tried::default();
         loop {
-            nth += 1;
             let done = self.up().and_then(|()| {
                 log::line(format_args!("root: fetching {}", wanted.url));
                 fetch::attempt(url, wanted, file, most)
@@ -210,7 +209,13 @@ impl<'a> Network<'a> {
                 Ok(length) => return Ok(length),
                 Err(trouble) => trouble,
             };
-            let Some(pause) = trouble.again(nth, begun.elapsed()) else { bail!("root {}: {trouble}", wanted.url) };
+            if trouble.brought_something() {
+                quiet_since = Instant::now();
+            }
+            tried.attempts += 1;
+            tried.others += u32::from(matches!(trouble, Trouble::Digest(_)));
+            (tried.quiet, tried.all) = (quiet_since.elapsed(), begun.elapsed());
+            let Some(pause) = trouble.again(tried) else { bail!("root {}: {trouble}", wanted.url) };
             log::line(format_args!("root {}: {trouble}; again in {} s", wanted.url, pause.as_secs()));
             thread::sleep(pause);
         }

@@ -25,6 +25,14 @@ const SIGNATURES: [(&str, u64, &[u8]); 13] = [
     ("ISO 9660", 32769, b"CD001"),
     ("btrfs", 65536 + 64, b"_BHRfS_M"),
 ];
+/// The same for what stands at the end of a disk, whose beginning may be zeros: members of arrays. The places are from the end, down to a multiple of
+/// the last number (for md: Linux' `super_90_load` and `super_1_load`; DDF 2.0, 4.1; for Intel's, mdadm's super-intel.c).
+const AT_THE_END: [(&str, u64, u64, &[u8]); 4] = [
+    ("Intel RAID", 1024, 512, b"Intel Raid ISM Cfg Sig. "),
+    ("DDF RAID", 512, 512, &[0xDE, 0x11, 0xDE, 0x11]),
+    ("md RAID", 8192, 4096, &[0xFC, 0x4E, 0x2B, 0xA9]),
+    ("md RAID", 65536, 65536, &[0xFC, 0x4E, 0x2B, 0xA9]),
+];
 /// What is looked at before a disk is called empty.
 const START: u64 = 1 << 20;
 
@@ -32,7 +40,7 @@ const START: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Contents {
-    /// Zeros, as far as is looked.
+    /// Zeros, as far as is looked, and no array's mark at the end.
     Empty,
     /// A GUID partition table.
     Gpt {
@@ -105,6 +113,9 @@ impl Contents {
         if !partitions.is_empty() {
             return Contents::Mbr { signature: signature(&start), partitions };
         }
+        if let Some(found) = found_at_the_end(disk, len) {
+            return Contents::Whole(found);
+        }
         if start.iter().all(|byte| *byte == 0) { Contents::Empty } else { Contents::Unknown }
     }
 
@@ -155,6 +166,17 @@ fn found(disk: &impl ReadAt) -> Option<Found> {
         disk.read_at(place, &mut bytes).is_ok() && bytes == signature
     };
     let (format, ..) = SIGNATURES.iter().find(|(_, place, signature)| signed(*place, signature))?;
+    Some(Found { format, label: None })
+}
+
+fn found_at_the_end(disk: &impl ReadAt, len: u64) -> Option<Found> {
+    let signed = |before: u64, aligned: u64, signature: &[u8]| {
+        let mut bytes = vec![0; signature.len()];
+        let place = len.checked_sub(before).map(|place| place / aligned * aligned);
+        place.is_some_and(|place| disk.read_at(place, &mut bytes).is_ok()) && bytes == signature
+    };
+    let (format, ..) =
+        AT_THE_END.iter().find(|(_, before, aligned, signature)| signed(*before, *aligned, signature))?;
     Some(Found { format, label: None })
 }
 
@@ -225,6 +247,24 @@ mod tests {
         named(&with(4096, &[0xFC, 0x4E, 0x2B, 0xA9]), Some("md-raid"));
         // Behind what is looked at, nothing is said.
         check(&with((1 << 20) + 1, b"x"), "empty");
+    }
+
+    #[test]
+    fn a_member_of_an_array_is_not_empty_though_its_beginning_is() {
+        const END: usize = 2 << 20;
+        named(&with(END - 1024, b"Intel Raid ISM Cfg Sig. 1.3"), Some("intel-raid"));
+        named(&with(END - 512, &[0xDE, 0x11, 0xDE, 0x11]), Some("ddf-raid"));
+        let md = [0xFC, 0x4E, 0x2B, 0xA9];
+        for (at, odd) in [(END - 8192, 0), (END - 8192, 512), (END - 65536, 0)] {
+            let mut disk = with(at, &md);
+            disk.extend(vec![0; odd]);
+            named(&disk, Some("md-raid"));
+        }
+        // A longer one ends elsewhere for each of them.
+        let mut disk = with(END - 65536, &md);
+        disk.extend(vec![0; 4096]);
+        named(&disk, Some("md-raid"));
+        named(&with(END - 4096, &md), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Decides which disk is meant, and puts what disks say of themselves into lines for a person who has to name one.
 use std::path::PathBuf;
 
+use kscratch_install::blockdevice::Contents;
 use kscratch_install::refuse::{self, Needs, Refusal, Victim};
 use kscratch_install::words::human_bytes;
 use kscratch_metadata::{DiskWords, Install};
@@ -72,6 +73,13 @@ pub fn choose(install: &Install, all: Vec<Candidate>) -> Choice {
     }
 }
 
+/// Whether the disk holds the image of this medium (its GUID `image`) and was given it by this attempt or a later one (`theirs`, of its own metadata):
+/// then it is done, however often the medium is booted. One whose metadata do not say has had its first.
+pub fn is_done(contents: Option<&Contents>, image: &str, theirs: Option<u32>, install: &Install) -> bool {
+    let holds = matches!(contents, Some(Contents::Gpt { guid, .. }) if guid == image);
+    holds && install.attempt <= theirs.unwrap_or(1)
+}
+
 /// What disks there are, and what may be done with each.
 pub fn listed(all: &[Candidate], needs: &Needs) -> Vec<String> {
     let mut lines = Vec::new();
@@ -123,7 +131,7 @@ mod tests {
     use kscratch_install::refuse::{Needs, Victim};
     use kscratch_metadata::{DiskWords, Install, parse};
 
-    use super::{Candidate, Choice, choose, listed, refused};
+    use super::{Candidate, Choice, choose, is_done, listed, refused};
 
     const NEEDS: Needs = Needs { bytes: 4 << 30, sector: Some(512) };
 
@@ -141,6 +149,7 @@ mod tests {
             removable: false,
             read_only: false,
             uses: Vec::new(),
+            sequence: None,
         };
         let victim = Victim { path: device.path.clone(), device: Some(device), contents: Some(contents), busy: false };
         let words = DiskWords { serials: vec![serial.into()], ..DiskWords::default() };
@@ -201,6 +210,17 @@ mod tests {
         // What cannot be read is not given up by any word.
         let unreadable = disk("sda", "A", Contents::Unreadable { reason: "it is gone".into() });
         assert!(!why(&unreadable, Some("unknown")).0.is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_has_this_image_is_done_until_the_metadata_count_further() {
+        let done = |contents: Contents, theirs: Option<u32>, text: &str| {
+            is_done(Some(&contents), "g1", theirs, &install(&format!("serial = \"A\"\n{text}")))
+        };
+        assert!(done(table(), None, "") && done(table(), Some(1), "") && done(table(), Some(3), "attempt = 3"));
+        assert!(!done(table(), None, "attempt = 2") && !done(table(), Some(2), "attempt = 3"));
+        let other = Contents::Gpt { guid: "g2".into(), partitions: Vec::new() };
+        assert!(!done(other, Some(9), "") && !done(Contents::Empty, None, ""));
     }
 
     #[test]

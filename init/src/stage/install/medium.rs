@@ -139,12 +139,20 @@ impl Medium {
     /// # Errors
     /// There is no such partition, or it cannot be read.
     pub fn text(&self) -> Result<Option<Text>> {
-        let device = self.found.disk.device.display();
-        let disk = Plain::open(&self.found.disk.device).with_context(|| format!("opening {device}"))?;
-        let volume = esp::open(&disk, esp::place(&disk, disk.len())?)?;
-        let read = |name: &str| esp::text(&volume, &esp::path_of(name));
-        let Some(role) = read("role.toml")? else { return Ok(None) };
-        let place = format!("{} on {device}", esp::path_of("role.toml"));
-        Ok(Some(Text { place, role, secrets: read("secrets.toml")? }))
+        text_on(&self.found.disk.device)
     }
+}
+
+/// The metadata on the EFI system partition of a disk.
+///
+/// # Errors
+/// There is no such partition, or it cannot be read.
+pub fn text_on(device: &Path) -> Result<Option<Text>> {
+    let name = device.display();
+    let disk = Plain::open(device).with_context(|| format!("opening {name}"))?;
+    let volume = esp::open(&disk, esp::place(&disk, disk.len())?)?;
+    let read = |file: &str| esp::text(&volume, &esp::path_of(file));
+    let Some(role) = read("role.toml")? else { return Ok(None) };
+    let place = format!("{} on {name}", esp::path_of("role.toml"));
+    Ok(Some(Text { place, role, secrets: read("secrets.toml")? }))
 }

@@ -4,20 +4,20 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 use kscratch_formats::bytes::ReadAt;
 use kscratch_install::packed::Packed;
-use kscratch_install::{Target, Took, Watch, esp};
+use kscratch_install::{Failure, Target, Took, Watch, esp};
 
 use crate::source::Text;
 
 /// Writes everything, reads it back, puts the metadata onto it, and gives it its partition tables last.
 ///
 /// # Errors
-/// The disk fails; the medium fails or is damaged; what is read back is not what was written.
+/// The disk fails; the medium fails or is damaged; what is read back is not what was written. It says what the disk is then.
 pub fn onto<R: ReadAt + Sync>(
     packed: &Packed<R>,
     target: &Target,
     text: Option<&Text>,
     watch: &impl Watch,
-) -> Result<Took> {
+) -> Result<Took, Failure> {
     let map = packed.map();
     kscratch_install::write(packed, &map, target, watch, |target| {
         let Some(text) = text else { return Ok(()) };

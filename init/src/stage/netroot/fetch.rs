@@ -12,7 +12,7 @@ use crate::log;
 
 /// How often the console is told how far it is.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
-/// How long one attempt may take: a server that sends a byte now and then never ends.
+/// How long one attempt may take.
 const WITHIN: Duration = Duration::from_secs(1800);
 
 /// Fetches the file into `file`, whose content is lost, and gives its length. `most` is how long it may be.
@@ -22,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(1800);
 pub fn attempt(url: &Url, wanted: &Fetched, file: &mut File, most: u64) -> Result<u64, Trouble> {
     let kept = |error: std::io::Error| Trouble::Kept(error.to_string());
     file.set_len(0).and_then(|()| file.rewind()).map_err(kept)?;
-    let mut answer = http::get(url).map_err(|error| Trouble::Silent(format!("{error:#}")))?;
+    let mut answer = http::get(url, WITHIN).map_err(|error| Trouble::Silent(format!("{error:#}")))?;
     if answer.head.status != 200 {
         return Err(Trouble::Status(answer.head.status, answer.head.location));
     }
@@ -30,7 +30,7 @@ pub fn attempt(url: &Url, wanted: &Fetched, file: &mut File, most: u64) -> Resul
     if length > most {
         return Err(Trouble::Kept(format!("the file has {} MiB, and {} are free", length >> 20, most >> 20)));
     }
-    let (begun, mut told) = (Instant::now(), Instant::now());
+    let mut told = Instant::now();
     let (mut hash, mut got, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
     while got < length {
         let count = match answer.read(&mut buffer) {
@@ -48,9 +48,6 @@ pub fn attempt(url: &Url, wanted: &Fetched, file: &mut File, most: u64) -> Resul
         hash.update(bytes);
         file.write_all(bytes).map_err(kept)?;
         got += bytes.len() as u64;
-        if begun.elapsed() > WITHIN {
-            return Err(Trouble::BrokeOff(got, length));
-        }
         if told.elapsed() > TOLD_EVERY {
             told = Instant::now();
             log::line(format_args!("root: {} of {} MiB are here", got >> 20, length >> 20));

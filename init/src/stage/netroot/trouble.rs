@@ -2,13 +2,17 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How long it is tried in all: a server that starts with the rest of its rack takes minutes.
+use crate::http;
+
+/// How long it is tried while not a byte comes: a server that starts with the rest of its rack takes minutes.
 const GIVE_UP: Duration = Duration::from_secs(300);
+/// How long in all: a transfer that always breaks off does not go on for ever.
+const IN_ALL: Duration = Duration::from_secs(3600);
 /// The first pause before another attempt, and the longest.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Memory for what runs on the root: a node needs this at the least.
-const BESIDES: u64 = 256 << 20;
+pub const BESIDES: u64 = 256 << 20;
 const MIB: u64 = 1 << 20;
 
 /// Why there is no root yet.
@@ -32,20 +36,38 @@ pub enum Trouble {
     Kept(String),
 }
 
+/// What there was before the next attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Attempts.
+    pub attempts: u32,
+    /// Of these, such as brought a file with another digest.
+    pub others: u32,
+    /// How long nothing of the file has come.
+    pub quiet: Duration,
+    /// How long it is tried.
+    pub all: Duration,
+}
+
 impl Trouble {
-    /// The pause before the next attempt: this trouble came at attempt `nth`, counted from 1, `since` the first one began. `None` where another one would
-    /// bring the same, or there were enough.
+    /// Whether bytes of the file have come before it.
     #[must_use]
-    pub fn again(&self, nth: u32, since: Duration) -> Option<Duration> {
+    pub fn brought_something(&self) -> bool {
+        matches!(self, Self::Digest(_) | Self::BrokeOff(1.., _))
+    }
+
+    /// The pause before the next attempt. `None` where another one would bring the same, or there were enough.
+    #[must_use]
+    pub fn again(&self, tried: Tried) -> Option<Duration> {
         let lasts = match self {
             Self::Memory(..) | Self::Kept(_) | Self::NoLength => true,
-            Self::Status(status, _) => *status < 500,
+            Self::Status(status, _) => !http::may_pass(*status),
             // A file that was being replaced is whole at the second attempt.
-            Self::Digest(_) => nth > 1,
+            Self::Digest(_) => tried.others > 1,
             Self::NoNetwork(_) | Self::Silent(_) | Self::BrokeOff(..) => false,
         };
-        let pause = LONGEST_PAUSE.min(PAUSE.saturating_mul(1 << nth.saturating_sub(1).min(8)));
-        (!lasts && since + pause < GIVE_UP).then_some(pause)
+        let pause = LONGEST_PAUSE.min(PAUSE.saturating_mul(1 << tried.attempts.saturating_sub(1).min(8)));
+        (!lasts && tried.quiet + pause < GIVE_UP && tried.all < IN_ALL).then_some(pause)
     }
 }
 
@@ -71,6 +93,7 @@ impl fmt::Display for Trouble {
                 write!(f, "the server sends to {to} ({status}), and nobody is followed from here: give kscratch.root that URL, where it begins with http://")
             }
             Self::Status(status, _) if *status >= 500 => write!(f, "the server has a fault of its own (it answers {status}): look at its log"),
+            Self::Status(status @ (408 | 429), _) => write!(f, "the server is busy (it answers {status}): look at its log"),
             Self::Status(status, _) => write!(f, "the server does not give the file (it answers {status}): let it serve that to everybody"),
             Self::NoLength => f.write_str("the server does not say how long the file is (Content-Length): have it served as a plain file"),
             Self::BrokeOff(at, of) => {
@@ -94,7 +117,7 @@ impl fmt::Display for Trouble {
 mod tests {
     use std::time::Duration;
 
-    use super::{Trouble, room};
+    use super::{Tried, Trouble, room};
 
     #[test]
     fn what_may_pass_is_tried_again_and_what_lasts_is_not() {
@@ -109,6 +132,7 @@ mod tests {
             (Trouble::NoNetwork(String::new()), 1, 30, Some(2)),
             (Trouble::BrokeOff(1, 2), 1, 30, Some(2)),
             (Trouble::Status(503, None), 1, 0, Some(2)),
+            (Trouble::Status(429, None), 1, 0, Some(2)),
             (Trouble::Status(404, None), 1, 0, None),
             (Trouble::Status(301, None), 1, 0, None),
             (Trouble::Digest(String::new()), 1, 0, Some(2)),
@@ -118,8 +142,20 @@ mod tests {
             (Trouble::Kept(String::new()), 1, 0, None),
         ] {
             let want = want.map(Duration::from_secs);
-            assert_eq!(trouble.again(nth, Duration::from_secs(since)), want, "{trouble:?} {nth} {since}");
+            let tried = Tried {
+                attempts: nth,
+                others: nth,
+                quiet: Duration::from_secs(since),
+                all: Duration::from_secs(since),
+            };
+            assert_eq!(trouble.again(tried), want, "{trouble:?} {nth} {since}");
         }
+        // What brings something is gone on with, for an hour.
+        let tried = |all: u64| Tried { attempts: 9, others: 1, quiet: Duration::ZERO, all: Duration::from_secs(all) };
+        assert_eq!(Trouble::BrokeOff(1, 2).again(tried(3599)), Some(Duration::from_secs(15)));
+        assert_eq!(Trouble::BrokeOff(1, 2).again(tried(3600)), None);
+        assert_eq!(Trouble::Digest(String::new()).again(tried(900)), Some(Duration::from_secs(15)));
+        assert!(Trouble::BrokeOff(1, 2).brought_something() && !Trouble::BrokeOff(0, 2).brought_something());
     }
 
     #[test]
