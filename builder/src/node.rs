@@ -2,6 +2,7 @@
 //!
 //! The API server leads to the kubelet's own pages (`/api/v1/nodes/NAME/proxy/...`) and keeps the annotations by which a machine is told something
 //! (the agent's `orders.rs`): what somebody may do is his role's business, and nothing else listens on the machine.
+mod follow;
 mod logs;
 mod order;
 mod status;
@@ -14,8 +15,9 @@ use serde_json::Value;
 use crate::console::Hint;
 use crate::vmcluster::api::Api;
 
-pub use logs::{follow, list, tail};
-pub use order::{Order, Wait, give, wait};
+pub use follow::follow;
+pub use logs::{list, tail};
+pub use order::{Order, Wait, give, outlived, wait};
 pub use status::{Status, status};
 
 /// A Node object.

@@ -61,7 +61,7 @@ pub struct LogsArgs {
     /// A service (kubelet, dockerd, ...), or a file below /var/log [default: list the services' logs]
     #[arg(value_name = "LOG")]
     pub log: Option<String>,
-    /// Print so many lines of its end [default: the last 64 KiB]
+    /// Print so many lines of its last 8 MiB [default: its last 64 KiB]
     #[arg(long, value_name = "N", requires = "log")]
     pub tail: Option<u64>,
     /// Go on printing what is added

@@ -15,7 +15,7 @@ use crate::vmcluster::api::{Access, Api};
 pub(super) fn execute(command: &NodeCommand, console: &Console) -> Result<ExitCode> {
     match command {
         NodeCommand::Status(args) => status(args),
-        NodeCommand::Logs(args) => logs(args),
+        NodeCommand::Logs(args) => logs(args, console),
         NodeCommand::Reboot(args) => end(args, Order::Reboot, console),
         NodeCommand::Shutdown(args) => end(args, Order::Shutdown, console),
         NodeCommand::Reset(args) => end(&args.end, Order::Reset { keep_identity: args.keep_identity }, console),
@@ -43,7 +43,7 @@ fn status(args: &StatusArgs) -> Result<ExitCode> {
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn logs(args: &LogsArgs) -> Result<ExitCode> {
+fn logs(args: &LogsArgs, console: &Console) -> Result<ExitCode> {
     let (api, _) = open(&args.node)?;
     let name = &args.node.name;
     let Some(log) = &args.log else {
@@ -54,7 +54,7 @@ fn logs(args: &LogsArgs) -> Result<ExitCode> {
     let (text, length) = node::tail(&api, name, log, args.tail)?;
     print(&text)?;
     if args.follow {
-        node::follow(&api, name, log, length, &mut io::stdout())?;
+        node::follow(&api, name, log, length, &mut io::stdout(), &|line| console.warn(line))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,6 +62,9 @@ fn logs(args: &LogsArgs) -> Result<ExitCode> {
 fn end(args: &EndArgs, order: Order, console: &Console) -> Result<ExitCode> {
     let (api, user) = open(&args.node)?;
     let name = &args.node.name;
+    if args.wait && order == Order::Shutdown {
+        node::outlived(&api, name)?;
+    }
     let boot = node::give(&api, name, order, &user, console)?;
     let word = match order {
         Order::Reboot => "start anew",

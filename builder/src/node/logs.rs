@@ -1,9 +1,5 @@
-//! Turns a machine's log files, which its kubelet serves, into a list, their last lines, or lines as they come.
-use std::io::{ErrorKind, Write};
-use std::thread;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, anyhow, bail};
+//! Turns a machine's log files, which its kubelet serves, into a list, or into their last lines.
+use anyhow::{Result, anyhow, bail};
 
 use super::refusal;
 use crate::console::Hint;
@@ -11,12 +7,12 @@ use crate::vmcluster::api::{Api, Part};
 
 /// Folder of the services' logs below `/var/log`, which is what the kubelet serves.
 const FOLDER: &str = "kscratch";
-/// A line of a log has some 200 bytes; more of them than this at once are not fetched.
+/// A line of a log has some 200 bytes.
 const PER_LINE: u64 = 512;
-/// So much is fetched where nothing is said.
+/// So much is fetched where nothing is said, and at the least: a log of long lines has few in less.
 const LATEST: u64 = 64 << 10;
-/// How often a log is asked for more.
-const EVERY: Duration = Duration::from_secs(1);
+/// More than this is not fetched: what PID 1 lets a log grow to.
+const MOST: u64 = 8 << 20;
 
 /// Where the API server has a file below `/var/log`. A word is the log of that service.
 ///
@@ -59,20 +55,27 @@ pub(super) fn names(page: &str) -> Vec<String> {
     names.filter(|name| !name.ends_with('/')).collect()
 }
 
-/// The end of a log: its last lines, or what was written lately. Also how long the log is now.
+/// The end of a log: its last lines, as far as they stand in its last 8 MiB, or what was written lately. Also how long the log is now.
 ///
 /// # Errors
 /// There is no such log, the machine does not answer, or the API server refuses.
 pub fn tail(api: &Api, node: &str, file: &str, lines: Option<u64>) -> Result<(String, u64)> {
-    let wanted = lines.map_or(LATEST, |lines| lines.saturating_mul(PER_LINE).clamp(1, 8 << 20));
-    let (bytes, length) = match read(api, node, file, Part::Last(wanted))? {
-        Seen::Bytes(bytes, length) => (bytes, length),
-        Seen::None => return Ok((String::new(), 0)),
-        Seen::Away(error) => return Err(error),
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let whole = if length > bytes.len() as u64 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
-    Ok((last(whole, lines).to_owned(), length))
+    let mut wanted = lines.map_or(LATEST, |lines| lines.saturating_mul(PER_LINE).clamp(LATEST, MOST));
+    loop {
+        let (bytes, length) = match read(api, node, file, Part::Last(wanted))? {
+            Seen::Bytes(bytes, length) => (bytes, length),
+            Seen::None => return Ok((String::new(), 0)),
+            Seen::Away(error) => return Err(error),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let is_cut = length > bytes.len() as u64;
+        let whole = if is_cut { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
+        if is_cut && (whole.lines().count() as u64) < lines.unwrap_or(1) && wanted < MOST {
+            wanted = wanted.saturating_mul(4).min(MOST);
+            continue;
+        }
+        return Ok((last(whole, lines).to_owned(), length));
+    }
 }
 
 /// The last lines of a text.
@@ -87,7 +90,7 @@ pub(super) fn last(text: &str, lines: Option<u64>) -> &str {
 }
 
 /// What came of asking for bytes of a log.
-enum Seen {
+pub(super) enum Seen {
     /// These, and how long the log is.
     Bytes(Vec<u8>, u64),
     /// It has none there.
@@ -96,7 +99,11 @@ enum Seen {
     Away(anyhow::Error),
 }
 
-fn read(api: &Api, node: &str, file: &str, part: Part) -> Result<Seen> {
+/// Bytes of a log.
+///
+/// # Errors
+/// There is no such log, or the API server refuses. A machine that does not answer may do so later.
+pub(super) fn read(api: &Api, node: &str, file: &str, part: Part) -> Result<Seen> {
     let piece = match api.part(&place(node, file)?, part) {
         Ok(piece) => piece,
         Err(error) => return Ok(Seen::Away(error)),
@@ -111,30 +118,5 @@ fn read(api: &Api, node: &str, file: &str, part: Part) -> Result<Seen> {
         }
         500.. => Ok(Seen::Away(refused())),
         _ => Err(refused()),
-    }
-}
-
-/// Writes what is added to a log behind its first `from` bytes, until nobody reads it any more. One that was begun anew is read from its begin.
-///
-/// # Errors
-/// The log is not there any more, or the API server refuses. A machine that is away for a while is waited for.
-pub fn follow(api: &Api, node: &str, file: &str, mut from: u64, out: &mut impl Write) -> Result<()> {
-    loop {
-        thread::sleep(EVERY);
-        // The last byte that is known is asked for again: a log that has grown by nothing has that to answer, and one that was begun anew has not.
-        match read(api, node, file, Part::From(from.saturating_sub(1)))? {
-            Seen::Bytes(bytes, length) => {
-                let known = usize::from(from > 0).min(bytes.len());
-                let written = out.write_all(bytes.get(known..).unwrap_or_default()).and_then(|()| out.flush());
-                match written {
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                    other => other.context("writing to standard output")?,
-                }
-                from = length;
-            }
-            Seen::None => from = 0,
-            // While it starts anew, for one.
-            Seen::Away(_) => {}
-        }
     }
 }

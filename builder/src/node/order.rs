@@ -1,7 +1,7 @@
 //! Gives a machine an order by annotations of its Node, and tells how far it is with it.
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::{boot, is_ready, object, refusal, text};
@@ -61,6 +61,33 @@ pub(super) fn annotations(order: Order, boot: &str, by: &str) -> Value {
 /// Says which Nodes are masters; no kubelet can give itself this label.
 const MASTER: &str = "/metadata/labels/node-role.kubernetes.io~1control-plane";
 
+/// All masters.
+const MASTERS: &str = "/api/v1/nodes?labelSelector=node-role.kubernetes.io/control-plane";
+
+/// Refuses a machine of which nobody could tell that it is off: a master, without which the others are too few for etcd and so for an API server.
+///
+/// # Errors
+/// It is one; or there is no such Node, or the API server does not answer or refuses.
+pub fn outlived(api: &Api, node: &str) -> Result<()> {
+    if object(api, node)?.pointer(MASTER).is_none() {
+        return Ok(());
+    }
+    let (status, body) = api.get(MASTERS)?;
+    if status != 200 {
+        return Err(refusal(status, &body).context("asking which masters there are"));
+    }
+    let list: Value = serde_json::from_slice(&body).context("reading the list of masters")?;
+    let masters = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let others = masters.iter().filter(|master| text(master, "/metadata/name") != node && is_ready(master)).count();
+    // etcd needs more than half of its members.
+    if others * 2 > masters.len() {
+        return Ok(());
+    }
+    let hint = Hint(format!("kscratch-image node shutdown {node}, without --wait: its console says when it is off"));
+    Err(anyhow!("{node} is a master, and without it no API server is left that could tell that it is off")
+        .context(hint))
+}
+
 /// Gives an order, for the boot that the Node tells of; gives that boot.
 ///
 /// # Errors
@@ -118,19 +145,20 @@ impl Wait {
 }
 
 /// How far it is, by its Node and by whether its kubelet answers. `before` is the boot that the order was for. A machine that has not been `seen` since
-/// may never have been told: that it is not heard of does not say that it is off.
+/// may never have been told: that it is not heard of does not say that it is off. Nor does a kubelet that does not answer: it ends before the machine does.
 pub(super) fn progress(order: Order, before: &str, node: Option<&Value>, answers: bool, seen: bool) -> Wait {
     let Some(node) = node else { return Wait::Away };
-    match (order, boot(node) == before, is_ready(node), answers) {
-        (Order::Shutdown, true, false, false) if seen => Wait::Done,
-        (Order::Shutdown, false, ..) | (_, false, false, _) => Wait::Starts,
-        (_, false, true, _) => Wait::Done,
-        (_, true, true, true) => Wait::Unmoved,
-        (_, true, true, false) | (_, true, false, false) => Wait::Away,
-        (_, true, false, true) => {
-            let ready = super::condition(node, "Ready");
-            Wait::Ends(ready.map_or(String::new(), |ready| text(ready, "/message").to_owned()))
-        }
+    let ready = super::condition(node, "Ready");
+    let word = ready.map_or("", |ready| text(ready, "/status"));
+    match (order, boot(node) == before, word, answers) {
+        // The cluster has not heard of it for its `node-monitor-grace-period`.
+        (Order::Shutdown, true, "Unknown", false) if seen => Wait::Done,
+        (Order::Shutdown, false, ..) => Wait::Starts,
+        (_, false, "True", _) => Wait::Done,
+        (_, false, ..) => Wait::Starts,
+        (_, true, "True", true) => Wait::Unmoved,
+        (_, true, _, true) => Wait::Ends(ready.map_or("", |ready| text(ready, "/message")).to_owned()),
+        (_, true, _, false) => Wait::Away,
     }
 }
 

@@ -1,4 +1,5 @@
 //! What is told of machines, by tables, and what is asked of an API server that stands in for a real one.
+use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver};
@@ -7,10 +8,11 @@ use std::thread;
 use expect_test::expect;
 use serde_json::{Value, json};
 
+use super::follow::Following;
 use super::logs::{last, names, place};
 use super::order::{annotations, progress};
 use super::status::lines;
-use super::{Order, Wait, give, list, object, tail};
+use super::{Order, Wait, give, list, object, outlived, tail};
 use crate::console::Console;
 use crate::vmcluster::api::Api;
 
@@ -29,6 +31,12 @@ fn node(boot: &str, ready: &str, message: &str) -> Value {
             ],
         },
     })
+}
+
+fn node_of(name: &str, ready: &str) -> Value {
+    let mut node = node("b1", ready, "");
+    node["metadata"]["name"] = name.into();
+    node
 }
 
 #[test]
@@ -92,8 +100,11 @@ fn how_far_an_order_is() {
         (Shutdown, "old", "True", true, Wait::Unmoved),
         (Shutdown, "old", "False", true, going()),
         (Shutdown, "old", "True", false, Wait::Away),
-        (Shutdown, "old", "False", false, Wait::Done),
+        // Its kubelet has ended, and the rest of it may be at it still.
+        (Shutdown, "old", "False", false, Wait::Away),
         (Shutdown, "old", "Unknown", false, Wait::Done),
+        (Shutdown, "old", "Unknown", true, going()),
+        (Shutdown, "new", "Unknown", false, Wait::Starts),
         // Somebody has switched it on again.
         (Shutdown, "new", "True", true, Wait::Starts),
     ] {
@@ -105,6 +116,41 @@ fn how_far_an_order_is() {
         assert_eq!(progress(order, "old", Some(&node), answers, false), unseen, "{order:?} {boot} {ready} {answers}");
     }
     assert_eq!(progress(Reboot, "old", None, false, true), Wait::Away);
+}
+
+#[test]
+fn nobody_waits_for_a_master_whose_end_nobody_could_tell() {
+    let told = |node: &str, label: bool, masters: &[(&str, &str)]| {
+        let of = |name: &str, ready: &str, label: bool| {
+            let mut node = node_of(name, ready);
+            if label {
+                node["metadata"]["labels"] = json!({"node-role.kubernetes.io/control-plane": ""});
+            }
+            node
+        };
+        let items: Vec<Value> = masters.iter().map(|(name, ready)| of(name, ready, true)).collect();
+        let list = json!({"kind": "NodeList", "items": items}).to_string();
+        let (api, asked) = server(vec![(200, "", of(node, "True", label).to_string()), (200, "", list)]);
+        let told = outlived(&api, node).err().map(|error| crate::console::error_lines(&error).join("\n"));
+        (told, asked.try_iter().map(|(line, ..)| line).last())
+    };
+    let (well, down) = ("True", "Unknown");
+    assert_eq!(told("n1", false, &[]), (None, Some("GET /api/v1/nodes/n1 HTTP/1.1".to_owned())));
+    assert_eq!(told("m1", true, &[("m1", well), ("m2", well), ("m3", well)]).0, None);
+    for masters in [
+        &[("m1", well)][..],
+        &[("m1", well), ("m2", down)],
+        &[("m1", well), ("m2", well)],
+        &[("m1", well), ("m2", well), ("m3", down)],
+    ] {
+        let (told, asked) = told("m1", true, masters);
+        let list = "GET /api/v1/nodes?labelSelector=node-role.kubernetes.io/control-plane HTTP/1.1";
+        assert_eq!(asked.as_deref(), Some(list));
+        expect![[r#"
+            error: m1 is a master, and without it no API server is left that could tell that it is off
+            hint: kscratch-image node shutdown m1, without --wait: its console says when it is off"#]]
+        .assert_eq(&told.unwrap());
+    }
 }
 
 #[test]
@@ -249,21 +295,86 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn the_end_of_a_log_is_fetched_and_no_more() {
+    let long = "x".repeat(2 << 10);
     let (api, asked) = server(vec![
         (200, "", "<pre>\n<a href=\"kubelet.log\">kubelet.log</a>\n</pre>\n".to_owned()),
         (206, "Content-Range: bytes 5000-5014/5015\r\n", "rest\none\nthree\n".to_owned()),
         (200, "", "short\n".to_owned()),
         (416, "Content-Range: bytes */0\r\n", String::new()),
+        (206, "Content-Range: bytes 34465-99999/100000\r\n", format!("{long}\ntwo\n")),
+        (200, "", format!("zero\none{long}\ntwo\n")),
+        (206, "Content-Range: bytes 1-8388608/90000000\r\n", format!("{long}\ntwo\n")),
     ]);
     assert_eq!(list(&api, "n1").unwrap(), ["kubelet.log"]);
     // What the range cut in two is no line.
-    assert_eq!(tail(&api, "n1", "kubelet", Some(9)).unwrap(), ("one\nthree\n".to_owned(), 5015));
+    assert_eq!(tail(&api, "n1", "kubelet", Some(2)).unwrap(), ("one\nthree\n".to_owned(), 5015));
     assert_eq!(tail(&api, "n1", "kubelet", None).unwrap(), ("short\n".to_owned(), 6));
     assert_eq!(tail(&api, "n1", "kubelet", None).unwrap(), (String::new(), 0), "an empty log");
+    // As many as there are to have, however long they are.
+    let (text, length) = tail(&api, "n1", "kubelet", Some(2)).unwrap();
+    assert_eq!((text, length), (format!("one{long}\ntwo\n"), 2 * 1024 + 13));
+    assert_eq!(tail(&api, "n1", "kubelet", Some(1 << 40)).unwrap().0, "two\n");
     let asked: Vec<_> = asked.try_iter().map(|(line, range, _)| format!("{line} {range}")).collect();
     let log = "GET /api/v1/nodes/n1/proxy/logs/kscratch/kubelet.log HTTP/1.1";
+    let ranges: Vec<_> = asked[1..].iter().map(|asked| asked.strip_prefix(log).unwrap()).collect();
+    let want = [65536, 65536, 65536, 65536, 262_144, 8 << 20].map(|bytes| format!(" bytes=-{bytes}"));
+    assert_eq!(ranges, want);
+}
+
+/// How a log goes on: each answer by its name, range and bytes, and what is given of it.
+#[test]
+fn a_log_is_followed_over_rotations() {
+    const NEW: &str = "a line of the next file\n";
+    let text: String = (0..200).map(|number| format!("line {number}\n")).collect();
+    let range = |first, last, all| -> &'static str { format!("Content-Range: bytes {first}-{last}/{all}\r\n").leak() };
+    let other = "a file of before, ".repeat(20);
+    let (api, asked) = server(vec![
+        (206, range(744, 1099, 1100), text[744..1100].to_owned()),
+        (206, range(844, 1099, 1100), text[844..1100].to_owned()),
+        // A file is put aside, and the next one is short.
+        (416, "Content-Range: bytes */24\r\n", String::new()),
+        (206, range(844, text.len() - 1, text.len()), text[844..].to_owned()),
+        (206, range(0, 23, 24), NEW.to_owned()),
+        // One that is empty is given whole, and the machine goes down in the middle of this.
+        (200, "", String::new()),
+        (503, "", "shutting down".to_owned()),
+        (502, "", String::new()),
+        (200, "", "-- boot x --\n".to_owned()),
+        (206, range(0, 29, 30), format!("{NEW}more\n.")),
+        // What was put aside is another one, or not to be had.
+        (206, range(0, 3, 4), "abcd".to_owned()),
+        (200, "", "ab".to_owned()),
+        (206, range(0, 359, 360), other.clone()),
+        (200, "", "efgh".to_owned()),
+        (200, "", "ij".to_owned()),
+        (404, "", String::new()),
+        (200, "", "klmn".to_owned()),
+        (401, "", "Unauthorized".to_owned()),
+    ]);
+    let warned = RefCell::new(Vec::new());
+    let warn = |line: String| warned.borrow_mut().push(line);
+    let mut log = Following::new(&api, "n1", "kubelet", 1000, &warn);
+    let mut look = || log.look().map(|fresh| String::from_utf8(fresh).unwrap());
+    let want = [&text[1000..1100], "", &text[1100..], NEW, "", "", "more\n.", "abcd", "", "efgh", "", "klmn"];
+    for (number, want) in want.iter().enumerate() {
+        assert_eq!(look().unwrap(), *want, "{number}");
+    }
+    assert!(format!("{:#}", look().unwrap_err()).contains("the server answers 401: Unauthorized"));
+    expect![[r#"
+        asking n1 for the log kubelet.log.1: the server answers 503: shutting down; it is asked again until it answers
+        kubelet was begun anew, and lines before that may be missing here: the file that was put aside is another one
+        kubelet was begun anew, and lines before that may be missing here: n1 has no log kubelet.log.1"#]]
+    .assert_eq(&warned.borrow().join("\n"));
+    let of = |line: &str| line.split(' ').nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
+    let asked: Vec<_> = asked.try_iter().map(|(line, range, _)| format!("{} {range}", of(&line))).collect();
     assert_eq!(
-        asked[1..],
-        [format!("{log} bytes=-4608"), format!("{log} bytes=-65536"), format!("{log} bytes=-65536")]
+        asked[..5],
+        [
+            "kubelet.log bytes=744-",
+            "kubelet.log bytes=844-",
+            "kubelet.log bytes=844-",
+            "kubelet.log.1 bytes=844-",
+            "kubelet.log bytes=0-"
+        ]
     );
 }
