@@ -89,11 +89,9 @@ pub async fn run(wanted: Logs) -> Result<()> {
         never = reader.read() => match never {},
         never = keeper.keep() => match never {},
     }
-    let end = Instant::now() + LAST;
-    while reader.turn() && Instant::now() < end {}
     tokio::select! {
         _ = &mut sending => {}
-        () = empty(&lines, end) => {}
+        _ = tokio::time::timeout(LAST, reader.last()) => {}
     }
     keeper.kept().write(&wanted.places, true)
 }
@@ -107,12 +105,6 @@ async fn host(within: Duration) -> String {
             return name;
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-async fn empty(lines: &[Line], end: Instant) {
-    while lines.iter().any(|line| !line.queue.borrow().is_empty()) && Instant::now() < end {
-        tokio::time::sleep(ROOM).await;
     }
 }
 
@@ -142,21 +134,31 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn read(&mut self) -> Infallible {
         loop {
-            let now = self.start.elapsed();
-            let pause = if self.lines.iter().any(|line| line.queue.borrow().is_waited_for(now)) {
-                ROOM
-            } else if self.turn() {
-                // Those who send get their turn.
-                Duration::ZERO
-            } else {
-                LOOK
-            };
-            if pause.is_zero() {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(pause).await;
+            if !self.step().await {
+                tokio::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// Reads all that is there, and waits until it is sent. What no queue has room for stays where it is, for the next start.
+    async fn last(&mut self) {
+        while self.step().await {}
+        while self.lines.iter().any(|line| !line.queue.borrow().is_empty()) {
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+
+    /// Reads on if that is not to wait for a server, and says whether there may be more.
+    async fn step(&mut self) -> bool {
+        let now = self.start.elapsed();
+        if self.lines.iter().any(|line| line.queue.borrow().is_waited_for(now)) {
+            tokio::time::sleep(ROOM).await;
+            return true;
+        }
+        let more = self.turn();
+        // Those who send get their turn.
+        tokio::task::yield_now().await;
+        more
     }
 
     /// Reads a bounded piece of each log into the queues, and says whether there may be more.

@@ -64,5 +64,8 @@ fn run<T>(verb: impl Future<Output = Result<T>>) -> Result<T> {
         .enable_all()
         .build()
         .context("making the loop that waits for sockets and timers")?;
-    runtime.block_on(verb)
+    let done = runtime.block_on(verb);
+    // A name that is looked up has a thread to itself, which nobody can end, and the C library may wait there for many seconds.
+    runtime.shutdown_background();
+    done
 }

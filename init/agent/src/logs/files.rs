@@ -49,6 +49,8 @@ struct Tail {
     path: PathBuf,
     pieces: Pieces,
     open: Open,
+    /// The files that come after the open one, the oldest first, as they were seen last; `None` for some that nobody has seen.
+    later: Vec<Option<FileId>>,
     /// Files behind the first one that was there.
     generation: u64,
     starts: Vec<Start>,
@@ -73,6 +75,16 @@ enum Start {
     Behind(u64, u64),
     /// There, and with all of this boot: the power may have been cut, and the file have lost its end.
     BehindOrThisBoot(u64, u64),
+}
+
+impl Start {
+    /// Whether a file of an earlier generation has something for this server.
+    fn is_before(self, generation: u64) -> bool {
+        match self {
+            Self::ThisBoot => true,
+            Self::Behind(own, _) | Self::BehindOrThisBoot(own, _) => own < generation,
+        }
+    }
 }
 
 impl Folder {
@@ -199,12 +211,14 @@ impl Tail {
         if number >= files.len() {
             return Ok(None);
         }
+        let later = files.iter().skip(number + 1).map(|(_, id, _)| Some(*id)).collect();
         let (file, id, _) = files.swap_remove(number);
         Ok(Some(Self {
             service: name.into(),
             path,
             pieces: Pieces::of(boot.map(Rc::from)),
             open: Open { file, id, at },
+            later,
             generation,
             starts: starts.into_iter().map(|(start, _)| start).collect(),
             gap: Recipients::of(|number| gap.contains(&number)),
@@ -223,6 +237,11 @@ impl Tail {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
+        // Each is seen as soon as it is there: who reads slowly still knows which came next when others have been removed.
+        let latest = self.later.last().copied().flatten().unwrap_or(self.open.id);
+        if newest.is_some_and(|newest| newest != latest) {
+            self.look(&chain(&self.path)?);
+        }
         let mut bytes = vec![0; TURN];
         let count = self.open.file.read_at(&mut bytes, self.open.at)?;
         if count > 0 {
@@ -268,17 +287,36 @@ impl Tail {
         }
     }
 
-    /// Takes the file that came after this one.
+    /// Remembers which files come after the open one.
+    fn look(&mut self, files: &[(File, FileId, u64)]) {
+        let known = |id| id == self.open.id || self.later.contains(&Some(id));
+        let last = files.iter().rposition(|(_, id, _)| known(*id));
+        if last.is_none() && !files.is_empty() {
+            self.later.push(None);
+        }
+        let fresh = files.iter().skip(last.map_or(0, |last| last + 1));
+        self.later.extend(fresh.map(|(_, id, _)| Some(*id)));
+    }
+
+    /// Takes the file that came after this one, or after those that are gone.
     fn go_on(&mut self, boot: &Rc<str>, said: &mut Vec<Said>) -> io::Result<bool> {
         let files = chain(&self.path)?;
-        let this = files.iter().position(|(_, id, _)| *id == self.open.id);
-        if this.is_none() {
-            said.push(self.gap(Recipients::of(|number| number < self.starts.len()), boot));
+        self.look(&files);
+        let place = |wanted: &Option<FileId>| files.iter().position(|(_, id, _)| Some(*id) == *wanted);
+        let next = self.later.iter().enumerate().find_map(|(gone, id)| Some((gone, place(id)?)));
+        let Some((gone, place)) = next else { return Ok(false) };
+        let Some((file, id, _)) = files.into_iter().nth(place) else { return Ok(false) };
+        self.generation += gone as u64 + 1;
+        if gone == 0 {
+            self.pieces.next_file();
+        } else {
+            // A line that was not over yet has lost its end.
+            self.pieces = Pieces::default();
+            let starts = |number: usize| self.starts.get(number).is_some_and(|start| start.is_before(self.generation));
+            said.push(self.gap(Recipients::of(starts), boot));
         }
-        let Some((file, id, _)) = files.into_iter().nth(this.map_or(0, |this| this + 1)) else { return Ok(false) };
+        self.later.drain(..=gone);
         self.open = Open { file, id, at: 0 };
-        self.generation += 1;
-        self.pieces.next_file();
         Ok(true)
     }
 

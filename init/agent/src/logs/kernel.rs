@@ -1,4 +1,5 @@
 //! Reads the kernel's log, which init's lines stand in too, off the descriptor that PID 1 has opened: with the rights of this process nobody could.
+use std::collections::BTreeMap;
 use std::io::Stdin;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -40,9 +41,7 @@ impl Kernel {
         let input = std::io::stdin();
         rustix::io::ioctl_fionbio(&input, true).context("making the kernel's log non-blocking")?;
         let sent: Vec<Option<u64>> = sent.iter().map(|places| places.as_ref()?.kernel).collect();
-        // Where all were sent something, what follows that should be there.
-        let last = sent.iter().copied().min().flatten();
-        Ok(Self { input, sent, last, boot, ended: false })
+        Ok(Self { input, sent, last: None, boot, ended: false })
     }
 
     /// Reads what there is, a bounded number of records, and says whether there may be more.
@@ -93,11 +92,17 @@ impl Kernel {
         }
     }
 
-    /// What there is to say where numbers are left out.
-    fn missing(&mut self, sequence: u64) -> Option<Said> {
-        let last = self.last.replace(sequence)?;
-        let count = sequence.checked_sub(last + 1).filter(|count| *count > 0)?;
-        Some(Said {
+    /// What there is to say where numbers are left out, to each server that was not sent those before. The first record of a boot has number 0.
+    fn missing(&mut self, sequence: u64) -> Vec<Said> {
+        let next = self.last.replace(sequence).map_or(0, |last| last.saturating_add(1));
+        let mut servers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (number, sent) in self.sent.iter().enumerate() {
+            let next = sent.map_or(next, |sent| next.max(sent.saturating_add(1)));
+            if let Some(count) = sequence.checked_sub(next).filter(|count| *count > 0) {
+                servers.entry(count).or_default().push(number);
+            }
+        }
+        let said = |(count, servers): (u64, Vec<usize>)| Said {
             time: OffsetDateTime::from(SystemTime::now()),
             boot: Some(self.boot.clone()),
             source: "logs".into(),
@@ -106,9 +111,10 @@ impl Kernel {
                 "{count} lines of the kernel's log are missing here: they were gone before they were sent"
             ),
             place: None,
-            to: Recipients::of(|number| number < self.sent.len()),
+            to: Recipients::of(|number| servers.contains(&number)),
             passed: Recipients::default(),
-        })
+        };
+        servers.into_iter().map(said).collect()
     }
 }
 
@@ -117,4 +123,37 @@ fn start() -> OffsetDateTime {
     let monotonic = clock_gettime(ClockId::Monotonic);
     let since = Duration::seconds(monotonic.tv_sec).saturating_add(Duration::nanoseconds(monotonic.tv_nsec));
     OffsetDateTime::from(SystemTime::now()).saturating_sub(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kernel;
+
+    /// What two servers are told, as `count` or `-`, by the numbers of the records that are there and of those that they were sent.
+    #[track_caller]
+    fn check(sent: [Option<u64>; 2], there: &[u64], want: &[&str]) {
+        let (input, sent) = (std::io::stdin(), sent.to_vec());
+        let mut kernel = Kernel { input, sent, last: None, boot: "b1".into(), ended: false };
+        let mut told = Vec::new();
+        for sequence in there {
+            let missing = kernel.missing(*sequence);
+            let of = |number: usize| {
+                let mut own = missing.iter().filter(|said| said.to.has(number));
+                let first = own.next().and_then(|said| said.message.split(' ').next());
+                assert!(own.next().is_none(), "{number} is told twice");
+                first.unwrap_or("-").to_owned()
+            };
+            told.push(format!("{} {}", of(0), of(1)));
+        }
+        assert_eq!(told, want, "{there:?}");
+    }
+
+    #[test]
+    fn who_was_not_sent_what_is_gone_is_told_how_much_it_is() {
+        check([None, None], &[0, 1, 2], &["- -", "- -", "- -"]);
+        check([None, None], &[5, 6, 9], &["5 5", "- -", "2 2"]);
+        check([Some(3), None], &[5, 6], &["1 5", "- -"]);
+        check([Some(7), None], &[5, 6, 9], &["- 5", "- -", "1 2"]);
+        check([Some(20), Some(4)], &[5, 10], &["- -", "- 4"]);
+    }
 }

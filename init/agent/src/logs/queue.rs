@@ -1,8 +1,9 @@
 //! A [`Queue`] is the lines that wait for a server: it has bounded room, whoever fills it waits for a bounded time, and what does not fit is counted.
 //!
 //! The rule: **a full queue is waited for until half of it is free, five seconds at the most; then its lines are left out, and counted, until that is so.** A
-//! server that is slow for a moment costs no line, and one that is dead or slower than what is said keeps nobody from the others. What is behind is on the disk
-//! meanwhile, so that a long log is sent as fast as its servers take it.
+//! server that is slow for a moment costs no line, and one that is dead, or takes less than half of its queue in that time, keeps nobody from the others. One that is
+//! faster than this and slower than what is said slows the others to its rate. What is behind is on the disk meanwhile, so that a long log is sent as fast as its
+//! servers take it.
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;

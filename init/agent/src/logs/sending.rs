@@ -1,13 +1,14 @@
 //! Sends what waits for a server to it, for ever: a connection after the other, with words about those that fail.
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -25,8 +26,13 @@ use crate::say;
 const CONNECT: Duration = Duration::from_secs(20);
 /// A connection that has lasted so long is one.
 const STEADY: Duration = Duration::from_secs(3);
-/// A server that takes nothing for so long is told of.
+/// A server that takes nothing for so long is told of ...
 const STALL: Duration = Duration::from_secs(30);
+/// ... and each time that this was so often, it is asked whether its machine is still there. Not so `TCP_USER_TIMEOUT`, which counts a server that is there and
+/// does not read as well (tcp(7)): such a one may take hours, and with the connection what its buffers hold would be lost.
+const ASKED: u32 = 4;
+/// Silence of a machine is no longer in question then: the kernel has given up the connection itself (`tcp_retries2`, a quarter of an hour).
+const SURE: u32 = 40;
 /// What is sent in one go, in bytes.
 const BATCH: usize = 32 << 10;
 /// So many datagrams are sent in one go, with a pause after them: whoever takes them has a buffer, and no way to say that it is full.
@@ -107,30 +113,43 @@ impl Sender<'_> {
         if *protocol == Protocol::Udp {
             return self.datagrams(&addresses, fare).await;
         }
-        let stream = in_time(within, async { Ok(TcpStream::connect(addresses.as_slice()).await?) }).await?;
+        let stream = connect(&addresses, within).await?;
         keep_alive(&stream)?;
+        let peer = stream.peer_addr().context("asking for the server's address")?;
         if *protocol == Protocol::Tcp {
-            return self.stream(stream, fare).await;
+            return self.stream(stream, peer, fare).await;
         }
         let config = trusting(&self.authorities)?;
         let name = ServerName::try_from(host.clone()).with_context(|| format!("{host} is no server's name"))?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = in_time(within, async { Ok(connecting.await?) }).await?;
-        self.stream(stream, fare).await
+        self.stream(stream, peer, fare).await
     }
 
-    async fn stream<S: AsyncRead + AsyncWrite>(&self, stream: S, fare: &mut Fare) -> Result<Infallible> {
+    async fn stream<S: AsyncRead + AsyncWrite>(
+        &self,
+        stream: S,
+        peer: SocketAddr,
+        fare: &mut Fare,
+    ) -> Result<Infallible> {
         fare.steady = Some(Instant::now() + STEADY);
         let (from, to) = tokio::io::split(stream);
         // A server has nothing to say; that it goes is heard before lines are sent into nowhere.
         tokio::select! {
             biased;
             ended = ended(from) => ended,
-            failed = self.feed(to, fare) => failed,
+            failed = self.feed(to, async || answers(peer, CONNECT).await, STALL, fare) => failed,
         }
     }
 
-    async fn feed(&self, to: impl AsyncWrite, fare: &mut Fare) -> Result<Infallible> {
+    /// Writes what waits, for ever; a server that takes nothing is asked `is_there` now and then, and left where it is not.
+    async fn feed(
+        &self,
+        to: impl AsyncWrite,
+        is_there: impl AsyncFn() -> bool,
+        stall: Duration,
+        fare: &mut Fare,
+    ) -> Result<Infallible> {
         let mut to = pin!(to);
         loop {
             let (count, text) = self.next(BATCH, fare).await;
@@ -138,18 +157,19 @@ impl Sender<'_> {
                 to.write_all(text.as_bytes()).await?;
                 to.flush().await
             });
-            let mut stalled = false;
+            let mut stalls = 0_u32;
             loop {
                 tokio::select! {
                     written = &mut writing => break written?,
-                    () = tokio::time::sleep(STALL) => {
-                        stalled = true;
-                        let _ = fare.failed(&format!("it is there and takes nothing for {} s", STALL.as_secs()));
-                    }
+                    () = tokio::time::sleep(stall) => stalls += 1,
                 }
+                if stalls.is_multiple_of(ASKED) && stalls < SURE && !is_there().await {
+                    bail!("it takes nothing, and its machine does not answer any more");
+                }
+                let _ = fare.failed(&format!("its connection stands and it takes nothing for {} s", stall.as_secs()));
             }
             self.line.queue.borrow_mut().sent(count);
-            if stalled {
+            if stalls > 0 {
                 fare.well();
             }
             fare.look();
@@ -209,6 +229,30 @@ async fn in_time<T>(within: Instant, done: impl Future<Output = Result<T>>) -> R
     }
 }
 
+/// A connection to the first of the addresses that gives one. One that is silent has its share of the time, and leaves the others theirs.
+async fn connect(addresses: &[SocketAddr], within: Instant) -> Result<TcpStream> {
+    let mut last = anyhow!("the name has no address");
+    for (number, address) in addresses.iter().enumerate() {
+        let left = within.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - number).unwrap_or(u32::MAX);
+        last = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.into(),
+            Err(_) => anyhow!("there is no answer within {} s", CONNECT.as_secs()),
+        };
+    }
+    Err(last)
+}
+
+/// Whether a machine is there; one that refuses a connection is.
+async fn answers(address: SocketAddr, within: Duration) -> bool {
+    match tokio::time::timeout(within, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+        Err(_) => false,
+    }
+}
+
 /// Waits for the end of a connection.
 async fn ended(from: impl AsyncRead) -> Result<Infallible> {
     let (mut from, mut bytes) = (pin!(from), [0; 512]);
@@ -252,3 +296,6 @@ fn words(error: &Error) -> String {
         None => say::words(error.as_ref()),
     }
 }
+
+#[cfg(test)]
+mod tests;

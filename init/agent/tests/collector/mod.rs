@@ -240,6 +240,15 @@ impl Taken {
         self.take(count).iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// All messages until the connection ends; half a line at its end is none.
+    pub fn rest(self) -> Vec<String> {
+        let mut text = String::new();
+        self.0.into_inner().read_to_string(&mut text).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let message = |line| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
+        whole.lines().map(message).collect()
+    }
+
     /// Says something, which no server of logs does, and lets go.
     pub fn answer(self, bytes: &[u8]) {
         let mut stream = self.0.into_inner();
