@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use kscratch_metadata::Mac;
+use kscratch_metadata::{Mac, normal_serial, normal_wwn};
 use kscratch_pki::OffsetDateTime;
 use serde::Deserialize;
 
@@ -73,9 +73,12 @@ fn unlike(machines: &[Machine]) -> Result<()> {
             }
         }
         // The way to a disk is the same in machines of one make.
-        for (key, what) in [("serial", "disk with the serial"), ("wwn", "disk with the wwn")] {
-            for value in machine.disks.iter().filter_map(|disk| disk.get(key)?.as_str()) {
-                let other = seen.insert((what, value.to_owned()), name.clone());
+        for (key, what, normal) in [
+            ("serial", "disk with the serial", normal_serial as fn(&str) -> String),
+            ("wwn", "disk with the wwn", normal_wwn),
+        ] {
+            for value in machine.disks.iter().filter_map(|disk| Some(normal(disk.get(key)?.as_str()?))) {
+                let other = seen.insert((what, value.clone()), name.clone());
                 if let Some(other) = other.filter(|other| other != name) {
                     bail!("{name}: disks: the {what} {value} is one of {other} too");
                 }

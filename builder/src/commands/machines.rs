@@ -56,14 +56,9 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     let place = place(&args.folder, &args.name)?;
     let (counts, new) = up::counts(&place, args.masters, args.nodes)?;
     let forwards = args.forward.iter().map(|text| forward(text)).collect::<Result<_>>()?;
-    let size = |text: &String, option: &str| -> Result<u64> {
-        let size: spec::ByteSize =
-            text.parse().map_err(|error: String| anyhow!(error)).with_context(|| format!("reading {option}"))?;
-        Ok(size.0)
-    };
-    let further = |text: &Option<String>, option| text.as_ref().map(|text| size(text, option)).transpose();
-    let (disk_size, docker_disk) =
-        (size(&args.disk_size, "--disk-size")?, further(&args.docker_disk, "--docker-disk")?);
+    let disk_size = size(&args.disk_size, "--disk-size")?;
+    let further = |text: &Option<String>, option| text.as_ref().map(|text| further_size(text, option)).transpose();
+    let docker_disk = further(&args.docker_disk, "--docker-disk")?;
     let etcd_disk = further(&args.etcd_disk, "--etcd-disk")?;
     if args.merge_kubeconfig && counts.0 == 0 {
         return Err(anyhow!("--merge-kubeconfig: nodes that stand alone have no API server"));
@@ -102,6 +97,24 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     // Fetched here, where a person sees it, if it has to be; the keeper finds it then.
     tools::find_or_unpack(args.qemu, &store(args.cache.as_deref())?, console)?;
     up::up(&options, now, console)
+}
+
+fn size(text: &str, option: &str) -> Result<u64> {
+    let size: spec::ByteSize =
+        text.parse().map_err(|error: String| anyhow!(error)).with_context(|| format!("reading {option}"))?;
+    Ok(size.0)
+}
+
+/// Size of a further disk. On one of a few MiB init makes no filesystem, and on one of some more nothing fits: etcd alone begins two pieces of 64 MB of its log
+/// at once.
+fn further_size(text: &str, option: &str) -> Result<u64> {
+    const LEAST: u64 = 256 << 20;
+    let size = size(text, option)?;
+    if size < LEAST {
+        return Err(anyhow!("a disk of {text} is too small to keep anything on: give it {} MiB or more", LEAST >> 20))
+            .with_context(|| format!("reading {option}"));
+    }
+    Ok(size)
 }
 
 /// The user's own kubeconfig, as the environment names it.
@@ -222,4 +235,22 @@ fn down(args: &DownArgs, console: &Console) -> Result<()> {
 fn keep(args: &KeepArgs, console: &Console) -> Result<()> {
     let tools = tools::find_or_unpack(args.qemu, &store(args.cache.as_deref())?, console)?;
     keeper::keep(&args.folder, tools)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::further_size;
+
+    #[test]
+    fn a_further_disk_has_room_for_something() {
+        let read = |text| further_size(text, "--etcd-disk").map_err(|error| format!("{error:#}"));
+        assert_eq!((read("256MiB"), read("4GiB")), (Ok(256 << 20), Ok(4 << 30)));
+        for text in ["1MiB", "64MiB", "255MiB"] {
+            let want = format!(
+                "reading --etcd-disk: a disk of {text} is too small to keep anything on: give it 256 MiB or more"
+            );
+            assert_eq!(read(text), Err(want));
+        }
+        assert!(read("4").unwrap_err().starts_with("reading --etcd-disk: the size `4` is not a number"));
+    }
 }

@@ -138,6 +138,29 @@ fn a_rack_gets_a_file_a_machine() {
               because: n2: disks: the disk with the serial S1 is one of n1 too
         "#]],
     );
+    // However they are written.
+    let like = |one: &str, other: &str| {
+        let disk = |words: &str| format!("disks = [{{ for = \"docker\", {words} }}]\n");
+        format!(
+            "{}{}",
+            RACK.replace("serial = \"ABC123\"\n", &format!("serial = \"ABC123\"\n{}", disk(one))),
+            disk(other)
+        )
+    };
+    row(
+        &like("serial = \"S 1\"", "serial = \" S  1 \""),
+        expect![[r#"
+            error: reading machines.toml
+              because: n2: disks: the disk with the serial S 1 is one of n1 too
+        "#]],
+    );
+    row(
+        &like("wwn = \"naa.5000c500a1b2c3d4\"", "wwn = \"wwn-0x5000C500A1B2C3D4\""),
+        expect![[r#"
+            error: reading machines.toml
+              because: n2: disks: the disk with the wwn 5000c500a1b2c3d4 is one of n1 too
+        "#]],
+    );
     row(
         &format!("{RACK}disks = [{{ for = \"etcd\", path = \"/dev/sdb\" }}]\n"),
         expect![[r#"

@@ -72,7 +72,7 @@ pub(crate) struct Told<'a> {
 
 impl Told<'_> {
     pub(crate) fn is(self, words: &DiskWords) -> bool {
-        let serial = |serial: &str| words.serials.iter().any(|own| one_blank_each(own) == serial);
+        let serial = |serial: &str| words.serials.iter().any(|own| normal_serial(own) == serial);
         let wwn = |wwn: &str| words.wwn.as_deref().map(normal_wwn).as_deref() == Some(wwn);
         let given = self.serial.is_some() || self.wwn.is_some() || self.path.is_some();
         given
@@ -171,14 +171,17 @@ pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
     }
 }
 
-/// Makers fill fields with blanks.
-fn one_blank_each(text: &str) -> String {
+/// A serial number with one blank where it has several, and none at its ends: makers fill fields with blanks.
+#[must_use]
+pub fn normal_serial(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// sysfs, udev and lsblk write the same name as `naa.5000…`, `wwn-0x5000…` and `0x5000…`; of NVMe as `eui.…` and `nvme-eui.…`.
-fn normal_wwn(text: &str) -> String {
-    let text = one_blank_each(text).to_ascii_lowercase();
+/// A World Wide Name in the one way to write it: sysfs, udev and lsblk have the same one as `naa.5000…`, `wwn-0x5000…` and `0x5000…`; of NVMe as `eui.…` and
+/// `nvme-eui.…`.
+#[must_use]
+pub fn normal_wwn(text: &str) -> String {
+    let text = normal_serial(text).to_ascii_lowercase();
     let mut name = text.as_str();
     while let Some(rest) = ["wwn-", "nvme-", "naa.", "0x"].iter().find_map(|before| name.strip_prefix(before)) {
         name = rest;
@@ -187,7 +190,7 @@ fn normal_wwn(text: &str) -> String {
 }
 
 fn serial(text: &str) -> Result<String, Fault> {
-    let text = one_blank_each(text);
+    let text = normal_serial(text);
     if is_placeholder(&text) {
         let what = format!("{text:?} is what makers leave in, and other disks have it too");
         return Err(fault(what, "tell the disk by its wwn or path"));

@@ -32,7 +32,7 @@ mod watchdog;
 pub use address::{Endpoint, Interface, Mac};
 pub use console::{Console, Keys};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, JOINERS};
-pub use disks::{Disk, DiskWords, Purpose};
+pub use disks::{Disk, DiskWords, Purpose, normal_serial, normal_wwn};
 pub use error::{Errors, Problem, Source};
 pub use identity::{Identity, Uuid};
 pub use install::{Install, Then};
