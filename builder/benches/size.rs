@@ -1,6 +1,7 @@
-//! Prints how large the images of a node and of a master are, whole and by component: bytes, files and programs.
+//! Prints how large the images of a node and of a master are, whole and by component: bytes, files and programs; and a node's in every form and for every
+//! kind of machine.
 //!
-//! Four builds, of which the first two may fetch and compile: a few minutes where the cache has everything.
+//! Some twenty builds, of which the first ones may fetch and compile: a few minutes where the cache has everything.
 #![allow(clippy::print_stdout)]
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +43,43 @@ fn main() -> Result<()> {
     let node = Node::built()?;
     let master = node.master()?;
     sizes(&node, "node", &node.image)?;
-    sizes(&node, "master", &master)
+    sizes(&node, "master", &master)?;
+    forms(&node)?;
+    forms(&Node::metal()?)
+}
+
+/// What is passed on, and what the machine gets from it.
+const FORMS: [&str; 6] = ["raw.zst", "qcow2", "vmdk", "vhd", "tar", "iso"];
+
+/// Tells the sizes of a node in every form.
+fn forms(node: &Node) -> Result<()> {
+    println!("{:<36} {:>9} {:>9}", format!("--- node, {}", node.flavour), "MB", "allocated");
+    let told = |what: &str, len: u64, allocated: u64| {
+        println!("{what:<36} {:>9.1} {:>9.1}", len as f64 / 1e6, allocated as f64 / 1e6);
+    };
+    let report = inspect::report(&node.image, false)?;
+    let boot = report.boot.context("the image has no boot file")?;
+    told("boot file (UKI)", boot.len, boot.len);
+    told("  its kernel", boot.linux_bytes, boot.linux_bytes);
+    told("  its initramfs", boot.initrd_bytes, boot.initrd_bytes);
+    told("    of that, microcode", boot.microcode_bytes, boot.microcode_bytes);
+    let raw = fs::metadata(&node.image).context("looking at the image")?;
+    told("raw", raw.len(), raw.blocks() * 512);
+    for form in FORMS {
+        let file = node.folder.join(format!("kscratch-size.{form}"));
+        node.build_role("node", &file, &["--locked", "--offline", "--format", form])?;
+        let metadata = fs::metadata(&file).with_context(|| format!("looking at {}", file.display()))?;
+        told(form, metadata.len(), metadata.blocks() * 512);
+        fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+    }
+    let folder = node.folder.join("kscratch-size-pxe");
+    let options = ["--locked", "--offline", "--format", "pxe", "--root-url", "http://192.168.7.1/"];
+    node.build_role("node", &folder, &options)?;
+    for name in ["kscratch.efi", "vmlinuz", "initramfs", "root.ext4.zst"] {
+        let len = fs::metadata(folder.join(name)).with_context(|| format!("looking at {name}"))?.len();
+        told(&format!("pxe: {name}"), len, len);
+    }
+    fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
 }
 
 /// Tells the sizes of an image, which is built once more to be passed on.

@@ -1,4 +1,4 @@
-//! The node image that benchmarks look at: built by the released program from the defaults, out of the user's cache.
+//! The node images that benchmarks look at: built by the released program from the defaults, out of the user's cache.
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,26 +24,43 @@ pub struct Node {
     pub lock: PathBuf,
     /// The user's cache.
     pub cache: PathBuf,
+    /// The hardware it is for.
+    pub flavour: &'static str,
 }
 
 impl Node {
-    /// Builds it. Whatever it needs is in the cache afterwards.
+    /// Builds that of virtual machines. Whatever it needs is in the cache afterwards.
     ///
     /// # Errors
     /// What the build says.
-    #[allow(clippy::print_stdout)] // A benchmark tells what it is waiting for.
     pub fn built() -> Result<Node> {
+        Self::of("cloud", "kscratch")
+    }
+
+    /// The same for real machines, of a lock of its own.
+    ///
+    /// # Errors
+    /// What the build says.
+    pub fn metal() -> Result<Node> {
+        Self::of("metal", "kscratch-metal")
+    }
+
+    #[allow(clippy::print_stdout)] // A benchmark tells what it is waiting for.
+    fn of(flavour: &'static str, name: &str) -> Result<Node> {
         let cache = match env::var_os("KSCRATCH_CACHE") {
             Some(folder) => folder.into(),
             None => commands::default_cache()?,
         };
         let folder = folder()?;
-        let (image, lock) = (folder.join("kscratch-node.img"), folder.join("kscratch.lock"));
-        let node = Node { folder, image, lock, cache };
+        let (image, lock) = (folder.join(format!("{name}-node.img")), folder.join(format!("{name}.lock")));
+        let node = Node { folder, image, lock, cache, flavour };
         let mut command = Command::new(kscratch_image());
         command.args(node.build(&node.cache, &node.image, &[]));
         let took = timed(|| program::run(command, FIRST)).context("building the image that is measured")?;
-        println!("the image was built, and whatever the cache lacked was fetched, in {:.1} s", took.as_secs_f64());
+        println!(
+            "the {flavour} image was built, and whatever the cache lacked was fetched, in {:.1} s",
+            took.as_secs_f64()
+        );
         Ok(node)
     }
 
@@ -74,7 +91,8 @@ impl Node {
 
     /// The same of an image of any role.
     pub fn role(&self, role: &str, cache: &Path, output: &Path, more: &[&str]) -> Vec<OsString> {
-        let mut args: Vec<OsString> = ["build", "--quiet", "--role", role, "--cache"].map(OsString::from).into();
+        let mut args: Vec<OsString> =
+            ["build", "--quiet", "--role", role, "--flavour", self.flavour, "--cache"].map(OsString::from).into();
         args.extend([cache.into(), "--lock".into(), self.lock.clone().into(), "--output".into(), output.into()]);
         args.extend(more.iter().map(OsString::from));
         args

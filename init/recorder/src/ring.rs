@@ -43,6 +43,12 @@ pub struct Writer {
 pub type Placed = (u64, Box<[u8; BLOCK]>);
 
 impl Ring {
+    /// Bytes that boots have written since the partition was new, those of blocks that were overwritten too.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.next.saturating_mul(BLOCK as u64)
+    }
+
     /// Reads a partition, all of it. Whatever its bytes are, what is sound among them is found.
     #[must_use]
     pub fn read(partition: &[u8]) -> Ring {
