@@ -53,6 +53,11 @@ pub fn netboot(folder: &Path, url: &str) {
     build(beside, folder, None, &options).succeeded();
 }
 
+/// The installer of [`metal`]'s disk.
+pub fn installer_of_metal() -> PathBuf {
+    metal_as("iso")
+}
+
 /// Writes the installer of [`node`]'s disk: of the same lock.
 pub fn installer_of_node(output: &Path) {
     let folder = node().parent().expect("an image is in a folder");

@@ -127,6 +127,38 @@ fn a_cd_installs_onto_the_disk_that_the_metadata_name_and_the_machine_is_off_the
     says(&console, r"\] root /dev/nvme0n1p2 \(root-a, ");
 }
 
+#[test]
+fn a_stick_without_metadata_lists_the_disks_and_writes_to_none() {
+    let _bench = Bench::take();
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let iso = node_image::installer_of_metal();
+    let (blank, full) = (folder.path().join("blank.img"), folder.path().join("full.img"));
+    empty(&blank);
+    fs::write(&full, vec![0xA5; 8 << 20]).unwrap();
+    let last = "the machine waits for the power button";
+    let disks = ["--disk", "blank.img,model=nvme,serial=BLANK", "--disk", "full.img,model=sata,serial=FULL"];
+    let stick = [iso.to_str().unwrap(), "--disk-model", "usb", "--cut-at", last];
+    let console = run(folder.path(), &[&stick[..], &disks].concat());
+    says(&console, r"install: from /dev/sd[ab] \(PARTUUID=[0-9a-f-]{36}\), a disk of \d+ MiB");
+    says(&console, "install: there are no metadata, so nothing is written");
+    let line = r"[^\n]*\n[^\n]*";
+    says(
+        &console,
+        &format!(
+            "disk /dev/nvme0n1: QEMU NVMe Ctrl, 4.0 GiB, nvme, serial BLANK,{line}holds empty{line}  can be installed onto\r?\n"
+        ),
+    );
+    says(
+        &console,
+        &format!(
+            "disk /dev/sd[ab]: .*, serial FULL,{line}holds data of an unknown kind{line}cannot be installed onto: it has 8388608 bytes"
+        ),
+    );
+    says(&console, "cannot be installed onto: it is the medium that is installed from");
+    assert_eq!(allocated(&blank), 0, "a disk was written to");
+    assert!(fs::read(&full).unwrap().iter().all(|byte| *byte == 0xA5), "a disk was written to");
+}
+
 /// Bytes that a sparse file takes.
 fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

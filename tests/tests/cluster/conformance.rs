@@ -19,7 +19,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 /// What is asked of every cluster before this, of this one too.
 const ACCEPTED: [&str; 4] = ["pods reach pods", "nodes reach pods", "a port of every node", "the API server's version"];
 
-/// All of it, in two waves: every pod takes its time to start under emulation, and too many at once only wait for one another.
+/// All of it, in three waves: every pod takes its time to start under emulation, and too many at once only wait for one another.
 pub fn holds(cluster: &Cluster) {
     let checked = Checked::default();
     ACCEPTED.into_iter().for_each(|what| checked.stands(what));
@@ -29,9 +29,14 @@ pub fn holds(cluster: &Cluster) {
         cluster.apply(&once.iter().map(|(_, pod)| pod.clone()).collect::<Vec<_>>());
         once.iter().for_each(|(what, pod)| pods::succeeds(cluster, &checked, what, pod));
     });
-    cluster.apply(&[pods::that_stay(), workloads::objects()].concat());
-    step("pods that stay", || pods::hold(cluster, &checked));
-    step("workloads", || workloads::hold(cluster, &checked));
+    step("pods that stay", || {
+        cluster.apply(&pods::that_stay());
+        pods::hold(cluster, &checked);
+    });
+    step("workloads", || {
+        cluster.apply(&workloads::objects());
+        workloads::hold(cluster, &checked);
+    });
     step("names", || interfaces::names(cluster, &checked));
     step("service accounts", || interfaces::service_accounts(cluster, &checked));
     step("API machinery", || interfaces::api_machinery(cluster, &checked));
