@@ -14,9 +14,12 @@ mod power;
 mod surroundings;
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kscratch_tests::cluster::{Cluster, SOON, eye, pod};
 use kscratch_tests::step::step;
+use serde_json::Value;
 
 /// Power: cut in every phase of the first boot, cut under load, reset everywhere at once, an API server that is away.
 #[test]
@@ -90,9 +93,32 @@ fn a_master_may_be_alone() {
 }
 
 /// The pods with which a cluster is looked at.
+fn pods() -> [Value; 3] {
+    [eye("m1"), eye("n1"), pod("a1", "n1")]
+}
+
 fn begin(cluster: &Cluster) {
-    cluster.apply(&[eye("m1"), eye("n1"), pod("a1", "n1")]);
+    cluster.apply(&pods());
     is_healthy(cluster);
+}
+
+/// A machine that is switched off in order ends its pods for good (the kubelet's graceful node shutdown: their phase is Failed), and whoever wants them
+/// makes them again, as controllers do with theirs.
+fn make_ended_pods_again(cluster: &Cluster) {
+    let ended = |pod: &Value| {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let (_, text) = cluster.api().get(&format!("/api/v1/namespaces/default/pods/{name}"));
+        let known: Value = serde_json::from_str(&text).unwrap_or_default();
+        known["status"]["phase"] == "Failed"
+    };
+    let again: Vec<Value> = pods().into_iter().filter(ended).collect();
+    for pod in &again {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        cluster.kubectl(&["delete", "pod", name]).succeeded();
+    }
+    if !again.is_empty() {
+        cluster.apply(&again);
+    }
 }
 
 /// All machines are Ready, and a pod of n1 answers the API server and reaches a machine.
@@ -105,7 +131,15 @@ fn is_healthy(cluster: &Cluster) {
 /// What [`is_healthy`] asks of n1 and its pods, whatever other machines do.
 #[track_caller]
 fn n1_serves(cluster: &Cluster) {
-    cluster.ask("a1", "/peer");
+    let (end, peer) = (Instant::now() + SOON, "/api/v1/namespaces/default/pods/a1:9999/proxy/peer");
+    // Its end may be told late: by the kubelet of the next boot.
+    while cluster.api().get(peer).0 != 200 {
+        assert!(Instant::now() < end, "a1 does not answer: {:?}", cluster.api().get(peer));
+        make_ended_pods_again(cluster);
+        thread::sleep(Duration::from_secs(2));
+    }
+    // The master's, too.
+    make_ended_pods_again(cluster);
     cluster.ask("a1", "/connect?host=192.168.76.10&port=6443");
     let page = "/api/v1/namespaces/kube-system/pods/hello-n1:8080/proxy/";
     cluster.api().wait_for(page, SOON, |(code, _)| *code == 200);
