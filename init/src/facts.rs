@@ -1,6 +1,7 @@
 //! [`Facts`] are what was found on this machine and in this image: the half of a plan's input that is not metadata.
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub struct Facts {
     pub machine_id: String,
     /// What each link's lease says of names.
     pub leased: BTreeMap<String, Names>,
+    /// The same of its DHCPv6 lease.
+    pub leased6: BTreeMap<String, Names6>,
     /// Name servers known to the machine already (from DHCP), in order.
     pub dns_servers: Vec<Ipv4Addr>,
     /// Search domain known from DHCP.
@@ -70,6 +73,37 @@ impl Facts {
         }
     }
 
+    /// What DHCPv6 leases say of names: every server once, and the search domains of the first.
+    #[must_use]
+    pub fn names6(&self) -> Names6 {
+        let mut all = Names6::default();
+        for names in self.leased6.values() {
+            if all.search.is_empty() {
+                all.search.clone_from(&names.search);
+            }
+            for server in &names.servers {
+                if !all.servers.contains(server) {
+                    all.servers.push(*server);
+                }
+            }
+        }
+        all
+    }
+
+    /// Name servers, as lines of resolv.conf(5), of a machine that has no plan of its files yet and no pods: those that it was told, and those of its
+    /// leases.
+    #[must_use]
+    pub fn name_server_lines(&self, told: &[Ipv4Addr]) -> String {
+        let mut text = String::new();
+        for server in told.iter().chain(&self.dns_servers) {
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        for server in self.names6().servers {
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        text
+    }
+
     /// A link by its name, to be changed.
     pub fn link_mut(&mut self, name: &str) -> Option<&mut Link> {
         self.links.get_mut(name).or_else(|| self.made.get_mut(name))
@@ -81,6 +115,15 @@ impl Facts {
 pub struct Names {
     /// Name servers, in order.
     pub servers: Vec<Ipv4Addr>,
+    /// Search domains.
+    pub search: Vec<String>,
+}
+
+/// What a DHCPv6 lease says of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names6 {
+    /// Name servers, in order.
+    pub servers: Vec<Ipv6Addr>,
     /// Search domains.
     pub search: Vec<String>,
 }

@@ -134,6 +134,7 @@ fn print_plan(file: &Path) -> Result<String> {
             manifests: std::collections::BTreeMap::new(),
             machine_id: "0".repeat(32),
             leased: std::collections::BTreeMap::new(),
+            leased6: std::collections::BTreeMap::new(),
             dns_servers: Vec::new(),
             dns_search: Vec::new(),
             dhcp_hostname: None,

@@ -140,6 +140,13 @@ pub enum Step {
         /// Whether the boot does not wait for it.
         optional: bool,
     },
+    /// Get and keep a DHCPv6 lease on a link.
+    Dhcp6 {
+        /// Name of the link.
+        link: String,
+        /// Whether the boot does not wait for it.
+        optional: bool,
+    },
     /// Give a link fixed addresses.
     Addresses {
         /// Name of the link.

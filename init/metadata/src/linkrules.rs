@@ -198,6 +198,7 @@ fn member(reader: &mut Reader<'_>, links: &Links, name: &str, link: &Link, of: &
     let bonded = links.get(of).is_some_and(|of| of.bond.is_some());
     let fields = [
         ("dhcp4", link.dhcp4),
+        ("dhcp6", link.dhcp6),
         ("addresses", !link.addresses.is_empty()),
         ("accept_ra", link.accept_ra == Some(true)),
         ("routes", !link.routes.is_empty()),
@@ -221,7 +222,7 @@ fn member(reader: &mut Reader<'_>, links: &Links, name: &str, link: &Link, of: &
 
 fn mtu(reader: &mut Reader<'_>, links: &Links, name: &str, link: &Link) {
     let Some(mtu) = link.mtu else { return };
-    let ipv6 = link.addresses.iter().any(|net| net.addr().is_ipv6()) || link.accept_ra == Some(true);
+    let ipv6 = link.addresses.iter().any(|net| net.addr().is_ipv6()) || link.dhcp6 || link.accept_ra == Some(true);
     // RFC 8200, section 5.
     if ipv6 && mtu < 1280 {
         reader.fault_at(&at(name, "mtu"), fault(format!("{mtu} is too small for IPv6"), "give at least 1280"));
@@ -256,7 +257,7 @@ fn routes(reader: &mut Reader<'_>, name: &str, link: &Link) {
 
 /// Whether a link gets addresses of a family that are not written here.
 fn learns(link: &Link, like: IpAddr) -> bool {
-    if like.is_ipv4() { link.dhcp4 } else { link.accept_ra != Some(false) }
+    if like.is_ipv4() { link.dhcp4 } else { link.dhcp6 || link.accept_ra != Some(false) }
 }
 
 fn neighbour(link: &Link, gateway: IpAddr) -> Result<(), (String, String)> {

@@ -26,7 +26,11 @@ pub struct Link {
     pub bridge: Option<Bridge>,
     /// Whether it asks for an IPv4 address by DHCP. Default false.
     pub dhcp4: bool,
-    /// Whether it makes itself IPv6 addresses and routes of what routers announce (SLAAC). Default: what the kernel does.
+    /// Whether it asks for an IPv6 address by DHCPv6, which gives no routes: `accept_ra` takes those. Default false.
+    // Left out where it is false: images from before it would refuse the metadata.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dhcp6: bool,
+    /// Whether it makes itself IPv6 addresses and routes of what routers announce (SLAAC). Default: true with `dhcp6`, else what the kernel does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accept_ra: Option<bool>,
     /// Its fixed addresses with the prefix lengths of their networks, IPv4 and IPv6. The first IPv4 address comes first.
@@ -63,6 +67,11 @@ impl Link {
     pub fn members(&self) -> &[String] {
         let bond = self.bond.as_ref().map(|bond| bond.members.as_slice());
         bond.or(self.bridge.as_ref().map(|bridge| bridge.members.as_slice())).unwrap_or_default()
+    }
+
+    /// Whether it takes what routers announce; `None` where that is left to the kernel.
+    pub fn announced(&self) -> Option<bool> {
+        self.accept_ra.or(self.dhcp6.then_some(true))
     }
 
     /// Whether init makes it, as opposed to a card, which is there or not.

@@ -33,6 +33,7 @@ fn link(reader: &mut Reader<'_>, mut table: Table<'_>) -> Link {
         vlan,
         bridge,
         dhcp4: reader.take_bool(t, "dhcp4").unwrap_or(false),
+        dhcp6: reader.take_bool(t, "dhcp6").unwrap_or(false),
         accept_ra: reader.take_bool(t, "accept_ra"),
         addresses: reader.take_strings(t, "addresses", linksyntax::address),
         routes: routes(reader, t),

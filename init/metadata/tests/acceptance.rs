@@ -297,7 +297,15 @@ fn links() -> impl Strategy<Value = BTreeMap<String, Link>> {
                 ("right".into(), Link { mtu: None, optional: flags[1], ..Link::default() }),
                 (
                     "bond0".into(),
-                    Link { bond: Some(bond), dhcp4: flags[2], mtu, metric, primary: flags[2], ..Link::default() },
+                    Link {
+                        bond: Some(bond),
+                        dhcp4: flags[2],
+                        dhcp6: flags[0] && mtu.is_none(),
+                        mtu,
+                        metric,
+                        primary: flags[2],
+                        ..Link::default()
+                    },
                 ),
                 (
                     "bond0.7".into(),
@@ -475,6 +483,7 @@ vlan = { over = "bond0", id = 7 }
 [network.links.br0]
 bridge = { members = ["bond0.7"], stp = true }
 dhcp4 = true
+dhcp6 = true
 metric = 200
 optional = true
 "#;
@@ -490,6 +499,9 @@ optional = true
     assert_eq!(links["bond0.7"].vlan, Some(Vlan { over: "bond0".into(), id: 7 }));
     let br0 = &links["br0"];
     assert_eq!((br0.dhcp4, br0.metric, br0.optional, br0.bridge.as_ref().unwrap().stp), (true, Some(200), true, true));
+    // Its routes are announced by routers, unless that is turned off.
+    assert_eq!((br0.dhcp6, br0.accept_ra, br0.announced()), (true, None, Some(true)));
+    assert_eq!((links["bond0"].announced(), links["bond0.7"].announced()), (Some(false), None));
     assert_eq!(parse(&to_toml(&read).unwrap()).unwrap(), read);
     assert!(!read.network.leaves_links_open());
 }

@@ -11,6 +11,7 @@ mod message;
 mod tests;
 
 pub use keeper::{Change, Keeper};
+pub(super) use message::domain;
 use message::{Kind, Reply, Request};
 pub use message::{Lease, Route};
 
@@ -400,10 +401,10 @@ fn halfway(now: Duration, end: Duration, lease: &Lease) -> Duration {
 
 /// A row of numbers that look like chance (xorshift64); the seed comes from outside, so that tests repeat.
 #[derive(Debug, Clone)]
-struct Jitter(u64);
+pub(super) struct Jitter(pub(super) u64);
 
 impl Jitter {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -1,5 +1,6 @@
 //! Performs one step of a plan after the other, and keeps what outlives them: leases and services.
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::dhcp::{Change, Keeper};
+use super::lease::{self, Keeper};
 use super::network::{self, Route};
-use super::{bridge, certificates, clusterca, files, firewall, imageseed, links, nodename};
+use super::{bridge, certificates, clusterca, dhcp, dhcp6, files, firewall, imageseed, links, nodename};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
 use crate::sys::Sys;
@@ -20,6 +21,9 @@ use kscratch_netlink::{LinkNews, Netlink};
 const LEASE_WITHIN: Duration = Duration::from_secs(30);
 /// How long other links are waited for once one has its lease.
 const OTHERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What firmware says that the machine is (Linux, drivers/firmware/dmi-id.c).
+const PRODUCT_UUID: &str = "/sys/class/dmi/id/product_uuid";
 
 /// Steps that take longer are told with `kscratch.log=debug`.
 const WORTH_A_LINE: Duration = Duration::from_millis(20);
@@ -34,13 +38,13 @@ pub struct Machine<'a> {
     pub host_name: Option<String>,
     /// How long the first lease may take.
     pub lease_within: Duration,
-    /// Links with DHCP.
+    /// Leases of links with DHCP, and with DHCPv6.
     pub leases: Vec<Keeper>,
     /// The network that was planned before the metadata was known, and is applied.
     pub network: Option<Plan>,
     /// Links whose leases somebody else keeps.
     pub leased: BTreeSet<String>,
-    /// Links with DHCP whose leases the boot does not wait for.
+    /// Links with DHCP or DHCPv6 whose leases the boot does not wait for.
     optional: BTreeSet<String>,
     /// What the supervisor is to run, in the plan's order.
     pub services: Vec<Service>,
@@ -114,10 +118,14 @@ impl<'a> Machine<'a> {
                 ));
             }
         }
-        let asks = |keeper: &&mut Keeper| {
+        let asks = |keeper: &&mut dhcp::Keeper| {
             phase.steps.iter().any(|step| matches!(step, Step::Dhcp { link, .. } if link == keeper.link()))
         };
-        for keeper in self.leases.iter_mut().filter(asks) {
+        let four = self.leases.iter_mut().filter_map(|keeper| match keeper {
+            Keeper::V4(keeper) => Some(keeper),
+            Keeper::V6(_) => None,
+        });
+        for keeper in four.filter(asks) {
             let routes = phase.steps.iter().filter_map(|step| fixed_route(step, keeper.link())).collect();
             keeper.plan_routes(routes);
         }
@@ -129,19 +137,21 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// An address cannot be taken from its link.
     pub fn keep_leases_of(&mut self, plan: &Plan) -> Result<()> {
-        let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
-        let wanted: BTreeSet<(&str, Option<u32>)> = steps
-            .filter_map(|step| match step {
-                Step::Dhcp { link, metric, .. } => Some((link.as_str(), *metric)),
-                _ => None,
+        let steps: Vec<&Step> = plan.phases.iter().flat_map(|phase| &phase.steps).collect();
+        let wanted = |keeper: &Keeper| {
+            steps.iter().any(|step| match (step, keeper) {
+                (Step::Dhcp { link, metric, .. }, Keeper::V4(keeper)) => {
+                    link == keeper.link() && *metric == keeper.metric()
+                }
+                (Step::Dhcp6 { link, .. }, Keeper::V6(keeper)) => link == keeper.link(),
+                _ => false,
             })
-            .collect();
-        let (kept, given_up): (Vec<Keeper>, Vec<Keeper>) =
-            self.leases.drain(..).partition(|keeper| wanted.contains(&(keeper.link(), keeper.metric())));
+        };
+        let (kept, given_up): (Vec<Keeper>, Vec<Keeper>) = self.leases.drain(..).partition(wanted);
         self.leases = kept;
         for keeper in given_up {
-            if let Some(lease) = keeper.lease() {
-                network::remove_address(&mut Netlink::open()?, keeper.link(), lease.address.into())?;
+            if let Some(address) = keeper.address() {
+                network::remove_address(&mut Netlink::open()?, keeper.link(), address)?;
             }
         }
         Ok(())
@@ -171,6 +181,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             Step::Dhcp { link, metric, optional } => self.dhcp(link, *metric, *optional),
+            Step::Dhcp6 { link, optional } => self.dhcp6(link, *optional),
             Step::Addresses { link, addresses, alone } => {
                 if network::set_addresses(&mut Netlink::open()?, link, addresses, *alone)? {
                     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -215,29 +226,64 @@ impl<'a> Machine<'a> {
     }
 
     fn dhcp(&mut self, link: &str, metric: Option<u32>, optional: bool) -> Result<()> {
+        self.set_optional(link, optional);
+        let kept = |keeper: &dhcp::Keeper| keeper.link() == link;
+        if self.leased.contains(link) || self.leases.iter().filter_map(Keeper::v4).any(kept) {
+            return Ok(());
+        }
+        let (xid, seed) = self.numbers();
+        let keeper = dhcp::Keeper::start(link, self.host_name.clone(), xid, seed, log::monotonic())?;
+        self.leases.push(Keeper::V4(keeper.with_metric(metric)));
+        Ok(())
+    }
+
+    fn dhcp6(&mut self, link: &str, optional: bool) -> Result<()> {
+        self.set_optional(link, optional);
+        let kept = |keeper: &dhcp6::Keeper| keeper.link() == link;
+        if self.leased.contains(link) || self.leases.iter().filter_map(Keeper::v6).any(kept) {
+            return Ok(());
+        }
+        // Firmware that says nothing, or cannot be asked, leaves the card's address.
+        let firmware = fs::read_to_string(files::below(&self.root, PRODUCT_UUID)).unwrap_or_default();
+        let (xid, seed) = self.numbers();
+        self.leases.push(Keeper::V6(dhcp6::Keeper::start(link, &firmware, xid, seed, log::monotonic())?));
+        Ok(())
+    }
+
+    fn set_optional(&mut self, link: &str, optional: bool) {
         if optional {
             self.optional.insert(link.to_owned());
         } else {
             self.optional.remove(link);
         }
-        if self.leased.contains(link) || self.leases.iter().any(|keeper| keeper.link() == link) {
-            return Ok(());
-        }
+    }
+
+    /// Of the next lease's exchanges, and what spreads their messages.
+    fn numbers(&self) -> (u32, u64) {
         let digits =
             |from: usize, to: usize| u64::from_str_radix(self.machine_id.get(from..to).unwrap_or("0"), 16).unwrap_or(0);
         let xid = u32::try_from(digits(0, 8)).unwrap_or(0).wrapping_add(u32::try_from(self.leases.len()).unwrap_or(0));
-        let keeper = Keeper::start(link, self.host_name.clone(), xid, digits(8, 24), log::monotonic())?;
-        self.leases.push(keeper.with_metric(metric));
-        Ok(())
+        (xid, digits(8, 24))
+    }
+
+    /// Whether the boot waits for a lease: for one of IPv6 only where there is none of IPv4, which the node's address is of.
+    fn misses(&self, keeper: &Keeper) -> bool {
+        let has_v4 = || self.leases.iter().any(|other| other.v4().is_some() && other.address().is_some());
+        keeper.address().is_none() && !self.optional.contains(keeper.link()) && (keeper.v4().is_some() || !has_v4())
     }
 
     /// Whether there is a lease to wait for.
     fn waits(&self) -> bool {
-        self.leases.iter().any(|keeper| keeper.lease().is_none() && !self.optional.contains(keeper.link()))
+        self.leases.iter().any(|keeper| self.misses(keeper))
+    }
+
+    /// The same of IPv4 alone.
+    fn waits_for_v4(&self) -> bool {
+        self.leases.iter().any(|keeper| keeper.v4().is_some() && self.misses(keeper))
     }
 
     /// Waits until every link with DHCP has its lease; once one has, the others get little time: a card without a cable must not
-    /// hold up the boot.
+    /// hold up the boot. One of IPv6 does not shorten the time of those of IPv4.
     fn first_leases(&mut self) -> Result<()> {
         if !self.waits() {
             return Ok(());
@@ -249,18 +295,22 @@ impl<'a> Machine<'a> {
         loop {
             let now = log::monotonic();
             changed.extend(news.read()?.unwrap_or_default().iter().filter_map(network::read_link));
+            let (mut came4, mut came6) = (false, false);
             for keeper in &mut self.leases {
-                let mut changes: Vec<Change> = changed.iter().flat_map(|link| keeper.link_changed(link, now)).collect();
+                let mut changes: Vec<lease::Change> =
+                    changed.iter().flat_map(|link| keeper.link_changed(link, now)).collect();
                 changes.extend(keeper.timer(now));
                 changes.extend(keeper.readable(now));
                 for change in changes {
                     log::line(format_args!("link {} {change}", keeper.link()));
-                    if let Change::Bound(_) = change {
-                        end = end.min(now + OTHERS_WITHIN);
-                    }
+                    let came = if keeper.v4().is_some() { &mut came4 } else { &mut came6 };
+                    *came |= change.is_bound();
                 }
             }
             changed.clear();
+            if came4 || (came6 && !self.waits_for_v4()) {
+                end = end.min(now + OTHERS_WITHIN);
+            }
             if now >= end || !self.waits() {
                 break;
             }
@@ -275,13 +325,12 @@ impl<'a> Machine<'a> {
                 Err(error) => return Err(error).context("waiting for a DHCP server"),
             }
         }
-        let missed = |keeper: &&Keeper| keeper.lease().is_none() && !self.optional.contains(keeper.link());
-        let without: Vec<&Keeper> = self.leases.iter().filter(missed).collect();
+        let without: Vec<&Keeper> = self.leases.iter().filter(|keeper| self.misses(keeper)).collect();
         if without.is_empty() {
             return Ok(());
         }
-        let text = format!("{}; it is asked on", why_none(&without));
-        if self.leases.iter().all(|keeper| keeper.lease().is_none()) {
+        let text = format!("{}; it is asked on", lease::why_none(&without));
+        if self.leases.iter().all(|keeper| keeper.address().is_none()) {
             bail!(text);
         }
         log::line(text);
@@ -310,19 +359,6 @@ fn fixed_route(step: &Step, on: &str) -> Option<Route> {
         }
         _ => None,
     }
-}
-
-/// Why links have no lease yet.
-fn why_none(without: &[&Keeper]) -> String {
-    let (refused, silent): (Vec<&Keeper>, Vec<&Keeper>) =
-        without.iter().copied().partition(|keeper| keeper.refused_by().is_some());
-    let mut words: Vec<String> = refused.iter().map(|keeper| keeper.why_none()).collect();
-    if !silent.is_empty() {
-        let dead = |keeper: &Keeper| if keeper.has_carrier() { "" } else { " (it has no carrier)" };
-        let links: Vec<String> = silent.iter().map(|keeper| format!("{}{}", keeper.link(), dead(keeper))).collect();
-        words.push(format!("no DHCP server answered on {}", links.join(", ")));
-    }
-    words.join("; ")
 }
 
 fn written(step: &Step) -> Option<&str> {

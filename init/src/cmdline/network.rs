@@ -26,7 +26,7 @@ const UNNAMED: &str = "an ip= on the kernel command line is passed over";
 pub struct Words {
     /// Links by name.
     pub links: BTreeMap<String, Link>,
-    /// What every link is that no word gives anything: `ip=dhcp`, `ip=auto6`, `ip=off`; DHCP where there is no `ip=`.
+    /// What every link is that no word gives anything: `ip=dhcp`, `ip=dhcp6`, `ip=auto6`, `ip=off`; DHCP where there is no `ip=`.
     pub others: Option<Link>,
     /// An address that no word gives to a link.
     pub unnamed: Option<Link>,
@@ -303,7 +303,7 @@ impl Words {
 }
 
 fn carries(link: &Link) -> bool {
-    link.dhcp4 || !link.addresses.is_empty() || link.accept_ra.is_some()
+    link.dhcp4 || link.dhcp6 || !link.addresses.is_empty() || link.accept_ra.is_some()
 }
 
 /// Whether a link is a card that the machine has, or made of one. No link is carried by itself.
@@ -330,14 +330,15 @@ fn by(method: &str) -> Result<Link, String> {
         "dhcp" | "on" | "any" | "single-dhcp" => Ok(dhcp()),
         "auto6" | "either6" => Ok(Link { accept_ra: Some(true), ..Link::default() }),
         "none" | "off" | "static" => Ok(Link::default()),
-        "dhcp6" => Err("kscratch has no DHCPv6: auto6 takes addresses of what routers announce".to_owned()),
-        other => Err(format!("{other:?} is no way to an address that kscratch knows (dhcp, auto6, none)")),
+        "dhcp6" => Ok(Link { dhcp6: true, ..Link::default() }),
+        other => Err(format!("{other:?} is no way to an address that kscratch knows (dhcp, dhcp6, auto6, none)")),
     }
 }
 
 /// Adds what one word says of a link to what others said.
 fn merge(link: &mut Link, more: Link) -> Result<(), String> {
     link.dhcp4 |= more.dhcp4;
+    link.dhcp6 |= more.dhcp6;
     link.accept_ra = more.accept_ra.or(link.accept_ra);
     link.mtu = more.mtu.or(link.mtu);
     link.addresses.extend(more.addresses);

@@ -73,6 +73,9 @@ impl fmt::Display for Step {
                 metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))?;
                 f.write_str(if *optional { ", not waited for" } else { "" })
             }
+            Self::Dhcp6 { link, optional } => {
+                write!(f, "dhcp6 {link}{}", if *optional { ", not waited for" } else { "" })
+            }
             Self::Addresses { link, addresses, alone } => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 let beside = if *alone { "" } else { ", beside others" };

@@ -80,13 +80,21 @@ pub(super) fn name_servers<'a>(metadata: &'a RoleMetadata, facts: &'a Facts) -> 
     servers.iter().filter(|server| !server.is_loopback()).take(3)
 }
 
-/// resolv.conf(5). kubelet hands it to pods, so no loopback address may stand in it.
+/// resolv.conf(5). kubelet hands it to pods, so no loopback address may stand in it, and one of IPv6, which they cannot ask, only where it is better
+/// than none.
 pub(super) fn resolv_conf(metadata: &RoleMetadata, facts: &Facts) -> String {
     let network = &metadata.network;
-    let search = if network.search.is_empty() { &facts.dns_search } else { &network.search };
+    let six = facts.names6();
+    let leased = if facts.dns_search.is_empty() { &six.search } else { &facts.dns_search };
+    let search = if network.search.is_empty() { leased } else { &network.search };
     let mut text = String::new();
     for server in name_servers(metadata, facts) {
         let _ = writeln!(text, "nameserver {server}");
+    }
+    if text.is_empty() {
+        for server in six.servers.iter().take(3) {
+            let _ = writeln!(text, "nameserver {server}");
+        }
     }
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));

@@ -75,7 +75,7 @@ pub fn network(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError
 fn one(link: &Wanted<'_>, name: &str, names: &BTreeMap<&str, &str>, steps: &mut Vec<Step>) {
     let (spec, link_name) = (&link.spec, || name.to_owned());
     steps.extend(made(spec, names).map(|made| Step::MakeLink { link: link_name(), made }));
-    if let Some(accept) = spec.accept_ra {
+    if let Some(accept) = spec.announced() {
         // 2: even where packets are forwarded, as they are for pods (the kernel's ip-sysctl.rst).
         for (key, on) in [("accept_ra", "2"), ("autoconf", "1")] {
             let value = if accept { on } else { "0" }.to_owned();
@@ -91,6 +91,9 @@ fn one(link: &Wanted<'_>, name: &str, names: &BTreeMap<&str, &str>, steps: &mut 
     }
     if spec.dhcp4 {
         steps.push(Step::Dhcp { link: link_name(), metric: link.metric, optional: spec.optional });
+    }
+    if spec.dhcp6 {
+        steps.push(Step::Dhcp6 { link: link_name(), optional: spec.optional });
     }
 }
 

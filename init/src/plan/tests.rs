@@ -1,4 +1,5 @@
 //! Whole plans as text, the reasons for having none, and the rulesets held against `nft` itself.
+mod dhcp6;
 mod links;
 mod naming;
 mod refusals;
@@ -41,6 +42,7 @@ pub(crate) fn facts() -> Facts {
         manifests: BTreeMap::from([("hello.yaml".to_owned(), b"kind: Pod\n".to_vec())]),
         machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
         leased: BTreeMap::new(),
+        leased6: BTreeMap::new(),
         dns_servers: vec![Ipv4Addr::new(10, 0, 2, 3)],
         dns_search: Vec::new(),
         dhcp_hostname: None,

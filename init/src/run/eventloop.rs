@@ -20,7 +20,7 @@ use super::inbox::Inbox;
 use super::logs::{Log, Rotation};
 use super::ready::{ATTEMPT_WITHIN, Attempt, Outcome};
 use super::spawn::{Process, Spawner};
-use crate::apply::dhcp::{Change, Keeper};
+use crate::apply::lease::{Change, Keeper};
 use crate::console::board;
 use crate::console::status::Services;
 use crate::log::monotonic;

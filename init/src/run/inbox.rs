@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::EventfdFlags;
 
 use super::eventloop::LeaseChanged;
-use crate::apply::dhcp::Keeper;
+use crate::apply::lease::Keeper;
 use crate::log::monotonic;
 use crate::plan::Service;
 use crate::supervise::Reason;
@@ -18,14 +18,14 @@ use crate::supervise::Reason;
 pub enum Message {
     /// A service to run.
     Service(Service),
-    /// Leases to be kept, one per link.
+    /// Leases to be kept, one per link and family.
     Leases {
         /// The leases.
         leases: Vec<Keeper>,
         /// Told when one of them was renewed with other contents, replaced or lost.
         changed: LeaseChanged,
     },
-    /// One more lease to be kept, of a link that came; in the place of an earlier one of that name.
+    /// One more lease to be kept, of a link that came; in the place of an earlier one of that name and family.
     Lease(Box<Keeper>),
     /// Somebody wants to know each time that a service gets ready.
     Watch {

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, bail};
 use kscratch_metadata::is_node_name;
 use kscratch_netlink::Netlink;
 
-use crate::apply::dhcp::{Keeper, Lease};
+use crate::apply::dhcp::{self, Lease};
+use crate::apply::dhcp6;
 use crate::apply::disk;
 use crate::apply::files;
+use crate::apply::lease::Keeper;
 use crate::apply::network;
-use crate::facts::{Aside, Facts, GivenRange, Link, Names, Release};
+use crate::facts::{Aside, Facts, GivenRange, Link, Names, Names6, Release};
 use crate::log;
 use crate::plan;
 
@@ -31,8 +33,10 @@ pub fn facts(root: &Path, machine_id: &str, leases: &[Keeper], lasting: bool) ->
 
 /// Of a machine with a state partition.
 fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leases: &[Keeper]) -> Result<Facts> {
-    let leases: Vec<(&str, &Lease)> =
-        leases.iter().filter_map(|keeper| Some((keeper.link(), keeper.lease()?))).collect();
+    let of_v6 = |keeper: &dhcp6::Keeper| Some((keeper.link().to_owned(), names6(keeper.lease()?)));
+    let leased6 = leases.iter().filter_map(Keeper::v6).filter_map(of_v6).collect();
+    let of_v4 = |keeper: &dhcp::Keeper| Some((keeper.link().to_owned(), keeper.lease()?.clone()));
+    let leases: Vec<(String, Lease)> = leases.iter().filter_map(Keeper::v4).filter_map(of_v4).collect();
     let named: Vec<Names> = leases.iter().map(|(_, lease)| names(lease)).collect();
     let mut facts = Facts {
         links,
@@ -40,7 +44,8 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
         release: release(root)?,
         manifests: manifests(root)?,
         machine_id: machine_id.to_owned(),
-        leased: leases.iter().map(|(link, lease)| ((*link).to_owned(), names(lease))).collect(),
+        leased: leases.iter().map(|(link, lease)| (link.clone(), names(lease))).collect(),
+        leased6,
         dns_servers: Vec::new(),
         dns_search: Vec::new(),
         dhcp_hostname: leases.iter().find_map(|(_, lease)| lease.host_name.clone()),
@@ -67,6 +72,11 @@ fn with_links(root: &Path, machine_id: &str, links: BTreeMap<String, Link>, leas
 /// What a lease says of names.
 pub fn names(lease: &Lease) -> Names {
     Names { servers: lease.dns_servers.clone(), search: lease.search.clone() }
+}
+
+/// What a DHCPv6 lease says of names.
+pub fn names6(lease: &dhcp6::Lease) -> Names6 {
+    Names6 { servers: lease.dns_servers.clone(), search: lease.search.clone() }
 }
 
 /// What the cluster gave at an earlier boot. A file that is damaged is as good as none: the cluster says it again.

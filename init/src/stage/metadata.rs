@@ -48,9 +48,8 @@ pub fn find(
                     // What the metadata do not want is taken back.
                     machine.network = Some(plan);
                     // The URL may have a name in it.
-                    let leased = gather::facts(around.root, id, &machine.leases, lasting)?.dns_servers;
-                    let servers = around.cmdline.network.dns_servers.iter().chain(&leased);
-                    let text: String = servers.map(|server| format!("nameserver {server}\n")).collect();
+                    let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
+                    let text = facts.name_server_lines(&around.cmdline.network.dns_servers);
                     files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)?;
                     applied
                 },

@@ -20,7 +20,7 @@ use super::gather;
 use super::hardware::Loader;
 use super::latelinks;
 use super::listener::{Heard, Listener};
-use crate::apply::dhcp::Keeper;
+use crate::apply::lease::Keeper;
 use crate::apply::steps::Machine;
 use crate::cmdline::{CommandLine, Fetched};
 use crate::console::sampling;
@@ -254,9 +254,8 @@ impl<'a> Network<'a> {
         let applied = self.machine.plan(&plan);
         self.plan = Some(plan);
         // The URL may have a name in it.
-        let leased = gather::facts(self.root, &self.id, &self.machine.leases, false)?.dns_servers;
-        let servers = self.cmdline.network.dns_servers.iter().chain(&leased);
-        let text: String = servers.map(|server| format!("nameserver {server}\n")).collect();
+        let facts = gather::facts(self.root, &self.id, &self.machine.leases, false)?;
+        let text = facts.name_server_lines(&self.cmdline.network.dns_servers);
         fs::write(self.root.join("etc/resolv.conf"), text).context("writing /etc/resolv.conf")?;
         applied
     }
@@ -264,9 +263,14 @@ impl<'a> Network<'a> {
     /// Whether a link has an address of its own, of whichever family.
     fn addressed(&self) -> Result<bool> {
         let facts = gather::facts(self.root, &self.id, &self.machine.leases, false)?;
-        let fixed =
-            self.cmdline.network.links.values().any(|link| !link.addresses.is_empty() || link.accept_ra.is_some());
-        Ok(fixed || facts.links.values().chain(facts.made.values()).any(|link| !link.addresses.is_empty()))
+        let words = &self.cmdline.network;
+        let fixed = words
+            .links
+            .values()
+            .chain(&words.others)
+            .any(|link| !link.addresses.is_empty() || link.accept_ra.is_some());
+        let leased = self.machine.leases.iter().any(|keeper| keeper.address().is_some());
+        Ok(fixed || leased || facts.links.values().chain(facts.made.values()).any(|link| !link.addresses.is_empty()))
     }
 }
 

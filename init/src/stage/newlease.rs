@@ -13,8 +13,9 @@ use kscratch_metadata::RoleMetadata;
 
 use super::{beside, gather};
 use crate::apply::dhcp::{Change, Lease, Loss};
+use crate::apply::dhcp6;
 use crate::apply::files;
-use crate::facts::{Facts, Names};
+use crate::facts::{Facts, Names, Names6};
 use crate::log;
 use crate::plan::{self, Plan, Step};
 use crate::run::inbox::{Message, Sender};
@@ -42,6 +43,8 @@ pub struct Leases {
     own: Option<(String, Ipv4Addr)>,
     /// What the lease of each link says of names, from the boot's on.
     names: Mutex<BTreeMap<String, Names>>,
+    /// The same of its DHCPv6 lease.
+    names6: Mutex<BTreeMap<String, Names6>>,
     /// Time since the kernel's start.
     clock: fn() -> Duration,
     state: Arc<Mutex<State>>,
@@ -79,8 +82,8 @@ impl Leases {
         let own = plan::uplink(&metadata, &facts).map(|(link, address)| (link, address.addr()));
         let root = starter.root;
         let state = Arc::new(Mutex::new(State::after(if starter.lasting { restarts(root) } else { 0 })));
-        let names = Mutex::new(facts.leased.clone());
-        let leases = Self { root, metadata, facts, own, names, clock, state, starter };
+        let (names, names6) = (Mutex::new(facts.leased.clone()), Mutex::new(facts.leased6.clone()));
+        let leases = Self { root, metadata, facts, own, names, names6, clock, state, starter };
         leases.watch_time();
         leases
     }
@@ -152,6 +155,19 @@ impl Leases {
         }
     }
 
+    /// Takes what became of a link's DHCPv6 lease: its name servers, which are kept where there would be none. Nothing else was made for its
+    /// address.
+    pub fn changed6(&self, link: &str, change: &dhcp6::Change) {
+        let mut names = self.names6.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            dhcp6::Change::Bound(lease) => _ = names.insert(link.to_owned(), gather::names6(lease)),
+            dhcp6::Change::Lost(_, loss) if *loss != dhcp6::Loss::Replaced => _ = names.remove(link),
+            dhcp6::Change::Lost(..) | dhcp6::Change::Failed(_) => return,
+        }
+        drop(names);
+        self.rename(link, &self.known());
+    }
+
     /// Takes a fixed address of a link that came: the node has it from now on, where it booted without any.
     pub fn address_came(&self, link: &str, address: Ipv4Addr) {
         if self.metadata.cluster.is_some() && self.own.is_none() {
@@ -210,19 +226,30 @@ impl Leases {
             Some(new) => _ = names.insert(link.to_owned(), new),
             None => _ = names.remove(link),
         }
+        drop(names);
+        self.known()
+    }
+
+    /// The facts of the boot with the names of the leases that there are now.
+    fn known(&self) -> Facts {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let own = self.own.as_ref().map(|(link, _)| link);
         let (first, others): (Vec<_>, Vec<_>) = names.iter().partition(|(link, _)| Some(*link) == own);
         let mut facts = self.facts.clone();
         facts.take_names(first.into_iter().chain(others).map(|(_, names)| names));
+        facts.leased6.clone_from(&self.names6.lock().unwrap_or_else(PoisonError::into_inner));
         facts
     }
 
     /// A link has no lease any more. The last name servers are kept: nothing is better than they.
     fn unname(&self, link: &str) {
-        let facts = self.named(link, None);
-        if !facts.dns_servers.is_empty()
-            && let Ok(plan) = plan::node(&self.metadata, &facts)
-        {
+        self.rename(link, &self.named(link, None));
+    }
+
+    /// Writes who is asked for names now, unless nobody is.
+    fn rename(&self, link: &str, facts: &Facts) {
+        let asked = !facts.dns_servers.is_empty() || !facts.names6().servers.is_empty();
+        if asked && let Ok(plan) = plan::node(&self.metadata, facts) {
             self.write(link, &plan, &[RESOLV_CONF]);
         }
     }

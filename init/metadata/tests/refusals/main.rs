@@ -1,6 +1,7 @@
 //! Tables of metadata texts and the exact words with which each is refused.
 mod cluster;
 mod daemons;
+mod dhcp6;
 mod disks;
 mod links;
 mod network;

@@ -315,7 +315,7 @@ fn search(message: &Message) -> Vec<String> {
 
 /// A name as it may stand in resolv.conf or be a host name. These come from whoever answers first on the link: anything else would let
 /// them write lines of their own into our files.
-fn domain(text: &str) -> Option<String> {
+pub(in crate::apply) fn domain(text: &str) -> Option<String> {
     let name = text.trim_end_matches(['.', '\0']);
     let sound = |label: &str| {
         (1..=63).contains(&label.len())

@@ -80,6 +80,31 @@ fn methods() {
         optional = false"#]],
     );
     check(
+        "ip=dhcp6",
+        expect![[r#"
+        [network.links.eth0]
+        dhcp4 = false
+        dhcp6 = true
+        primary = false
+        optional = false
+
+        [network.links.eth1]
+        dhcp4 = false
+        dhcp6 = true
+        primary = false
+        optional = false"#]],
+    );
+    check(
+        "ip=eth1:dhcp ip=eth1:dhcp6:1400",
+        expect![[r#"
+        [network.links.eth1]
+        dhcp4 = true
+        dhcp6 = true
+        mtu = 1400
+        primary = false
+        optional = false"#]],
+    );
+    check(
         "ip=eth0:off ip=eth1:auto6",
         expect![[r#"
         [network.links.eth0]
@@ -94,13 +119,11 @@ fn methods() {
         optional = false"#]],
     );
     check(
-        "ip=eth0:dhcp6 ip=eth0:ibft ip=eth0:dhcp:1500:52:54:00:00:00:09 ip=eth0:dhcp:15 ip=dhcp6 team=team0:eth0",
+        "ip=eth0:ibft ip=eth0:dhcp:1500:52:54:00:00:00:09 ip=eth0:dhcp:15 team=team0:eth0",
         expect![[r##"
-            # ip=eth0:dhcp6 on the kernel command line is passed over: kscratch has no DHCPv6: auto6 takes addresses of what routers announce
-            # ip=eth0:ibft on the kernel command line is passed over: "ibft" is no way to an address that kscratch knows (dhcp, auto6, none)
+            # ip=eth0:ibft on the kernel command line is passed over: "ibft" is no way to an address that kscratch knows (dhcp, dhcp6, auto6, none)
             # ip=eth0:dhcp:1500:52:54:00:00:00:09 on the kernel command line is passed over: kscratch gives no card another hardware address
             # ip=eth0:dhcp:15 on the kernel command line is passed over: "15" is no MTU (576 to 65535)
-            # ip=dhcp6 on the kernel command line is passed over: kscratch has no DHCPv6: auto6 takes addresses of what routers announce
             # team=team0:eth0 on the kernel command line is passed over: kscratch makes bonds (bond=), and no teams"##]],
     );
 }
@@ -226,7 +249,7 @@ fn fixed_addresses_and_routes() {
             # ip=192.168.7.20:::33::eth0:none on the kernel command line is passed over: "33" is no netmask of 192.168.7.20
             # ip=192.168.7.300:::24::eth0 on the kernel command line is passed over: "192.168.7.300" is no address
             # ip=[::1 on the kernel command line is passed over: a bracket is not closed
-            # ip=x on the kernel command line is passed over: "x" is no way to an address that kscratch knows (dhcp, auto6, none)"##]],
+            # ip=x on the kernel command line is passed over: "x" is no way to an address that kscratch knows (dhcp, dhcp6, auto6, none)"##]],
     );
 }
 
@@ -368,12 +391,13 @@ fn what_is_left_of_words_that_fail_has_to_be_a_network() {
         ("bond=bond0:eth0,eth1:mode=fast vlan=vlan5:bond0 ip=vlan5:dhcp", Some(&alone)),
         ("ifname=lan:x ip=192.168.7.9:::24::lan:none", Some(&alone)),
         ("vlan=vlan4095:eth0 ip=eth0:off ip=vlan4095:dhcp", Some(&alone)),
-        ("bond=bond0:eth0,eth1 ip=bond0:dhcp6 ip=eth9:dhcp", Some(&alone)),
+        ("bond=bond0:eth0,eth1 ip=bond0:ibft ip=eth9:dhcp", Some(&alone)),
         ("ip=192.168.7.9:::24:::none ip=eth0:off ip=eth1:off", Some(&alone)),
         // Something is left.
         ("vlan=vlan4095:eth0 ip=192.168.7.9:::24::eth0:none", None),
         ("ip=192.168.7.9:::33::eth1:none ip=eth0:dhcp", None),
-        ("ip=dhcp6 vlan=vlan5:eth0 ip=vlan5:dhcp", None),
+        ("ip=ibft vlan=vlan5:eth0 ip=vlan5:dhcp", None),
+        ("vlan=vlan4095:eth0 ip=eth0:dhcp6", None),
         // The card may come, and nothing has failed.
         ("ip=eth9:dhcp", None),
         ("rd.route=x ip=eth9:dhcp", None),

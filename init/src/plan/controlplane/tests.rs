@@ -68,6 +68,7 @@ fn facts(kubernetes: &str) -> Facts {
         manifests: BTreeMap::new(),
         machine_id: "0123456789abcdef0123456789abcdef".to_owned(),
         leased: BTreeMap::new(),
+        leased6: BTreeMap::new(),
         dns_servers: vec![Ipv4Addr::new(192, 168, 7, 1)],
         dns_search: Vec::new(),
         dhcp_hostname: None,

@@ -1,6 +1,6 @@
 //! Turns what the boot hands over, and news of links, into services and leases that the loop keeps.
 use super::Loop;
-use crate::apply::dhcp::Change;
+use crate::apply::lease::Change;
 use crate::apply::network::read_link;
 use crate::log::monotonic;
 use crate::run::inbox::{Inbox, Message};
@@ -24,7 +24,7 @@ impl Loop {
                     if self.links.is_none() {
                         self.open_links();
                     }
-                    self.leases.retain(|earlier| earlier.link() != keeper.link());
+                    self.leases.retain(|earlier| !earlier.is_for_same(&keeper));
                     self.leases.push(*keeper);
                 }
                 Message::Watch { name, told } => _ = self.watchers.insert(name, told),

@@ -9,6 +9,7 @@ use kscratch_metadata::RoleMetadata;
 
 use super::{Leases, Starter, restarts};
 use crate::apply::dhcp::{Change, Lease, Loss};
+use crate::apply::dhcp6;
 use crate::facts::Facts;
 use crate::plan;
 use crate::plan::tests::{cluster, facts};
@@ -172,6 +173,35 @@ fn a_lease_of_another_link_takes_no_name_server_away() {
     assert_eq!(change("eth0", lost), "nameserver 10.0.2.9\nsearch lab\n");
     let last = Change::Lost(lease("10.7.0.6/24"), Loss::Ended);
     assert_eq!(change("aux0", last), "nameserver 10.0.2.9\nsearch lab\n", "the last ones are kept");
+}
+
+#[test]
+fn name_servers_of_dhcpv6_are_asked_while_there_is_nobody_else() {
+    let mut known = facts();
+    known.dns_servers.clear();
+    let scene = Scene::new(RoleMetadata::standalone(), known, None, true);
+    let six = dhcp6::Lease {
+        address: "2001:db8::50".parse().unwrap(),
+        server: "fe80::1".parse().unwrap(),
+        server_id: vec![1],
+        dns_servers: vec!["2001:db8::53".parse().unwrap()],
+        search: vec!["six".to_owned()],
+        preferred_for: Duration::from_secs(1000),
+        valid_for: Duration::from_secs(1000),
+        renew_after: Duration::from_secs(500),
+        rebind_after: Duration::from_secs(800),
+    };
+    let change6 = |change: dhcp6::Change| {
+        scene.leases.changed6("eth0", &change);
+        scene.file("resolv.conf")
+    };
+    let own = "nameserver 2001:db8::53\nsearch six\n";
+    assert_eq!(change6(dhcp6::Change::Bound(six.clone())), own);
+    scene.bound("eth0", "10.0.2.15/24");
+    assert_eq!(scene.file("resolv.conf"), "nameserver 10.0.2.9\nsearch lab\n");
+    scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.15/24"), Loss::Ended));
+    assert_eq!(scene.file("resolv.conf"), own);
+    assert_eq!(change6(dhcp6::Change::Lost(six, dhcp6::Loss::Ended)), own, "the last ones are kept");
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! Turns a DHCPv6 packet into what we read of it, in the lengths that RFC 8415 gives.
+//!
+//! dhcproto subtracts from lengths that it has not looked at, passes over an option's own length for its kind's, goes down into relayed messages
+//! as deep as they go, and ends at the first option that it cannot read, such as a status whose text is no UTF-8. PID 1 must not fall to a
+//! packet, nor miss what stands behind such an option, so only what a client asks for gets to it.
+
+/// Bytes before the options: the message's kind and the exchange's number (RFC 8415, 8).
+pub(super) const HEAD: usize = 4;
+
+/// What options stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Message,
+    /// IA_NA: the addresses of a link.
+    Association,
+    /// One of those addresses.
+    Address,
+}
+
+/// Keeps of a packet what we read of it. `None` where an option is longer than what it stands in.
+pub(super) fn sound(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (head, options) = bytes.split_at_checked(HEAD)?;
+    Some([head, &kept(options, Within::Message)?].concat())
+}
+
+fn kept(mut options: &[u8], within: Within) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    while !options.is_empty() {
+        let (&[code @ .., high, low], rest) = options.split_first_chunk::<4>()?;
+        let length = u16::from_be_bytes([high, low]);
+        let (value, rest) = rest.split_at_checked(usize::from(length))?;
+        options = rest;
+        let Some(value) = value_of(u16::from_be_bytes(code), value, within)? else { continue };
+        kept.extend(code);
+        // No longer than it was.
+        kept.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
+        kept.extend(value);
+    }
+    Some(kept)
+}
+
+/// What is kept of an option (the numbers are those of RFC 8415, 21, and RFC 3646); nothing of one that is of no use here, or of another length than
+/// it can have. The outer `None` is a fault further inside.
+fn value_of(code: u16, value: &[u8], within: Within) -> Option<Option<Vec<u8>>> {
+    let length = value.len();
+    let whole = match (within, code) {
+        // A DUID is of 130 bytes at the most (RFC 8415, 11.1).
+        (Within::Message, 1 | 2) => (3..=130).contains(&length),
+        (Within::Message, 3) => return nested(value, 12, Within::Association),
+        (Within::Association, 5) => return nested(value, 24, Within::Address),
+        (Within::Message, 7) => length == 1,
+        // Of a status its number, without the words.
+        (_, 13) => return Some(value.first_chunk::<2>().map(|number| number.to_vec())),
+        (Within::Message, 14) => length == 0,
+        (Within::Message, 23) => length > 0 && length.is_multiple_of(16),
+        (Within::Message, 24) => length > 0,
+        (Within::Message, 82) => length == 4,
+        _ => false,
+    };
+    Some(whole.then(|| value.to_vec()))
+}
+
+/// An option of fixed fields with options behind them.
+fn nested(value: &[u8], fields: usize, within: Within) -> Option<Option<Vec<u8>>> {
+    let Some((fixed, options)) = value.split_at_checked(fields) else { return Some(None) };
+    Some(Some([fixed, &kept(options, within)?].concat()))
+}
