@@ -9,6 +9,7 @@ use super::network::{Link, lent};
 use super::{dhcp, dhcp6};
 
 /// Keeps the lease of one family on one link.
+#[expect(clippy::large_enum_variant, reason = "a machine has a few of them, and they are seldom moved")]
 pub enum Keeper {
     /// Of an IPv4 address.
     V4(dhcp::Keeper),
