@@ -74,6 +74,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Tell from a machine's disk what its last boots said: how far each came, what failed, how it ended
     Autopsy(AutopsyArgs),
+    /// Wipe the state of a machine that is off, on its disk: its next boot makes it anew, and it is a new machine
+    Reset(ResetArgs),
     /// Boot an image in QEMU; the image itself stays as it was
     Run(RunArgs),
     /// A cluster: its identity, what its machines are given of it, and machines in QEMU
@@ -267,6 +269,35 @@ pub struct FlashArgs {
     /// Look at everything, tell what would be overwritten, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `reset`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The disk must be mounted nowhere and in nobody's use, and nothing overrides that. --override takes what the refusal names, and that alone:\n  \
+    etcd:NAME (a master's share of etcd, which is lost)  holds:WHAT (what is on the partition, and is no state)\n\
+    What is wiped is the first MiB of the state partition: the next boot finds it blank. The rest is overwritten only as it is needed, and can be read off the disk until then.\n\
+    Role metadata, the flight recorder and the disks of [[disks]] stay as they are. Who the machine is goes too: `node reset --keep-identity` of a running machine keeps that."
+)]
+pub struct ResetArgs {
+    /// The machine's disk: a raw, qcow2 or vhd file, or a block device
+    #[arg(value_name = "FILE|DEVICE")]
+    pub disk: PathBuf,
+    /// The disk's serial number (its path where it has none): says that this disk is meant [default: asked for on the terminal]
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
+    /// Say that this file is meant; a device is named by --serial
+    #[arg(long, conflicts_with = "serial")]
+    pub yes: bool,
+    /// A refusal that does not count, as it names itself (repeatable)
+    #[arg(long = "override", value_name = "WHAT")]
+    pub overrides: Vec<String>,
+    /// Look at everything, tell what would be wiped, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refused with words: whoever knows it of `node reset` looks for it here
+    #[arg(long, hide = true)]
+    pub keep_identity: bool,
 }
 
 /// `devices`.

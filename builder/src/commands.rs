@@ -24,6 +24,7 @@ mod flash;
 mod kubeconfig;
 mod machines;
 mod node;
+mod reset;
 mod run;
 
 /// Does what the arguments say.
@@ -40,6 +41,7 @@ pub fn execute(cli: Cli, console: &Console) -> Result<ExitCode> {
         Command::Flash(args) => return flash::execute(&args, console),
         Command::Devices(args) => flash::devices(&args)?,
         Command::Autopsy(args) => autopsy::execute(&args, console)?,
+        Command::Reset(args) => reset::execute(&args, console)?,
         Command::Run(args) => return run::execute(&args, console),
         Command::Cluster(command) => return cluster::execute(&command, console),
         Command::Node(command) => return node::execute(&command, console),

@@ -101,7 +101,8 @@ fn refused(to: &Path, refusals: &[Refusal]) -> anyhow::Error {
     if ways.is_empty() { error } else { error.context(Hint(ways)) }
 }
 
-fn victim(to: &Path, kernel: &Kernel) -> Result<Victim> {
+/// What stands at a path: a device with all that the kernel tells of it, or a plain file.
+pub(crate) fn victim(to: &Path, kernel: &Kernel) -> Result<Victim> {
     let device = BlockDevice::at(to, kernel)?;
     if device.is_none() && to.starts_with(&kernel.dev) {
         let way = "`kscratch-image devices` lists what there is";
@@ -179,7 +180,7 @@ pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) 
 }
 
 /// Says what helps where it is not allowed.
-fn with_way(error: anyhow::Error) -> anyhow::Error {
+pub(crate) fn with_way(error: anyhow::Error) -> anyhow::Error {
     let denied = error
         .root_cause()
         .downcast_ref()

@@ -29,6 +29,7 @@ pub mod node;
 pub mod overlay;
 pub mod plan;
 pub mod reach;
+pub mod reset;
 pub mod resolve;
 pub mod rootarchive;
 pub mod run;

@@ -111,15 +111,18 @@ fn check(texts: &Texts<'_>, known: Option<&str>) -> Result<()> {
 /// Replaces a file of the ESP by steps, each on the disk before the next begins.
 fn put(file: &File, place: (u64, u64), target: &str, text: &str, time: i64) -> Result<()> {
     let disk = Opened::of(file.try_clone()?)?;
-    esp::put(&disk, place, target, text, time, &mut |writes| {
-        for Patch(writes) in in_file(file, writes)? {
-            for (at, bytes) in writes {
-                file.write_all_at(&bytes, at).with_context(|| format!("writing at byte {at}"))?;
-            }
-            file.sync_data().context("waiting until it is on the disk")?;
+    esp::put(&disk, place, target, text, time, &mut |writes| write(file, writes))
+}
+
+/// Writes to the disk that a file is of: bytes and where they go. All is on the disk when it returns.
+pub(crate) fn write(file: &File, writes: Vec<(u64, Vec<u8>)>) -> Result<()> {
+    for Patch(writes) in in_file(file, writes)? {
+        for (at, bytes) in writes {
+            file.write_all_at(&bytes, at).with_context(|| format!("writing at byte {at}"))?;
         }
-        Ok(())
-    })
+        file.sync_data().context("waiting until it is on the disk")?;
+    }
+    Ok(())
 }
 
 /// Writes to the disk as steps of writes to the file. A qcow2 file is opened anew each time: the last step may have changed its tables.

@@ -8,7 +8,7 @@ use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::ext4::Reader;
 use kscratch_formats::fat32::Volume;
 use kscratch_formats::gpt::{self, Table};
-use kscratch_metadata::{Cluster, Endpoint, Role, RoleMetadata};
+use kscratch_metadata::{Cluster, Document, Endpoint, Role, RoleMetadata};
 use kscratch_pki::{Authority, Certificate};
 
 use crate::console::Hint;
@@ -17,7 +17,7 @@ use crate::inspect::{Opened, esp_text, partition, read_release};
 use crate::plan::{TYPE_ESP, TYPE_ROOT, TYPE_VAR};
 
 /// Where init keeps the identity of a cluster that it began, on state, which is mounted on /var (`/var/lib/kscratch/cluster`).
-const FOLDER: &str = "/lib/kscratch/cluster";
+pub(crate) const FOLDER: &str = "/lib/kscratch/cluster";
 /// What the API server of a master proves itself with, there too.
 const SERVER: &str = "/lib/kubernetes/kube-apiserver/apiserver.crt";
 /// A file of more bytes is none of these.
@@ -82,15 +82,19 @@ fn text(state: &Reader<impl ReadAt>, path: &str) -> Result<Option<String>> {
     String::from_utf8(bytes).map(Some).with_context(|| format!("reading /var{path}"))
 }
 
-/// The role metadata on the ESP, where there is any that init would take.
+/// A machine's own role metadata on the ESP, where there are any that init would take.
 fn metadata(disk: &Opened, table: &Table) -> Option<RoleMetadata> {
+    match document(disk, table)? {
+        Document::Machine(metadata) => Some(*metadata),
+        Document::Rack(_) => None,
+    }
+}
+
+/// The role metadata on the ESP, a machine's or a rack's, where there are any that init would take.
+pub(crate) fn document(disk: &Opened, table: &Table) -> Option<Document> {
     let volume = Volume::open(partition(disk, table, TYPE_ESP)?).ok()?;
     let read = |name: &str| esp_text(&volume, &format!("{METADATA_FOLDER}/{name}")).ok().flatten();
-    let role = read("role.toml")?;
-    match read("secrets.toml") {
-        Some(secrets) => kscratch_metadata::parse_with_secrets(&role, &secrets).ok(),
-        None => kscratch_metadata::parse(&role).ok(),
-    }
+    kscratch_metadata::read(&read("role.toml")?, read("secrets.toml").as_deref()).ok()
 }
 
 /// Reads the identity by the rules of role metadata, as init does.

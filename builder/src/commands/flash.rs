@@ -54,7 +54,11 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<ExitCode> {
         console.say("nothing was written (--dry-run)");
         return Ok(ExitCode::SUCCESS);
     }
-    confirm(args.serial.as_deref(), &prepared.victim, console)?;
+    // A file that is there was named once more, to be overridden.
+    if prepared.victim.device.is_some() || args.serial.is_some() {
+        let wanted = prepared.victim.name_to_type();
+        confirm(args.serial.as_deref(), &prepared.victim, "Everything", &format!("--serial {wanted}"), console)?;
+    }
     let done = match flash::write(&prepared, &interrupt, console) {
         Ok(done) => done,
         Err(error) => {
@@ -77,7 +81,7 @@ pub(super) fn execute(args: &FlashArgs, console: &Console) -> Result<ExitCode> {
 }
 
 /// What is going to be overwritten.
-fn facts(victim: &Victim) -> Vec<String> {
+pub(super) fn facts(victim: &Victim) -> Vec<String> {
     let mut lines = Vec::new();
     let device = victim.device.as_ref();
     let mut what = Vec::new();
@@ -98,8 +102,14 @@ fn facts(victim: &Victim) -> Vec<String> {
     lines
 }
 
-/// Wants the device's serial number, as an option or from the terminal.
-fn confirm(serial: Option<&str>, victim: &Victim, console: &Console) -> Result<()> {
+/// Wants the device's serial number, or a file's path, as an option or from the terminal. `lost`: what goes; `option`: what says so without one.
+pub(super) fn confirm(
+    serial: Option<&str>,
+    victim: &Victim,
+    lost: &str,
+    option: &str,
+    console: &Console,
+) -> Result<()> {
     let (path, wanted) = (victim.path.display(), victim.name_to_type());
     if let Some(given) = serial {
         let known = victim.device.as_ref().and_then(|device| device.serial.as_deref());
@@ -111,17 +121,14 @@ fn confirm(serial: Option<&str>, victim: &Victim, console: &Console) -> Result<(
             None => Err(anyhow!("{path} has no serial number that could be {given}; `--serial {wanted}` means it")),
         };
     }
-    if victim.device.is_none() {
-        // A file that is there was named once more, to be overridden.
-        return Ok(());
-    }
-    let question = format!("Everything on {path} will be lost. To go on, type {wanted}:");
+    let question = format!("{lost} on {path} will be lost. To go on, type {wanted}:");
     match console.ask(question).context("asking whether this device is meant")? {
         Some(answer) if answer == wanted => Ok(()),
         Some(_) => Err(anyhow!("that was not {wanted}: nothing was written")),
         None => {
-            let way = format!("say so with `--serial {wanted}`, or on a terminal when asked");
-            Err(anyhow!("nobody said that {path} is the device to overwrite").context(Hint(way)))
+            let what = if victim.device.is_some() { "device" } else { "file" };
+            let way = format!("say so with `{option}`, or on a terminal when asked");
+            Err(anyhow!("nobody said that {path} is the {what} to overwrite").context(Hint(way)))
         }
     }
 }

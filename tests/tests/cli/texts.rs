@@ -29,6 +29,7 @@ fn help_reads_well() {
         "inspect",
         "stamp",
         "flash",
+        "reset",
         "devices",
         "autopsy",
         "run",
