@@ -206,9 +206,11 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     };
     let packages = unpacked.packages(request.lock)?;
     let root_filesystem = filesystem::root(&root.tree, spec.disk.root.0, time)?;
-    let state = filesystem::state(spec.disk.state.0, time, &root_filesystem.digest)?;
+    let state = spec.disk.state.bytes();
+    let state = state.map(|bytes| filesystem::state(bytes, time, &root_filesystem.digest)).transpose()?;
     let place = uki::Place::Partition(plan::root_guid(&root_filesystem.digest));
-    let cmdline = uki::command_line(place, &spec.kernel.console, &spec.kernel.cmdline)?;
+    let words = spec.disk.state.word();
+    let cmdline = uki::command_line(place, &spec.kernel.console, words.iter().chain(&spec.kernel.cmdline))?;
     let boot =
         boot_parts(spec, &root, &packages, Tree::default(), store, time)?.uki(&root.versions.kernel, &cmdline)?;
     // An installer has the metadata itself, and puts them onto the disk with the rest.

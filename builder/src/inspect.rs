@@ -20,6 +20,7 @@ pub use opened::{Form, Opened};
 
 use crate::filesystem::{METADATA_FOLDER, UKI_PATH};
 use crate::plan::{TYPE_ESP, TYPE_ROOT};
+use crate::spec::STATE_ELSEWHERE;
 
 /// A UKI of more bytes is not read.
 const MAX_UKI: u64 = 1 << 30;
@@ -104,6 +105,8 @@ pub struct BootReport {
     pub len: u64,
     /// The kernel's command line.
     pub cmdline: String,
+    /// Whether state is on another disk than this one, as the command line says.
+    pub state_elsewhere: bool,
     /// The kernel's version.
     pub kernel: String,
     /// Length of the kernel in bytes.
@@ -271,10 +274,12 @@ fn boot_report(volume: &fat32::Volume<impl ReadAt>) -> Result<Option<BootReport>
         String::from_utf8_lossy(bytes).trim_end_matches(['\0', '\n']).to_owned()
     };
     let len = |name: &str| sections.get(name).map_or(0, |bytes| bytes.len() as u64);
+    let cmdline = text(".cmdline");
     Ok(Some(BootReport {
         path: UKI_PATH.to_owned(),
         len: found.len,
-        cmdline: text(".cmdline"),
+        state_elsewhere: cmdline.split_whitespace().any(|word| word == STATE_ELSEWHERE),
+        cmdline,
         kernel: text(".uname"),
         linux_bytes: len(".linux"),
         initrd_bytes: len(".initrd"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::image::{NetbootFile, NetbootFiles, Request, Root};
 use crate::installer::Installer;
-use crate::plan::DiskPlan;
+use crate::plan::{DiskPlan, TYPE_VAR};
 use crate::rootarchive::Archive;
 use crate::spec::Role;
 use crate::store::Digest;
@@ -119,7 +119,8 @@ fn manifest(request: &Request<'_>, root: &Root, product: Product<'_>) -> Result<
 
 fn disk(manifest: &mut Value, plan: &DiskPlan, written: &Written) {
     let (digest, guid) = (written.digest.to_string(), plan.disk.to_string());
-    manifest["disk"] = json!({ "digest": digest, "len": written.disk, "guid": guid });
+    let state = if plan.partitions.iter().any(|one| one.kind == TYPE_VAR) { "partition" } else { "elsewhere" };
+    manifest["disk"] = json!({ "digest": digest, "len": written.disk, "guid": guid, "state": state });
     manifest["partitions"] = plan.partitions.iter().enumerate().map(partition).collect();
 }
 

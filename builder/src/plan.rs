@@ -27,7 +27,7 @@ pub const RECORDER: u64 = 8 << 20;
 pub struct DiskPlan {
     /// `DiskGUID`.
     pub disk: Guid,
-    /// Partitions by number from 1: `esp`, `root-a`, `root-b`, `recorder`, `state`.
+    /// Partitions by number from 1: `esp`, `root-a`, `root-b`, `recorder`, and `state`, unless that is elsewhere.
     pub partitions: Vec<Partition>,
     /// Every byte.
     pub image: Image<Content>,
@@ -39,22 +39,22 @@ pub fn root_guid(root: &Digest) -> Guid {
     digest::guid("partition root-a", root)
 }
 
-/// Lays out the disk. Root slot B is as large as slot A and empty, so is the flight recorder; the state partition is last, so that it can grow.
-/// `sector` is the length of the disk's sectors in bytes.
-pub fn disk(esp: Filesystem, root: Filesystem, state: Filesystem, sector: u64) -> Result<DiskPlan> {
+/// Lays out the disk. Root slot B is as large as slot A and empty, so is the flight recorder; the state partition, where there is one, is last, so that it
+/// can grow. `sector` is the length of the disk's sectors in bytes.
+pub fn disk(esp: Filesystem, root: Filesystem, state: Option<Filesystem>, sector: u64) -> Result<DiskPlan> {
     let whole = {
-        let digests = [esp.digest.0, root.digest.0, state.digest.0].concat();
-        Digest::of(&digests)
+        let digests = [&esp, &root].into_iter().chain(&state).map(|filesystem| filesystem.digest.0);
+        Digest::of(&digests.collect::<Vec<_>>().concat())
     };
     let empty = Image { len: root.image.len, extents: Vec::new() };
     let recorder = Image { len: RECORDER, extents: Vec::new() };
-    let parts = [
+    let mut parts = vec![
         ("esp", TYPE_ESP, digest::guid("partition esp", &esp.digest), esp.image),
         ("root-a", TYPE_ROOT, root_guid(&root.digest), root.image),
         ("root-b", TYPE_ROOT, digest::guid("partition root-b", &root.digest), empty),
         ("recorder", TYPE_RECORDER, digest::guid("partition recorder", &root.digest), recorder),
-        ("state", TYPE_VAR, digest::guid("partition state", &state.digest), state.image),
     ];
+    parts.extend(state.map(|state| ("state", TYPE_VAR, digest::guid("partition state", &state.digest), state.image)));
     let mut start = FIRST_PARTITION;
     let mut partitions = Vec::new();
     let mut extents = Vec::new();

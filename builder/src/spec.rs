@@ -15,10 +15,12 @@ mod keys;
 mod merge;
 mod sector;
 mod source;
+mod state;
 
 pub use hardware::{Flavour, Hardware};
 pub use sector::SectorSize;
 pub use source::{CriDockerdSource, KubernetesSource};
+pub use state::{State, WORD as STATE_ELSEWHERE};
 
 /// The commented defaults.
 pub const DEFAULT: &str = include_str!("spec/default.toml");
@@ -164,8 +166,8 @@ pub struct Disk {
     pub esp: ByteSize,
     /// Each of the two root slots.
     pub root: ByteSize,
-    /// The state partition as written; it grows to the disk's end at first boot.
-    pub state: ByteSize,
+    /// The state partition as written, which grows to the disk's end at first boot; or that there is none.
+    pub state: State,
     /// The sectors that the disk has.
     pub sector_size: SectorSize,
 }

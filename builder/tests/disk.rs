@@ -11,13 +11,14 @@ use expect_test::expect;
 use kscratch_formats::bytes::Window;
 use kscratch_formats::fat32::Volume;
 use kscratch_image::digest::DiskDigest;
-use kscratch_image::inspect;
+use kscratch_image::spec::State;
 use kscratch_image::stamp::{Texts, stamp};
 use kscratch_image::store::Digest;
 use kscratch_image::tree::{Content, Kind};
 use kscratch_image::write::{self, Format};
+use kscratch_image::{blockmap, inspect};
 use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, proptest};
-use sample::{MIB, TIME, disk, tree, written};
+use sample::{MIB, TIME, disk, disk_of, disk_with, tree, written};
 use tempfile::TempDir;
 use tool::run;
 
@@ -171,6 +172,36 @@ fn inspect_tells_what_is_in_it() {
         assert!(text.contains(want), "{want} is missing in\n{text}");
     }
     assert!(serde_json::to_value(&report).unwrap()["partitions"][0]["filesystem"]["kind"] == "vfat");
+}
+
+#[test]
+fn an_image_whose_state_is_elsewhere_has_no_place_for_it_and_says_so() {
+    for (sector, esp) in [(512, 64 * MIB), (4096, 260 * MIB)] {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = disk_with(folder.path(), esp, sector, State::Elsewhere);
+        let names: Vec<&str> = plan.partitions.iter().map(|partition| partition.name.as_str()).collect();
+        assert_eq!(names, ["esp", "root-a", "root-b", "recorder"]);
+        assert_ne!(plan.disk, disk_of(folder.path(), esp, sector).disk, "it is another disk");
+        let image = folder.path().join("disk.img");
+        let written = write::image(&plan.image, folder.path(), Format::Raw, &image, &|_| ()).unwrap();
+        assert_eq!(written.digest, digest_of(&image));
+        let report = inspect::report(&image, true).unwrap();
+        assert!(report.boot.as_ref().unwrap().state_elsewhere && report.table_warning.is_none());
+        let text = report.to_string();
+        for want in [" kscratch.state=elsewhere\n", "state      elsewhere: on the disk of the machine that has a"] {
+            assert!(text.contains(want), "{want} is missing in\n{text}");
+        }
+        // Its tables count in its sectors, which a file's reader takes for 512 bytes.
+        if sector == 512 {
+            let verdict = run("sgdisk", "gdisk", &["-v", image.to_str().unwrap()]);
+            assert!(verdict.contains("No problems found"), "{verdict}");
+        }
+        // It has a map, and is stamped, as any other.
+        blockmap::write(&image, &written).unwrap();
+        let metadata = Texts { role: "version = 1\nrole = \"node\"\n", secrets: None, names: NAMES };
+        stamp(&image, &metadata, TIME).unwrap();
+        assert!(inspect::report(&image, false).unwrap().role.is_some());
+    }
 }
 
 #[test]

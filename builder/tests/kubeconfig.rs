@@ -100,7 +100,7 @@ fn disk(folder: &Path, release: &str, esp: &[(&str, &str)], files: &Files) -> Pa
     };
     let esp = filesystem::esp(uki::build(&boot).unwrap(), &esp, 64 * MIB, 512, TIME).unwrap();
     let state = filesystem::state(64 * MIB, TIME, &built.digest).unwrap();
-    let (path, plan) = (folder.join("disk.img"), plan::disk(esp, built, state, 512).unwrap());
+    let (path, plan) = (folder.join("disk.img"), plan::disk(esp, built, Some(state), 512).unwrap());
     write::image(&plan.image, folder, Format::Raw, &path, &|_| ()).unwrap();
     if !files.is_empty() {
         let table = {

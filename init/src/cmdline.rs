@@ -12,6 +12,8 @@ pub use root::{Fetched, Root};
 pub struct CommandLine {
     /// `kscratch.root=`, with the words that belong to it; `Err` says what is wrong with them.
     pub root: Option<Result<Root, String>>,
+    /// `kscratch.state=elsewhere`: the root's disk has no place for state.
+    pub state_is_elsewhere: bool,
     /// `kscratch.install=PARTUUID=<guid>`: the packed disk that this boot installs; `Err` holds a value that is no such thing.
     pub install: Option<Result<Guid, String>>,
     /// `kscratch.metadata=URL`
@@ -49,6 +51,7 @@ impl CommandLine {
                 "kscratch.root" => of_root.place = Some(value.to_owned()),
                 "kscratch.root.sha256" => of_root.sha256 = Some(value.to_owned()),
                 "kscratch.root.bytes" => of_root.bytes = Some(value.to_owned()),
+                "kscratch.state" => found.state_is_elsewhere = value == "elsewhere",
                 "kscratch.install" => {
                     let guid = value.strip_prefix("PARTUUID=").and_then(|guid| guid.parse().ok());
                     found.install = Some(guid.ok_or_else(|| value.to_owned()));
@@ -72,12 +75,6 @@ impl CommandLine {
             Some(Ok(Root::Partition(guid))) => Some(*guid),
             _ => None,
         }
-    }
-
-    /// Whether the root comes from a server.
-    #[must_use]
-    pub fn root_is_fetched(&self) -> bool {
-        matches!(&self.root, Some(Ok(Root::Fetched(_))))
     }
 }
 
@@ -123,6 +120,15 @@ mod tests {
         let want = CommandLine { root: Some(Ok(root)), ..CommandLine::default() };
         check(&format!("kscratch.root=PARTUUID={GUID}"), &want);
         check(&format!("kscratch.root=nonsense kscratch.root=PARTUUID={}", GUID.to_uppercase()), &want);
+    }
+
+    #[test]
+    fn state_is_elsewhere_where_just_that_is_said() {
+        for (text, state_is_elsewhere) in
+            [("ro", false), ("kscratch.state=elsewhere", true), ("kscratch.state=x", false)]
+        {
+            check(text, &CommandLine { state_is_elsewhere, ..CommandLine::default() });
+        }
     }
 
     #[test]

@@ -51,6 +51,12 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
             writeln!(f, "cmdline    {}", boot.cmdline)?;
+            if boot.state_elsewhere {
+                writeln!(
+                    f,
+                    "state      elsewhere: on the disk of the machine that has a partition for it, else in memory"
+                )?;
+            }
         }
         for (name, version) in self.release.iter().filter_map(serde_json::Value::as_object).flatten() {
             let plain = version.as_str().map_or_else(|| version.to_string(), str::to_owned);

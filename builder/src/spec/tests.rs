@@ -3,7 +3,7 @@ use std::path::Path;
 
 use expect_test::{Expect, expect};
 
-use super::{ByteSize, CriDockerdSource, DEFAULT, ImageSpec, KubernetesSource, keys};
+use super::{ByteSize, CriDockerdSource, DEFAULT, ImageSpec, KubernetesSource, State, keys};
 
 fn parse(text: &str) -> anyhow::Result<ImageSpec> {
     ImageSpec::parse(text, Path::new("image.toml"))
@@ -101,6 +101,16 @@ fn refusals_name_line_and_fix() {
         "[disk]\nsector_size = 520",
         expect!["image.toml:2:15: sectors of 520 bytes: there are disks with 512 and with 4096"],
     );
+    refused(
+        "[disk]\nesp = 'elsewhere'",
+        expect!["image.toml:2:7: the size `elsewhere` is not a number with a unit, such as `512MiB` or `1GiB`"],
+    );
+    refused(
+        "[disk]\nstate = 'nowhere'",
+        expect![
+            "image.toml:2:9: the size `nowhere` is not a number with a unit, such as `512MiB` or `1GiB`; or `elsewhere`, for another disk of the machine"
+        ],
+    );
     refused("[disk]\nesp = 512", expect!["image.toml:2:7: invalid type: integer `512`, expected a string"]);
     refused(
         "[kernel]\nflavour = 'tiny'",
@@ -160,6 +170,18 @@ fn a_class_is_replaced_alone_and_disks_are_for_the_initramfs_too() {
     let kernel = spec.for_netboot().kernel_with_hardware();
     assert!(of_cards(&kernel.initramfs) && has(&kernel.initramfs, "loop") && has(&kernel.initramfs, "nvme"));
     assert!(!kernel.modules.iter().any(|module| module.starts_with("drivers/usb")));
+}
+
+#[test]
+fn state_is_on_the_disk_or_elsewhere() {
+    let here = parse("").unwrap().disk.state;
+    assert_eq!((here, here.bytes(), here.word()), (State::Here(ByteSize(512 << 20)), Some(512 << 20), None));
+    let spec = parse("[disk]\nstate = 'elsewhere'").unwrap();
+    assert_eq!((spec.disk.state.bytes(), spec.disk.state.word().as_deref()), (None, Some("kscratch.state=elsewhere")));
+    // As it is printed it is read again.
+    for (state, want) in [(here, "512MiB"), (State::Elsewhere, "elsewhere")] {
+        assert_eq!((state.to_string().as_str(), want.parse::<State>()), (want, Ok(state)));
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn image(folder: &Path, name: &str, role: &str, version: &str, images: &[&str]) 
     let esp = filesystem::esp(b"no program".to_vec().into(), &BTreeMap::new(), 64 * MIB, 512, TIME).unwrap();
     let state = filesystem::state(64 * MIB, TIME, &root.digest).unwrap();
     let path = folder.join(name);
-    write::image(&plan::disk(esp, root, state, 512).unwrap().image, folder, Format::Raw, &path, &|_| ()).unwrap();
+    write::image(&plan::disk(esp, root, Some(state), 512).unwrap().image, folder, Format::Raw, &path, &|_| ()).unwrap();
     path
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kscratch_image::plan::{self, DiskPlan};
+use kscratch_image::spec::{ByteSize, State};
 use kscratch_image::store::{Digest, Stored};
 use kscratch_image::tree::{Content, Kind, Node, Origin, Tree};
 use kscratch_image::write::{self, Format};
@@ -49,10 +50,15 @@ pub fn disk(store: &Path) -> DiskPlan {
 
 /// With an ESP of so many bytes, for sectors of so many.
 pub fn disk_of(store: &Path, esp: u64, sector: u64) -> DiskPlan {
+    disk_with(store, esp, sector, State::Here(ByteSize(128 * MIB)))
+}
+
+/// With that besides.
+pub fn disk_with(store: &Path, esp: u64, sector: u64, state: State) -> DiskPlan {
     let stub = fs::read(STUB).expect("systemd's EFI stub is missing: apt-get install systemd-boot-efi");
     let root = filesystem::root(&tree(store), 64 * MIB, TIME).unwrap();
-    let cmdline =
-        uki::command_line(uki::Place::Partition(plan::root_guid(&root.digest)), &["ttyS0".to_owned()], &[]).unwrap();
+    let place = uki::Place::Partition(plan::root_guid(&root.digest));
+    let cmdline = uki::command_line(place, &["ttyS0".to_owned()], &state.word()).unwrap();
     let boot = uki::Boot {
         stub: &stub,
         kernel: &[0x4B; 70_000],
@@ -62,7 +68,7 @@ pub fn disk_of(store: &Path, esp: u64, sector: u64) -> DiskPlan {
         os_release: "ID=kscratch\n",
     };
     let esp = filesystem::esp(uki::build(&boot).unwrap(), &BTreeMap::new(), esp, sector, TIME).unwrap();
-    let state = filesystem::state(128 * MIB, TIME, &root.digest).unwrap();
+    let state = state.bytes().map(|bytes| filesystem::state(bytes, TIME, &root.digest).unwrap());
     plan::disk(esp, root, state, sector).unwrap()
 }
 

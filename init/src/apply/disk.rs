@@ -6,6 +6,7 @@ mod layout;
 mod repairs;
 pub mod reserve;
 pub mod reset;
+pub mod whereabouts;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use fsck::Ours;
 
 use crate::log;
-use crate::partition::{Growth, Guid, Write};
+use crate::partition::{Growth, Write};
 use crate::stage::block::{Devices, Found};
 use crate::superblock::{Kind, Volume, look};
 use crate::sys::{Flag, Mount, Sys};
@@ -30,6 +31,7 @@ pub const LABEL: &str = "kscratch-state";
 const STATE: Ours = Ours { what: "state", label: LABEL, place: "/var" };
 
 pub use etcdplace::elsewhere;
+use whereabouts::{Place, Whereabouts};
 
 /// What `/var` is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +57,9 @@ pub enum State {
 ///
 /// # Errors
 /// Not even a tmpfs can be mounted.
-pub fn mount_state(sys: &dyn Sys, root: &Path, devices: &Devices, root_guid: Option<Guid>) -> Result<State> {
+pub fn mount_state(sys: &dyn Sys, root: &Path, devices: &Devices, whereabouts: Whereabouts) -> Result<State> {
     let target = root.join("var");
-    match partition(sys, &target, devices, root_guid) {
+    match partition(sys, &target, devices, whereabouts) {
         Ok(state) => Ok(state),
         Err(error) => {
             let mount = Mount {
@@ -73,8 +75,14 @@ pub fn mount_state(sys: &dyn Sys, root: &Path, devices: &Devices, root_guid: Opt
     }
 }
 
-fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<Guid>) -> Result<State> {
-    let found = find(devices, root_guid)?;
+fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, whereabouts: Whereabouts) -> Result<State> {
+    let Place { found, passed_over } = whereabouts::find(devices, whereabouts)?;
+    if !passed_over.is_empty() {
+        let (disk, others) = (&found.disk.name, passed_over.join(", "));
+        log::line(format_args!(
+            "state is on {disk}, the only disk that holds it; other partitions for state are left alone: {others}"
+        ));
+    }
     let device = found.device().context("the kernel does not know the state partition")?;
     let volume = File::open(&device).and_then(|mut file| look(&mut file));
     let volume = volume.with_context(|| format!("reading {}", device.display()))?;
@@ -89,23 +97,6 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, root_guid: Option<
         _ => None,
     };
     Ok(State::Partition { device, made, written })
-}
-
-/// The state partition: on the disk of the root, by type and name; without a root GUID (a root that is on no disk) on any disk, of which the first by
-/// name that has one.
-///
-/// # Errors
-/// There is none.
-pub fn find(devices: &Devices, root_guid: Option<Guid>) -> Result<Found> {
-    let is_root =
-        |found: &Found| root_guid.is_none_or(|guid| found.table.partitions.iter().any(|one| one.guid == guid));
-    let all = devices.tables().into_iter().filter_map(|(disk, table)| {
-        let partition = table.partitions.iter().find(|one| one.kind == Guid::VAR && one.name == NAME)?.clone();
-        Some(Found { disk, table, partition })
-    });
-    let found = all.into_iter().find(is_root);
-    let disk = if root_guid.is_some() { "the root's disk has no" } else { "no disk has a" };
-    found.with_context(|| format!("{disk} partition of the type {} with the name {NAME}", Guid::VAR))
 }
 
 /// Whether the partition is still to become ours; an error where it is not ours to use: never a byte is written over what somebody else may miss.
@@ -148,8 +139,6 @@ pub struct Growing {
     pub device: PathBuf,
     /// The machine's disks.
     pub devices: Devices,
-    /// GUID of the root partition, which is on the same disk.
-    pub root: Option<Guid>,
 }
 
 impl Growing {
@@ -158,7 +147,9 @@ impl Growing {
     /// # Errors
     /// The table cannot be written, or the kernel refuses.
     pub fn grow(&self, sys: &dyn Sys, mountpoint: &Path) -> Result<()> {
-        grow_partition(sys, STATE.what, &find(&self.devices, self.root)?)?;
+        let found =
+            whereabouts::with_device(&self.devices, &self.device).context("looking for the partition of state")?;
+        grow_partition(sys, STATE.what, &found)?;
         grow_filesystem(sys, STATE.what, &self.device, mountpoint)
     }
 }

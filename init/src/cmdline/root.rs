@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(root(&line), Some(Ok(want)));
         let want = Root::Fetched(Fetched { url, sha256, bytes: Some(480) });
         assert_eq!(root(&format!("kscratch.root.bytes=480 {line}")), Some(Ok(want)));
-        assert!(CommandLine::parse(&line).root_is_fetched() && CommandLine::parse(&line).root_partition().is_none());
+        assert_eq!(CommandLine::parse(&line).root_partition(), None);
     }
 
     #[test]

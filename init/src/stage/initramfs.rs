@@ -16,7 +16,7 @@ use super::install;
 use super::listener::{Heard, Listener};
 use super::mounts;
 use super::netroot::{self, Fetching};
-use crate::apply::disk;
+use crate::apply::disk::whereabouts::{self, Nowhere, Whereabouts};
 use crate::cmdline::{CommandLine, Root};
 use crate::console::attending;
 use crate::log;
@@ -26,8 +26,10 @@ use crate::sys::{Flag, Mount, Sys};
 
 /// How long the root partition may take to appear: slow controllers spin up in 10 to 20 s.
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
-/// How long disks are waited for behind a root that was on none: they may have state on them.
+/// How long disks are waited for where state may be on any of them.
 const DISKS_WITHIN: Duration = Duration::from_secs(15);
+/// How long nothing may have come before it is believed that all disks are there: of two with state both have to be seen, whichever is slower.
+const QUIET: Duration = Duration::from_secs(1);
 const NEW_ROOT: &str = "/sysroot";
 
 /// What goes on beside the boot when the root is entered.
@@ -85,7 +87,14 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
     let initramfs = File::open(root).context("opening the initramfs")?.into();
     let new_root = Path::new(NEW_ROOT);
     let (controllers, fetching) = match wanted {
-        Root::Partition(guid) => (partition(sys, guid, &listener, loader, new_root)?, None),
+        Root::Partition(guid) => {
+            let controllers = partition(sys, guid, &listener, &loader, new_root)?;
+            if Whereabouts::of(&cmdline) == Whereabouts::AnyDisk {
+                wait_for_controllers(&controllers);
+                wait_for_state(&Devices::of_machine(), &listener, &loader)?;
+            }
+            (controllers, None)
+        }
         Root::Fetched(wanted) => {
             let controllers = plug_controllers(Arc::clone(&loader))?;
             let fetching = netroot::mount(sys, (root, new_root), wanted, &cmdline, (listener, loader))?;
@@ -103,17 +112,17 @@ fn partition(
     sys: &'static dyn Sys,
     &guid: &Guid,
     listener: &Listener,
-    loader: Arc<Loader<'static>>,
+    loader: &Arc<Loader<'static>>,
     new_root: &Path,
 ) -> Result<Receiver<()>> {
-    let found = wait_for(&Devices::of_machine(), guid, listener, &loader)?;
+    let found = wait_for(&Devices::of_machine(), guid, listener, loader)?;
     let device = found.device().context("naming the root partition's device")?;
     match found.beside(Guid::RECORDER).and_then(|recorder| recorder.device()) {
         Some(device) => recorder::start(&device),
         None => log::line("the root's disk has no partition for the flight recorder: this boot leaves no record"),
     }
     // Role metadata may be on a disk of theirs, and their links take their time.
-    let controllers = plug_controllers(loader)?;
+    let controllers = plug_controllers(Arc::clone(loader))?;
     mount_root(sys, &device, new_root)?;
     let name = &found.partition.name;
     log::line(format_args!("root {} ({name}, PARTUUID={guid}) mounted read-only", device.display()));
@@ -132,16 +141,55 @@ fn plug_controllers(loader: Arc<Loader<'static>>) -> Result<Receiver<()>> {
 
 /// A machine whose root is on no disk may have state on one, and beside it a place for the record.
 fn record_beside_state(controllers: &Receiver<()>) {
+    wait_for_controllers(controllers);
+    let state = whereabouts::find(&Devices::of_machine(), Whereabouts::AnyDisk).ok();
+    let recorder = state.and_then(|state| state.found.beside(Guid::RECORDER));
+    if let Some(device) = recorder.and_then(|recorder| recorder.device()) {
+        recorder::start(&device);
+    }
+}
+
+/// Waits until the controllers that were there have their drivers: behind any of them may be state.
+fn wait_for_controllers(controllers: &Receiver<()>) {
     if controllers.recv_timeout(DISKS_WITHIN) == Err(RecvTimeoutError::Timeout) {
         log::line(format_args!(
             "a driver of a disk's controller is still being loaded after {} s",
             DISKS_WITHIN.as_secs()
         ));
     }
-    let state = disk::find(&Devices::of_machine(), None).ok();
-    if let Some(device) = state.and_then(|state| state.beside(Guid::RECORDER)).and_then(|recorder| recorder.device()) {
-        recorder::start(&device);
+}
+
+/// Waits until a disk has a place for state and no further hardware comes; for whatever comes drivers are loaded. That there is none is for the root's
+/// stage to tell.
+fn wait_for_state(devices: &Devices, listener: &Listener, loader: &Loader<'_>) -> Result<()> {
+    let deadline = Instant::now() + DISKS_WITHIN;
+    loader.coldplug();
+    let (mut quiet, mut told) = (Instant::now() + QUIET, false);
+    while Instant::now() < deadline {
+        match listener.next(quiet.min(deadline)).context("waiting for the disk with state")? {
+            Heard::Event(event) => {
+                if let Some(alias) = event.modalias.filter(|_| event.action == "add") {
+                    loader.plug(&alias);
+                }
+            }
+            Heard::Lost => {
+                loader.coldplug();
+                loader.coldplug_controllers();
+            }
+            Heard::Nothing => match whereabouts::find(devices, Whereabouts::AnyDisk) {
+                Err(Nowhere::OnNoDisk) if !std::mem::replace(&mut told, true) => {
+                    let seconds = DISKS_WITHIN.as_secs();
+                    log::line(format_args!(
+                        "no disk has a place for state yet; one is waited for, {seconds} s at most"
+                    ));
+                }
+                Err(Nowhere::OnNoDisk) => {}
+                _ => return Ok(()),
+            },
+        }
+        quiet = Instant::now() + QUIET;
     }
+    Ok(())
 }
 
 fn wanted_root(cmdline: &CommandLine) -> Result<&Root> {

@@ -28,6 +28,7 @@ use super::podnetwork;
 use super::synchronise::Synchroniser;
 use crate::apply::disk::reserve::{self, Place};
 use crate::apply::disk::reset;
+use crate::apply::disk::whereabouts::{self, Nowhere, Whereabouts};
 use crate::apply::disk::{self, State};
 use crate::apply::files;
 use crate::apply::lease::{Change, Keeper};
@@ -104,7 +105,7 @@ pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::conv
     board::metadata(metadata.as_ref(), &sender);
     let (device, written) = state.unzip();
     let further = FurtherDisks::new(devices.clone());
-    let state = device.map(|device| disk::Growing { device, devices, root: cmdline.root_partition() });
+    let state = device.map(|device| disk::Growing { device, devices });
     let written = written.flatten();
     let stop: Arc<AtomicBool> = Arc::default();
     if let Some(wanted) = metadata.as_ref().map(|metadata| &metadata.watchdog).filter(|wanted| wanted.enabled) {
@@ -188,8 +189,8 @@ fn wake_random_numbers() {
     }
 }
 
-/// Mounts state; gives its device, and when it was last written to; `None` where it is in memory because a root from a server has no disk. `wiped` becomes false where a reset was asked for and is not done: what is left of
-/// the old machine must not run.
+/// Mounts state; gives its device, and when it was last written to; `None` where it is in memory because it may be on any disk, and none has a place for it. `wiped` becomes
+/// false where a reset was asked for and is not done: what is left of the old machine must not run.
 fn state(
     sys: &dyn Sys,
     root: &Path,
@@ -197,8 +198,8 @@ fn state(
     cmdline: &CommandLine,
     wiped: &mut bool,
 ) -> Result<Option<(PathBuf, Option<i64>)>> {
-    let guid = cmdline.root_partition();
-    let state = disk::mount_state(sys, root, devices, guid)?;
+    let whereabouts = Whereabouts::of(cmdline);
+    let state = disk::mount_state(sys, root, devices, whereabouts)?;
     if let Err(error) = reserve::give_away_if_full(root, &reserve::STATE) {
         log::line(format_args!("{error:#}; state stays as full as it is"));
     }
@@ -217,7 +218,7 @@ fn state(
             Ok(Some((device, written)))
         }
         // Of such a machine nobody expects a disk. One with a partition that is not to be used has a fault, as any other.
-        State::Memory { reason } if cmdline.root_is_fetched() && disk::find(devices, None).is_err() => {
+        State::Memory { reason } if whereabouts::find(devices, whereabouts).err() == Some(Nowhere::OnNoDisk) => {
             log::line(format_args!("state is in memory, and lost at the next boot: {reason}"));
             log::hint(NO_DISK_HINT);
             Ok(None)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::fsck::first_copy;
+use super::whereabouts::Whereabouts;
 use super::{Growing, State, mount_state};
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
@@ -45,7 +46,7 @@ fn ours_is_unclean(path: &Path) {
 }
 
 fn run(sys: &Recording, folder: &Path, devices: &Devices) -> (State, Vec<String>) {
-    let state = mount_state(sys, folder, devices, Some(ROOT.parse().unwrap())).unwrap();
+    let state = mount_state(sys, folder, devices, Whereabouts::BesideRoot(ROOT.parse().unwrap())).unwrap();
     (state, sys.calls().iter().map(|line| line.replace(folder.to_str().unwrap(), "R")).collect())
 }
 
@@ -74,8 +75,7 @@ fn state_grows_with_its_disk_and_its_filesystem_with_it() {
     });
     let (_, calls) = run(&Recording::new(), folder.path(), &devices);
     assert_eq!(calls, ["mount R/dev/vda4 R/var ext4 noatime"], "it is of use before it grows");
-    let growing =
-        Growing { device: devices.dev.join("vda4"), devices: devices.clone(), root: Some(ROOT.parse().unwrap()) };
+    let growing = Growing { device: devices.dev.join("vda4"), devices: devices.clone() };
     let grow = || -> Vec<String> {
         let sys = Recording::new();
         growing.grow(&sys, Path::new("/var")).unwrap();
