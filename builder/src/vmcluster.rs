@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod identity;
 pub mod keeper;
 pub mod logs;
+pub mod order;
 pub mod panics;
 pub mod phase;
 pub mod place;

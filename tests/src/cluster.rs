@@ -48,7 +48,8 @@ impl Cluster {
     /// The same machines, which are off and have never been on for longer than their firmware needs.
     #[track_caller]
     pub fn made(mode: &str, masters: u8, nodes: u8, more: &[&str]) -> Cluster {
-        let cluster = Cluster::begun(mode, masters, nodes, &[&["--timeout", "1"], more].concat(), 1);
+        let more = [&["--timeout", "1", "--at-once"], more].concat();
+        let cluster = Cluster::begun(mode, masters, nodes, &more, 1);
         let names =
             (1..=masters).map(|number| format!("m{number}")).chain((1..=nodes).map(|number| format!("n{number}")));
         let names: Vec<String> = names.collect();

@@ -68,7 +68,18 @@ impl Machines {
         // The keeper ends its machines when `up` ends, and the kernel ends `up` when this program ends, however that comes.
         let mut command = Command::new(program::tool("setpriv", "util-linux")?);
         command.args(["--pdeathsig", "KILL"]).arg(kscratch_image());
-        command.args(["cluster", "up", CLUSTER, "--foreground", "--quiet", "--masters", "1", "--nodes", "1"]);
+        command.args([
+            "cluster",
+            "up",
+            CLUSTER,
+            "--foreground",
+            "--quiet",
+            "--masters",
+            "1",
+            "--nodes",
+            "1",
+            "--at-once",
+        ]);
         command.arg("--timeout").arg(within.as_secs().to_string());
         command.arg("--image-master").arg(master).arg("--image-node").arg(node);
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());

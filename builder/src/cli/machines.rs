@@ -73,6 +73,9 @@ pub struct UpArgs {
     /// Time in a new machine that is emulated goes by its work: slower where processors are few, and nothing times out for that
     #[arg(long)]
     pub own_time: bool,
+    /// Switch nodes on beside masters that are emulated [default: once these are Ready, so that they have the processors]
+    #[arg(long)]
+    pub at_once: bool,
     /// Size of a new machine's disk, e.g. 8GiB
     #[arg(long, default_value = "8GiB", value_name = "SIZE")]
     pub disk_size: String,

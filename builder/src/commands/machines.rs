@@ -87,6 +87,7 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         forwards,
         api_port: args.api_port,
         outside: args.outside,
+        at_once: args.at_once,
         timeout: Duration::from_secs(args.timeout),
         foreground: args.foreground,
         cache: args.cache.clone(),

@@ -8,6 +8,7 @@ use kscratch_pki::OffsetDateTime;
 
 use super::api::{Access, Api};
 use super::client::{self, Started};
+use super::order::Order;
 use super::panics::Panics;
 use super::place::{KUBECONFIG, PLAN, Place, ROLE, write_private};
 use super::plan::{API_PORT, Make, Plan, PlannedForward};
@@ -46,6 +47,8 @@ pub struct Options {
     pub api_port: u16,
     /// Whether machines reach what this host reaches; counts when the cluster is made.
     pub outside: bool,
+    /// Whether nodes are switched on without waiting for masters that are emulated.
+    pub at_once: bool,
     /// How long all of it may take.
     pub timeout: Duration,
     /// Whether the machines end with this program.
@@ -90,9 +93,10 @@ pub fn up(options: &Options, now: OffsetDateTime, console: &Console) -> Result<(
     let plan = prepare(options, &place, now, console)?;
     merge(options, &place, userconfig::check)?;
     let started = keep(options, &place, console)?;
-    switch_on(&place)?;
+    let order = Order::of(&client::status(&place)?, options.at_once);
+    switch_on(&place, &order.first)?;
     let watch = watch(&place, &plan)?;
-    let waited = wait(&place, watch.as_ref(), deadline, options.timeout, console);
+    let waited = wait(&place, order, watch.as_ref(), (deadline, options.timeout), console);
     if let Some(started) = started {
         if options.foreground {
             waited?;
@@ -202,11 +206,9 @@ fn keep(options: &Options, place: &Place, console: &Console) -> Result<Option<St
     })
 }
 
-fn switch_on(place: &Place) -> Result<()> {
-    for machine in client::status(place)?.machines {
-        if machine.pid.is_none() {
-            client::ask(place, &Request::On { machine: machine.name, clock: None })?;
-        }
+fn switch_on(place: &Place, machines: &[String]) -> Result<()> {
+    for machine in machines {
+        client::ask(place, &Request::On { machine: machine.clone(), clock: None })?;
     }
     Ok(())
 }
@@ -225,20 +227,32 @@ pub(super) fn api(kubeconfig: &Path) -> Result<Api> {
     Api::of(&Access::parse(&text).with_context(action)?).with_context(action)
 }
 
-fn wait(place: &Place, watch: Option<&Watch>, deadline: Instant, bound: Duration, console: &Console) -> Result<()> {
+/// Waits until all machines are Ready, for so long at most, and switches on meanwhile those that are held.
+fn wait(
+    place: &Place,
+    mut order: Order,
+    watch: Option<&Watch>,
+    (deadline, bound): (Instant, Duration),
+    console: &Console,
+) -> Result<()> {
     let mut view = View::new(console);
     let (begun, mut panics) = (Instant::now(), Panics::default());
     loop {
         let status = client::status(place)?;
         let nodes = watch.map(Watch::latest);
-        let rows = rows(&status, nodes.as_ref());
+        let mut rows = rows(&status, nodes.as_ref());
+        let released = order.released(&mut rows);
+        if !released.is_empty() {
+            switch_on(place, &released)?;
+            continue;
+        }
         view.show(&rows);
         if rows.iter().all(|row| row.ready) {
             return Ok(());
         }
         let panicked: Vec<String> =
             rows.iter().filter_map(|row| panics.note(&row.name, &row.phase, begun.elapsed())).collect();
-        let failed = failure(&status, &rows).or_else(|| panicked.into_iter().next());
+        let failed = failure(&status, &rows, &order.held).or_else(|| panicked.into_iter().next());
         if failed.is_some() || Instant::now() > deadline {
             drop(view);
             let why = failed.unwrap_or_else(|| format!("not all machines are Ready within {} s", bound.as_secs()));
@@ -252,13 +266,14 @@ fn wait(place: &Place, watch: Option<&Watch>, deadline: Instant, bound: Duration
     }
 }
 
-/// What no waiting heals.
-fn failure(status: &Status, rows: &[Row]) -> Option<String> {
+/// What no waiting heals. `held` are off for now.
+fn failure(status: &Status, rows: &[Row], held: &[String]) -> Option<String> {
     if status.gateway.is_none() {
         return Some("the gateway has ended".to_owned());
     }
-    let off =
-        rows.iter().find(|row| !row.on).map(|row| format!("{} went off while it came up: {}", row.name, row.phase));
+    let went_off = |row: &&Row| !row.on && !held.contains(&row.name);
+    let off = rows.iter().find(went_off);
+    let off = off.map(|row| format!("{} went off while it came up: {}", row.name, row.phase));
     // Without metadata init waits for the power button.
     let hopeless = |row: &&Row| row.phase.contains(" metadata: failed: ");
     off.or_else(|| rows.iter().find(hopeless).map(|row| format!("{} did not come up: {}", row.name, row.phase)))

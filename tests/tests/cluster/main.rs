@@ -27,7 +27,6 @@ fn a_routed_cluster() {
     step("outside", || network::reaches_outside(&cluster));
     step("a node is asked", || membership::a_node_tells_how_it_is(&cluster, TWO.late));
     step("a node is told", || membership::a_node_that_is_told_to_starts_anew(&cluster, &TWO));
-    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster, &TWO));
     step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster, &TWO));
     step("down", || cluster.command(&["down", "lab"]).succeeded());
     let tokens = std::fs::read_to_string(cluster.file("secrets/tokens.toml")).unwrap();
@@ -41,11 +40,12 @@ fn an_overlay_cluster() {
     step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster, &TWO));
 }
 
-/// Upstream's conformance suite as far as it can be asked offline: too long for the gate, see [`faults`](../faults/main.rs).
+/// A node that loses its power, and upstream's conformance suite as far as it can be asked offline: too long for the gate, see [`faults`](../faults/main.rs).
 #[cfg(feature = "faults")]
 #[test]
 fn a_conforming_cluster() {
     let cluster = accepted("routed", "1500", &THREE);
+    step("a node is cut", || membership::a_node_that_is_cut_comes_back(&cluster, &THREE));
     conformance::holds(&cluster);
 }
 

@@ -48,7 +48,8 @@ fn says_hello(cluster: &Cluster, node: &str) {
     assert!(hello.starts_with(&format!("hello from hello-{node} at 10.244.")), "{hello}");
 }
 
-/// A power cut: it comes back as what it was, with the certificates that it had, and with its pods.
+/// A power cut (A5): it comes back as what it was, with the certificates that it had, and with its pods.
+#[cfg(feature = "faults")]
 pub fn a_node_that_is_cut_comes_back(cluster: &Cluster, cast: &Cast) {
     let requests = || cluster.api().items("/apis/certificates.k8s.io/v1/certificatesigningrequests").len();
     let before = requests();
