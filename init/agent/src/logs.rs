@@ -9,6 +9,7 @@ mod queue;
 pub mod records;
 mod said;
 mod sending;
+mod tls;
 pub mod wanted;
 
 use std::cell::RefCell;
@@ -77,7 +78,8 @@ pub async fn run(wanted: Logs) -> Result<()> {
     };
     say::line(format_args!("sending logs to {}", names.join(", ")));
     let left_out = |count| left_out(count, &boot).line(&host);
-    let sender = |(server, line)| Sender { server, authorities: wanted.authorities.clone(), line, left_out: &left_out };
+    let (authorities, identity) = (wanted.authorities.as_path(), wanted.identity.as_ref());
+    let sender = |(server, line)| Sender { server, authorities, identity, line, left_out: &left_out };
     let seed = |name: &String| RandomState::new().hash_one(name) as u32;
     let senders = wanted.servers.iter().zip(&lines).map(sender).zip(names.iter().map(seed));
     let mut sending = pin!(join_all(senders.map(|(sender, seed)| sender.run(seed))));

@@ -9,8 +9,8 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use collector::{Machine, Tcp, Udp, boot, mark, tls};
-use kscratch_pki::{Authority, OffsetDateTime};
+use collector::{Machine, Tcp, Udp, boot, mark, mutual, tls};
+use kscratch_pki::{Authority, OffsetDateTime, Pair, Wanted};
 use namespace::run;
 
 fn authority(name: &str) -> (Authority, String) {
@@ -232,6 +232,56 @@ fn a_server_with_tls_proves_itself() {
     assert_eq!(collector::line(&mut stream)["message"], "one");
     machine.write("a", "two\n");
     assert_eq!(collector::line(&mut stream)["message"], "two");
+    agent.says("goes on after");
+}
+
+/// A client's certificate.
+fn client(authority: &Authority) -> Pair {
+    authority.issue(&Wanted::client("edge-1", None), OffsetDateTime::now_utc()).unwrap()
+}
+
+/// With TLS 1.3 a server refuses after the client's handshake is over: what was sent by then would be lost.
+#[test]
+fn a_machine_proves_itself_to_a_server_that_asks() {
+    let ((servers, servers_pem), (clients, clients_pem)) = (authority("servers"), authority("clients"));
+    let (own, stranger) = (client(&clients), client(&authority("other").0));
+    let server = Tcp::listen(0);
+    let machine = Machine::new(&[server.url().replace("tcp:", "tls:")]);
+    machine.trust(&servers_pem);
+    machine.write("a", &format!("{}one\n", mark(&boot())));
+    let refused = |says: &str| {
+        let agent = machine.start();
+        // One that has ended may have left a connection behind.
+        while !agent.log().contains(&format!("failed: {says}")) {
+            assert!(mutual(&server, &servers, &clients_pem).is_none(), "it was taken:\n{}", agent.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        agent.ends();
+    };
+    refused("it wants a certificate of this machine (logs.certificate and logs.key of the metadata)");
+    machine.prove(&stranger, &stranger);
+    refused("it refuses this machine's certificate (logs.certificate of the metadata): UnknownCA");
+    machine.prove(&own, &stranger);
+    let agent = machine.start();
+    agent.says("failed: logs.key of the metadata is not the key of logs.certificate: give both of one pair");
+    agent.ends();
+
+    machine.prove(&own, &own);
+    let agent = machine.start();
+    let mut stream = loop {
+        if let Some(stream) = mutual(&server, &servers, &clients_pem) {
+            break stream;
+        }
+    };
+    assert_eq!(collector::line(&mut stream)["message"], "one");
+    machine.write("a", "two\n");
+    assert_eq!(collector::line(&mut stream)["message"], "two");
+    drop(stream);
+    agent.says("failed: ");
+    // Nobody asks: nothing is shown, and nothing waited for.
+    machine.write("a", "three\n");
+    let mut stream = tls(&server, &servers).expect("it proves itself");
+    assert_eq!(collector::line(&mut stream)["message"], "three");
     agent.says("goes on after");
 }
 

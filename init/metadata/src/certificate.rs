@@ -1,5 +1,6 @@
-//! Checks that a text holds X.509 certificates, or a public key, in PEM and nothing that has no business beside them.
+//! Checks that a text holds X.509 certificates, or a key, in PEM and nothing that has no business beside them.
 use crate::read::{Fault, fault};
+use crate::secret::Secret;
 
 const FIX: &str = "paste the cluster's CA certificate (`/etc/kubernetes/pki/ca.crt` of a master) between ''' and '''";
 
@@ -38,6 +39,17 @@ pub(crate) fn public_key(text: &str) -> Result<String, Fault> {
         return Err(fault(format!("holds a PEM block of another kind, {:?}", block.tag()), fix));
     }
     Ok(text.to_owned())
+}
+
+/// A PKCS#8 private key. Its value is never shown.
+pub(crate) fn private_key(text: &str) -> Result<Secret, Fault> {
+    let block =
+        pem::parse(text).map_err(|_| fault("is no PEM", "give a private key: -----BEGIN PRIVATE KEY----- …"))?;
+    if block.tag() != "PRIVATE KEY" {
+        let what = format!("holds a PEM block of another kind, {:?}", block.tag());
+        return Err(fault(what, "give an unencrypted PKCS#8 key: openssl pkcs8 -topk8 -nocrypt"));
+    }
+    Ok(Secret::new(text))
 }
 
 /// Whether bytes are exactly one DER SEQUENCE (X.690, 8.1), the outer shape of a certificate (RFC 5280, 4.1).

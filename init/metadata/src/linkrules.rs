@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::Problem;
-use crate::links::{Bond, BondMode, Link, Route};
+use crate::links::{Bond, BondMode, Link, MOST_ARP_TARGETS, Route};
 use crate::read::{Reader, fault, quoted};
 use crate::role::{Network, RoleMetadata};
 
@@ -151,12 +151,39 @@ fn bond_options(reader: &mut Reader<'_>, name: &str, bond: &Bond) {
         let fix = "remove it, or set mode to balance-xor, 802.3ad or balance-tlb";
         report("hash_policy", format!("says nothing in the mode {}", mode.word()), fix);
     }
+    arp_monitor(bond, &mut report);
     let Some(primary) = &bond.primary else { return };
     if !mode.has_primary() {
         let fix = "remove it, or set mode to active-backup, balance-tlb or balance-alb";
         report("primary", format!("says nothing in the mode {}", mode.word()), fix);
     } else if !bond.members.contains(primary) {
         report("primary", format!("{primary:?} is no member of this bond"), "name one of its members");
+    }
+}
+
+/// A bond looks at carriers or asks by ARP, and whoever asks has somebody to ask for.
+fn arp_monitor(bond: &Bond, report: &mut impl FnMut(&str, String, &str)) {
+    if bond.arp_targets.len() > MOST_ARP_TARGETS {
+        let what = format!("names {} addresses, of which the kernel takes {MOST_ARP_TARGETS}", bond.arp_targets.len());
+        report("arp_targets", what, "name fewer");
+    }
+    if bond.arp_interval.is_none() {
+        if !bond.arp_targets.is_empty() {
+            let fix = "add arp_interval = 200, milliseconds between two questions, or remove it";
+            report("arp_targets", "is asked for by nobody".to_owned(), fix);
+        }
+        return;
+    }
+    if !bond.mode.asks() {
+        let fix = "use miimon, or set mode to balance-rr, active-backup, balance-xor or broadcast";
+        report("arp_interval", format!("is nothing for the mode {}", bond.mode.word()), fix);
+    }
+    if bond.arp_targets.is_empty() {
+        let fix = "add arp_targets, addresses that always answer: the gateway's, for one";
+        report("arp_interval", "asks for nobody".to_owned(), fix);
+    }
+    if bond.miimon.is_some() {
+        report("miimon", "stands beside arp_interval, and a bond has one monitor".to_owned(), "remove one of the two");
     }
 }
 

@@ -1,5 +1,5 @@
 //! The shape of `[network.links]`: each card, bond, VLAN and bridge of a machine, and which addresses and routes it has.
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -119,9 +119,19 @@ pub struct Bond {
     /// How they share the work. Default `balance-rr`.
     #[schemars(default)]
     pub mode: BondMode,
-    /// Milliseconds between two looks whether the members have their carriers, 1 to 10000. Default 100.
+    /// Milliseconds between two looks whether the members have their carriers, 1 to 10000. Default 100, where there is no `arp_interval`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(default = "default_miimon", extend("minimum" = 1, "maximum" = 10_000))]
-    pub miimon: u32,
+    pub miimon: Option<u32>,
+    /// Milliseconds between two questions (ARP) whether the members lead to `arp_targets`, 1 to 10000, in the place of `miimon`; with `balance-rr`,
+    /// `active-backup`, `balance-xor` and `broadcast`. A member that hears nothing is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
+    pub arp_interval: Option<u32>,
+    /// IPv4 addresses that are asked for, at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default, with = "Vec<String>", extend("maxItems" = MOST_ARP_TARGETS))]
+    pub arp_targets: Vec<Ipv4Addr>,
     /// How often the switch is to send its messages; with `802.3ad` alone. Default `slow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lacp_rate: Option<LacpRate>,
@@ -252,6 +262,12 @@ impl BondMode {
         matches!(self, Self::BalanceXor | Self::Lacp | Self::BalanceTlb)
     }
 
+    /// Whether members can be watched by ARP (bonding.rst, `arp_interval`).
+    #[must_use]
+    pub fn asks(self) -> bool {
+        matches!(self, Self::BalanceRr | Self::ActiveBackup | Self::BalanceXor | Self::Broadcast)
+    }
+
     /// Whether one member can be preferred.
     #[must_use]
     pub fn has_primary(self) -> bool {
@@ -262,6 +278,9 @@ impl BondMode {
 /// Milliseconds between two looks at the members' carriers, where the metadata names none.
 pub const DEFAULT_MIIMON: u32 = 100;
 
-fn default_miimon() -> u32 {
-    DEFAULT_MIIMON
+/// Whom a bond asks for by ARP, at most (`BOND_MAX_ARP_TARGETS` of net/bonding.h).
+pub(crate) const MOST_ARP_TARGETS: usize = 16;
+
+fn default_miimon() -> Option<u32> {
+    Some(DEFAULT_MIIMON)
 }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::certificate;
 use crate::read::{Fault, Reader, Table, fault};
+use crate::secret::{self, Secret};
 use crate::syntax;
 
 /// Every line goes to every server, and waits for each of them by itself.
@@ -16,6 +17,9 @@ const FORM: &str = "write it like tcp://10.0.0.5:5170, tls://logs.example.org:65
 
 /// How the authorities of servers are given.
 const CA: &str = "paste the certificate of the authority that signs the servers' between ''' and '''";
+
+/// How this machine's own certificate is given.
+const OWN: &str = "paste the certificate that servers know this machine by between ''' and ''', and below it those that lead to its authority";
 
 /// Where a machine's logs go, besides its own disk: one JSON object a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -28,6 +32,13 @@ pub struct Logs {
     /// PEM certificates of the authorities that sign the certificates of the `tls://` servers. Default: the public authorities in the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// PEM certificate by which this machine proves itself to `tls://` servers that ask for one, and below it those that lead to its authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Its private key, PEM (PKCS#8). Secret: it may stand in the secrets file instead.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "secret::expose_option")]
+    #[schemars(with = "Option<String>")]
+    pub key: Option<Secret>,
 }
 
 /// A server that takes lines.
@@ -83,18 +94,51 @@ impl Serialize for LogServer {
 pub(crate) fn logs(reader: &mut Reader<'_>, mut table: Table<'_>) -> Logs {
     let to = reader.take_strings(&mut table, "to", server);
     let ca = reader.take_string(&mut table, "ca", |text| certificate::certificates(text, CA));
+    let certificate = reader.take_string(&mut table, "certificate", own);
+    let key = reader.take_string(&mut table, "key", certificate::private_key);
     let (to_field, ca_field) = (table.path_of("to"), table.path_of("ca"));
     if to.len() > MOST {
         let what = format!("{} servers, and every line goes to each of them", to.len());
         reader.fault_at(&to_field, fault(what, format!("name at most {MOST}")));
     }
-    let proves = to.iter().any(|server| server.protocol == LogProtocol::Tls);
-    if ca.is_some() && !proves && !reader.faulty_below(&to_field) {
+    if ca.is_some() && !speak_tls(&to) && !reader.faulty_below(&to_field) {
         let fix = "write tls:// before a server that is to prove itself by it, or remove it";
         reader.fault_at(&ca_field, fault("no server of logs.to speaks TLS", fix));
     }
     reader.finish(&table);
-    Logs { to, ca }
+    Logs { to, ca, certificate, key }
+}
+
+/// Certificate and key belong together, and are for servers with TLS. The key may have come from the secrets file.
+pub(crate) fn check(reader: &mut Reader<'_>, logs: &Logs) {
+    const CERTIFICATE: &str = "logs.certificate";
+    const KEY: &str = "logs.key";
+    match (reader.given(CERTIFICATE), reader.given(KEY)) {
+        (true, false) => {
+            let fix = "add its `key`, here or as `logs.key` of the secrets file";
+            reader.fault_at(CERTIFICATE, fault("has no key", fix));
+        }
+        (false, true) => {
+            let fix = "add its `certificate` to [logs] of the role file, or remove it";
+            reader.fault_at(KEY, fault("is the key of no certificate", fix));
+        }
+        (true, true) if !speak_tls(&logs.to) && !reader.faulty_below("logs.to") => {
+            let fix = "write tls:// before a server that is to know this machine by it, or remove it and its key";
+            reader.fault_at(CERTIFICATE, fault("no server of logs.to speaks TLS", fix));
+        }
+        _ => {}
+    }
+}
+
+fn speak_tls(servers: &[LogServer]) -> bool {
+    servers.iter().any(|server| server.protocol == LogProtocol::Tls)
+}
+
+fn own(text: &str) -> Result<String, Fault> {
+    if text.contains("PRIVATE KEY-----") {
+        return Err(fault("holds a private key", "move it to `key`, which is never shown"));
+    }
+    certificate::certificates(text, OWN)
 }
 
 fn server(text: &str) -> Result<LogServer, Fault> {

@@ -10,7 +10,7 @@ use crate::error::{Errors, Problem, Source};
 use crate::install;
 use crate::kubelet;
 use crate::logs;
-use crate::read::{Reader, Table, fault};
+use crate::read::{Fault, Reader, Table, fault};
 use crate::readcontrolplane;
 use crate::readlinks;
 use crate::role::{
@@ -128,22 +128,22 @@ fn role_document(reader: &mut Reader<'_>, mut root: Table<'_>) -> RoleMetadata {
     metadata
 }
 
-/// The secrets file: `join.token`, `control_plane.secrets`, and `version` for those who like to write it.
+/// The secrets file: `join.token`, `logs.key`, `control_plane.secrets`, and `version` for those who like to write it.
 fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut RoleMetadata) {
     const TOKEN: &str = "join.token";
+    const KEY: &str = "logs.key";
     const SECRETS: &str = "control_plane.secrets";
-    let first = |reader: &Reader<'_>, path: &str| reader.given(path).then(|| reader.line_of(path));
-    let (token, secrets) = (first(reader, TOKEN), first(reader, SECRETS));
-    let twice = |line: usize| fault(format!("stands in the role file too, on line {line}"), "remove one of the two");
+    let [token, key, secrets] = [TOKEN, KEY, SECRETS].map(|path| reader.given(path).then(|| reader.line_of(path)));
     reader.take_version(&mut root, VERSION);
     if let Some(mut table) = reader.take_table(&mut root, "join") {
-        if let Some(field) = reader.take(&mut table, "token") {
-            match token {
-                Some(line) => reader.field_fault(&field, twice(line)),
-                None => metadata.join.token = reader.string(&field, syntax::token),
-            }
-        }
+        let token = once(reader, &mut table, "token", token, syntax::token);
+        metadata.join.token = token.or(metadata.join.token.take());
         reader.finish(&table);
+    }
+    if let Some(mut table) = reader.take_table(&mut root, "logs") {
+        let key = once(reader, &mut table, "key", key, certificate::private_key);
+        metadata.logs.key = key.or(metadata.logs.key.take());
+        refuse_open_fields(reader, &table, &["key"], &["to", "ca", "certificate"]);
     }
     if let Some(mut table) = reader.take_table(&mut root, "control_plane") {
         if let Some(field) = reader.take(&mut table, "secrets") {
@@ -158,7 +158,7 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         }
         refuse_open_fields(reader, &table, &["secrets"], &["schedule_pods", "names", "virtual_address", "etcd"]);
     }
-    const OPEN: [&str; 14] = [
+    const OPEN: [&str; 13] = [
         "role",
         "cluster",
         "node",
@@ -168,13 +168,34 @@ fn secrets_document(reader: &mut Reader<'_>, mut root: Table<'_>, metadata: &mut
         "watchdog",
         "console",
         "shutdown",
-        "logs",
         "kubelet",
         "manifests",
         "disks",
         "install",
     ];
-    refuse_open_fields(reader, &root, &["version", "join", "control_plane"], &OPEN);
+    refuse_open_fields(reader, &root, &["version", "join", "logs", "control_plane"], &OPEN);
+}
+
+fn twice(line: usize) -> Fault {
+    fault(format!("stands in the role file too, on line {line}"), "remove one of the two")
+}
+
+/// Reads a secret, unless the role file has it too: on the line `first`.
+fn once(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    key: &'static str,
+    first: Option<usize>,
+    parse: impl Fn(&str) -> Result<Secret, Fault>,
+) -> Option<Secret> {
+    let field = reader.take(table, key)?;
+    match first {
+        Some(line) => {
+            reader.field_fault(&field, twice(line));
+            None
+        }
+        None => reader.string(&field, parse),
+    }
 }
 
 /// Tells fields that belong into the role file from those that exist nowhere.
@@ -183,7 +204,8 @@ fn refuse_open_fields(reader: &mut Reader<'_>, table: &Table<'_>, secret: &[&'st
     for (key, field) in table.all() {
         if let Some(open) = open.iter().find(|open| **open == key) {
             known = known.knowing(&[open]);
-            let fix = "move it to the role file: this one holds only `join.token` and `control_plane.secrets`";
+            let fix =
+                "move it to the role file: this one holds only `join.token`, `logs.key` and `control_plane.secrets`";
             reader.field_fault(&field, fault("is no secret", fix));
         }
     }

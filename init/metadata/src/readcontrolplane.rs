@@ -51,12 +51,12 @@ fn etcd(reader: &mut Reader<'_>, mut table: Table<'_>) -> Etcd {
 /// The secrets; all of them, or each missing one is reported.
 pub(crate) fn secrets(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<ControlPlaneSecrets> {
     let t = &mut table;
-    let ca_key = required(reader, t, "ca_key", private_key);
+    let ca_key = required(reader, t, "ca_key", certificate::private_key);
     let etcd_ca = required(reader, t, "etcd_ca", certificate::bundle);
-    let etcd_ca_key = required(reader, t, "etcd_ca_key", private_key);
+    let etcd_ca_key = required(reader, t, "etcd_ca_key", certificate::private_key);
     let front_proxy_ca = required(reader, t, "front_proxy_ca", certificate::bundle);
-    let front_proxy_ca_key = required(reader, t, "front_proxy_ca_key", private_key);
-    let service_account_key = required(reader, t, "service_account_key", private_key);
+    let front_proxy_ca_key = required(reader, t, "front_proxy_ca_key", certificate::private_key);
+    let service_account_key = required(reader, t, "service_account_key", certificate::private_key);
     let service_account_public_key = required(reader, t, "service_account_public_key", certificate::public_key);
     let encryption_key = required(reader, t, "encryption_key", encryption_key);
     let tokens = tokens(reader, t);
@@ -109,17 +109,6 @@ fn tokens(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<BootstrapToken>
         tokens.push(BootstrapToken { token, expires });
     }
     tokens
-}
-
-/// A PKCS#8 private key. Its value is never shown.
-fn private_key(text: &str) -> Result<Secret, Fault> {
-    let block =
-        pem::parse(text).map_err(|_| fault("is no PEM", "give a private key: -----BEGIN PRIVATE KEY----- …"))?;
-    if block.tag() != "PRIVATE KEY" {
-        let what = format!("holds a PEM block of another kind, {:?}", block.tag());
-        return Err(fault(what, "give an unencrypted PKCS#8 key: openssl pkcs8 -topk8 -nocrypt"));
-    }
-    Ok(Secret::new(text))
 }
 
 /// 32 bytes in base64 (RFC 4648, section 4): the key of the provider `secretbox`, and of `aescbc` with AES-256. Its value is never shown.

@@ -5,6 +5,7 @@ use crate::links::{Bond, BondMode, Bridge, DEFAULT_MIIMON, HashPolicy, LacpRate,
 use crate::linksyntax;
 use crate::read::{Fault, Field, Reader, Table, fault};
 use crate::selector;
+use crate::syntax;
 
 pub(crate) fn links(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, Link> {
     let mut links = BTreeMap::new();
@@ -76,9 +77,13 @@ fn routes(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<Route> {
 fn bond(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Bond> {
     let t = &mut table;
     let members = members(reader, t);
+    let (miimon, arp_interval) = (number(reader, t, "miimon", 1, 10_000), number(reader, t, "arp_interval", 1, 10_000));
+    let asks = reader.given(&t.path_of("arp_interval"));
     let bond = Bond {
         mode: word(reader, t, "mode", BondMode::ALL, BondMode::word).unwrap_or_default(),
-        miimon: number(reader, t, "miimon", 1, 10_000).unwrap_or(DEFAULT_MIIMON),
+        miimon: miimon.or((!asks).then_some(DEFAULT_MIIMON)),
+        arp_interval,
+        arp_targets: reader.take_strings(t, "arp_targets", syntax::host_address),
         lacp_rate: word(reader, t, "lacp_rate", LacpRate::ALL, LacpRate::word),
         hash_policy: word(reader, t, "hash_policy", HashPolicy::ALL, HashPolicy::word),
         primary: reader.take_string(t, "primary", |text| Ok(text.to_owned())),

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use crate::address::Endpoint;
 use crate::disks;
 use crate::linkrules;
+use crate::logs;
 use crate::read::{Reader, fault};
 use crate::role::{Cluster, Role, RoleMetadata, Static};
 
@@ -29,6 +30,7 @@ pub(crate) fn check(reader: &mut Reader<'_>, metadata: &RoleMetadata) {
     }
     linkrules::check(reader, metadata);
     disks::check(reader, metadata);
+    logs::check(reader, &metadata.logs);
     // resolv.conf(5): MAXNS is 3, and kubelet warns about every pod where there are more.
     if metadata.network.dns_servers.len() > 3 {
         let what = format!("{} name servers, of which resolvers read 3", metadata.network.dns_servers.len());

@@ -14,6 +14,7 @@ use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 
 const CA: &str = include_str!("ca.pem");
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 
 #[test]
 fn two_lines_are_a_machine_that_stands_alone() {
@@ -85,6 +86,8 @@ critical_grace_seconds = 40
 [logs]
 to = ["tls://Logs.Lab:6514", "udp://192.168.7.3:5170"]
 ca = '''{CA}'''
+certificate = '''{CA}'''
+key = '''{KEY}'''
 [kubelet]
 maxPods = 50
 evictionHard = {{ "memory.available" = "100Mi" }}
@@ -160,6 +163,8 @@ content = "kind: Pod"
                 LogServer { protocol: LogProtocol::Udp, host: "192.168.7.3".into(), port: 5170 },
             ],
             ca: Some(CA.into()),
+            certificate: Some(CA.into()),
+            key: Some(Secret::new(KEY)),
         },
         kubelet: serde_json::json!({
             "maxPods": 50,
@@ -283,10 +288,13 @@ fn links() -> impl Strategy<Value = BTreeMap<String, Link>> {
     (bond, 1_u16..=4094, any::<u8>(), option::of(any::<u32>()), option::of(1280_u32..=9000)).prop_map(
         |((mode, miimon, hash, flags), id, host, metric, mtu)| {
             let mode = BondMode::ALL[mode];
+            let asks = mode.asks() && flags[0];
             let bond = Bond {
                 members: vec!["left".into(), "right".into()],
                 mode,
-                miimon,
+                miimon: (!asks).then_some(miimon),
+                arp_interval: asks.then_some(miimon),
+                arp_targets: asks.then_some(Ipv4Addr::new(192, 168, 9, host.max(1))).into_iter().collect(),
                 lacp_rate: (mode == BondMode::Lacp).then(|| LacpRate::ALL[usize::from(flags[0])]),
                 hash_policy: hash.filter(|_| mode.hashes()).map(|hash| HashPolicy::ALL[hash]),
                 primary: mode.has_primary().then(|| "left".into()),
@@ -376,7 +384,9 @@ fn logs(seed: u64) -> Logs {
         port: 5170 + number as u16,
     };
     let to: Vec<LogServer> = (0..seed % 5).map(server).collect();
-    Logs { ca: (to.len() > 1).then(|| CA.to_owned()), to }
+    // The second of them speaks TLS.
+    let tls = to.len() > 1;
+    Logs { to, ca: tls.then(|| CA.into()), certificate: tls.then(|| CA.into()), key: tls.then(|| Secret::new(KEY)) }
 }
 
 fn metadata() -> impl Strategy<Value = RoleMetadata> {
@@ -450,7 +460,7 @@ proptest! {
         let text = format!("version = 1\nrole = {quoted}\n[cluster]\nname = {quoted}\nendpoint = {quoted}\nca = {quoted}\npod_range = {quoted}\n\
             service_range = {quoted}\ndns_address = {quoted}\n[node]\nname = {quoted}\npod_range = {quoted}\nlabels = {{ {quoted} = {quoted} }}\n\
             taints = [{quoted}]\n[network]\ninterface = {quoted}\n[docker]\nmirrors = [{quoted}]\ninsecure_registries = [{quoted}]\n\
-            [logs]\nto = [{quoted}]\nca = {quoted}\n[network.links.{quoted}]\nmac = {quoted}\naddresses = [{quoted}]\nroutes = [{{ gateway = {quoted}, destination = {quoted} }}]\n\
+            [logs]\nto = [{quoted}]\nca = {quoted}\ncertificate = {quoted}\nkey = {quoted}\n[network.links.{quoted}]\nmac = {quoted}\naddresses = [{quoted}]\nroutes = [{{ gateway = {quoted}, destination = {quoted} }}]\n\
             bond = {{ members = [{quoted}], mode = {quoted}, primary = {quoted} }}\nvlan = {{ over = {quoted}, id = 1 }}\n\
             [join]\ntoken = {quoted}\n[kubelet]\n{quoted} = {quoted}\n");
         let _ = parse(&text);
@@ -492,7 +502,7 @@ optional = true
     assert_eq!(links.keys().collect::<Vec<_>>(), ["bond0", "bond0.7", "br0", "eth1", "left"]);
     assert_eq!(links["eth1"], Link::default());
     let bond = links["bond0"].bond.as_ref().unwrap();
-    assert_eq!((bond.mode, bond.miimon, bond.lacp_rate), (BondMode::Lacp, 50, Some(LacpRate::Fast)));
+    assert_eq!((bond.mode, bond.miimon, bond.lacp_rate), (BondMode::Lacp, Some(50), Some(LacpRate::Fast)));
     assert_eq!(bond.hash_policy, Some(HashPolicy::Layer3And4));
     assert_eq!(links["bond0"].below().collect::<Vec<_>>(), ["left", "eth1"]);
     assert_eq!(links["bond0"].routes[2].leads_to().unwrap().to_string(), "::/0");
@@ -504,4 +514,22 @@ optional = true
     assert_eq!((links["bond0"].announced(), links["bond0.7"].announced()), (Some(false), None));
     assert_eq!(parse(&to_toml(&read).unwrap()).unwrap(), read);
     assert!(!read.network.leaves_links_open());
+}
+
+#[test]
+fn a_bond_looks_at_carriers_or_asks_by_arp() {
+    let bond = |options: &str| {
+        let links = format!(
+            "[network.links.eth0]\n[network.links.bond0]\ndhcp4 = true\nbond = {{ members = [\"eth0\"]{options} }}\n"
+        );
+        let read =
+            parse(&format!("version = 1\nrole = \"node\"\n{links}")).map_err(|errors| errors.to_string()).unwrap();
+        assert_eq!(parse(&to_toml(&read).unwrap()).unwrap(), read);
+        let bond = read.network.links["bond0"].bond.clone().unwrap();
+        (bond.miimon, bond.arp_interval, bond.arp_targets)
+    };
+    assert_eq!(bond(""), (Some(100), None, Vec::new()));
+    let targets = vec![Ipv4Addr::new(192, 168, 7, 254), Ipv4Addr::new(192, 168, 7, 1)];
+    let asks = ", arp_interval = 200, arp_targets = [\"192.168.7.254\", \"192.168.7.1\"]";
+    assert_eq!(bond(asks), (None, Some(200), targets));
 }

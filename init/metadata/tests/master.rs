@@ -155,7 +155,7 @@ fn what_is_not_a_masters() {
         &format!("{}[control_plane]\nschedule_pods = true\n", whole()),
         expect![[r#"
             secrets.toml:1:1: control_plane.secrets: stands in the role file too, on line 16; remove one of the two
-            secrets.toml:52:17: control_plane.schedule_pods: is no secret; move it to the role file: this one holds only `join.token` and `control_plane.secrets`"#]],
+            secrets.toml:52:17: control_plane.schedule_pods: is no secret; move it to the role file: this one holds only `join.token`, `logs.key` and `control_plane.secrets`"#]],
     );
 }
 

@@ -92,7 +92,13 @@ fn info(made: &Made) -> (InfoKind, InfoData) {
 
 /// What is set when a bond is made; most of it cannot be changed once it has members.
 fn options(bond: &Bond) -> Vec<InfoBond> {
-    let mut options = vec![InfoBond::Mode(BondMode::from(bond.mode.number())), InfoBond::MiiMon(bond.miimon)];
+    let mut options = vec![InfoBond::Mode(BondMode::from(bond.mode.number()))];
+    // One monitor or the other: with both, the kernel refuses the link (bond_changelink of its bond_netlink.c).
+    options.extend(bond.miimon.map(InfoBond::MiiMon));
+    options.extend(bond.arp_interval.map(InfoBond::ArpInterval));
+    if !bond.arp_targets.is_empty() {
+        options.push(InfoBond::ArpIpTarget(bond.arp_targets.clone()));
+    }
     if bond.mode == Mode::Lacp {
         options.extend(bond.lacp_rate.map(|rate| InfoBond::AdLacpRate(BondLacpRate::from(rate.number()))));
     }

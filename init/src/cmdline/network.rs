@@ -94,7 +94,9 @@ impl Words {
         let mut bond = Bond {
             members,
             mode: BondMode::default(),
-            miimon: DEFAULT_MIIMON,
+            miimon: None,
+            arp_interval: None,
+            arp_targets: Vec::new(),
             lacp_rate: None,
             hash_policy: None,
             primary: None,
@@ -104,14 +106,21 @@ impl Words {
             let unknown = || format!("{word:?} is no {key} of a bond");
             match key {
                 "mode" => bond.mode = BondMode::from_word(word).ok_or_else(unknown)?,
-                "miimon" => {
-                    bond.miimon = word.parse().ok().filter(|it| (1..=10_000).contains(it)).ok_or_else(unknown)?
+                "miimon" => bond.miimon = Some(milliseconds(word).ok_or_else(unknown)?),
+                "arp_interval" => bond.arp_interval = Some(milliseconds(word).ok_or_else(unknown)?),
+                // Several with semicolons between them (dracut.cmdline(7)): commas part the options.
+                "arp_ip_target" => {
+                    let targets: Option<_> = word.split(';').map(|target| target.parse().ok()).collect();
+                    bond.arp_targets = targets.ok_or_else(unknown)?;
                 }
                 "lacp_rate" => bond.lacp_rate = Some(LacpRate::from_word(word).ok_or_else(unknown)?),
                 "xmit_hash_policy" => bond.hash_policy = Some(HashPolicy::from_word(word).ok_or_else(unknown)?),
                 "primary" => bond.primary = Some(word.to_owned()),
                 _ => return Err(format!("{key:?} is no option of a bond that kscratch sets")),
             }
+        }
+        if bond.arp_interval.is_none() {
+            bond.miimon.get_or_insert(DEFAULT_MIIMON);
         }
         let (name, mtu) = (field(0).unwrap_or("bond0"), field(3).map(mtu).transpose()?);
         self.made(name)?;
@@ -300,6 +309,10 @@ impl Words {
         }
         Some(network)
     }
+}
+
+fn milliseconds(word: &str) -> Option<u32> {
+    word.parse().ok().filter(|it| (1..=10_000).contains(it))
 }
 
 fn carries(link: &Link) -> bool {

@@ -155,7 +155,12 @@ impl fmt::Display for Made {
         let list = |members: &[String]| if members.is_empty() { "nothing".to_owned() } else { members.join(", ") };
         match self {
             Self::Bond(bond) => {
-                write!(f, "a bond of {}, {}, miimon {}", list(&bond.members), bond.mode.word(), bond.miimon)?;
+                write!(f, "a bond of {}, {}", list(&bond.members), bond.mode.word())?;
+                bond.miimon.map_or(Ok(()), |miimon| write!(f, ", miimon {miimon}"))?;
+                bond.arp_interval.map_or(Ok(()), |interval| write!(f, ", arp interval {interval}"))?;
+                for (at, target) in bond.arp_targets.iter().enumerate() {
+                    write!(f, "{} {target}", if at == 0 { ", arp targets" } else { "," })?;
+                }
                 bond.lacp_rate.map_or(Ok(()), |rate| write!(f, ", lacp rate {}", rate.word()))?;
                 bond.hash_policy.map_or(Ok(()), |policy| write!(f, ", hash policy {}", policy.word()))?;
                 bond.primary.as_ref().map_or(Ok(()), |primary| write!(f, ", primary {primary}"))

@@ -25,6 +25,11 @@ pub(super) fn steps(logs: &Logs) -> Option<Vec<Step>> {
     };
     let mut steps = vec![own(services::LOGS_RUN), own(services::LOGS_STATE)];
     steps.extend(logs.ca.clone().map(|ca| file(services::LOGS_CA, ca)));
+    if let (Some(certificate), Some(key)) = (&logs.certificate, &logs.key) {
+        steps.push(file(services::LOGS_CERTIFICATE, certificate.clone()));
+        let (path, contents) = (services::LOGS_KEY.to_owned(), key.expose().as_bytes().to_vec());
+        steps.push(Step::File { path, contents, mode: 0o600, owner: services::LOGS_USER });
+    }
     steps.push(file(services::LOGS, format!("{:#}\n", contract(logs))));
     steps.push(Step::Service(services::logs()));
     Some(steps)
@@ -33,7 +38,7 @@ pub(super) fn steps(logs: &Logs) -> Option<Vec<Step>> {
 fn contract(logs: &Logs) -> Value {
     let server =
         |server: &LogServer| json!({ "protocol": server.protocol.word(), "host": server.host, "port": server.port });
-    json!({
+    let mut contract = json!({
         "servers": logs.to.iter().map(server).collect::<Vec<_>>(),
         "authorities": logs.ca.as_ref().map_or(PUBLIC, |_| services::LOGS_CA),
         "folder": "/var/log/kscratch",
@@ -43,5 +48,9 @@ fn contract(logs: &Logs) -> Value {
         "room": ROOM,
         "name_within_seconds": NAME_WITHIN_SECONDS,
         "ready": format!("{}/ready", services::LOGS_RUN),
-    })
+    });
+    if logs.certificate.is_some() {
+        contract["identity"] = json!({ "certificate": services::LOGS_CERTIFICATE, "key": services::LOGS_KEY });
+    }
+    contract
 }

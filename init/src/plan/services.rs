@@ -29,6 +29,8 @@ const STEWARD: &str = "/run/kscratch/steward.json";
 /// What `logs` reads, its authorities, the folder of what it writes at first, and the one of what it remembers.
 pub(super) const LOGS: &str = "/run/kscratch/logs.json";
 pub(super) const LOGS_CA: &str = "/run/kscratch/logs-ca.crt";
+pub(super) const LOGS_CERTIFICATE: &str = "/run/kscratch/logs-client.crt";
+pub(super) const LOGS_KEY: &str = "/run/kscratch/logs-client.key";
 pub(super) const LOGS_RUN: &str = "/run/kscratch/logs";
 pub(super) const LOGS_STATE: &str = "/var/lib/kscratch/logs";
 /// User and group of the service `logs`.

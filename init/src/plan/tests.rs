@@ -312,6 +312,26 @@ fn logs_are_sent_where_a_server_is_named() {
 }
 
 #[test]
+fn the_key_of_logs_is_for_who_sends_them_alone() {
+    let pem = |what: &str| format!("'''\n-----BEGIN {what}-----\nMAA=\n-----END {what}-----'''");
+    let metadata = role(&format!(
+        "[logs]\nto = [\"tls://logs.lab:6514\"]\ncertificate = {}\nkey = {}\n",
+        pem("CERTIFICATE"),
+        pem("PRIVATE KEY")
+    ));
+    let text = runtime(&metadata).phases[1].to_string();
+    for part in [
+        "  file /run/kscratch/logs-client.crt 0644\n    | -----BEGIN CERTIFICATE-----\n",
+        "  file /run/kscratch/logs-client.key 0600 of 908 (58 bytes, private)\n",
+        "    |   \"authorities\": \"/etc/ssl/certs/ca-certificates.crt\",\n",
+        "    |   \"identity\": {\n    |     \"certificate\": \"/run/kscratch/logs-client.crt\",\n    |     \"key\": \"/run/kscratch/logs-client.key\"\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("PRIVATE KEY"), "{text}");
+}
+
+#[test]
 fn pods_that_are_routed_outside_keep_their_address() {
     let metadata = role("[network]\nmasquerade = false\n");
     assert!(!steps(&metadata, &facts(), "bridge").contains("masquerade"));

@@ -3,22 +3,18 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::sync::Notify;
-use tokio_rustls::TlsConnector;
 
 use super::queue::Queue;
-use super::wanted::{Protocol, Server};
-use crate::connection;
+use super::tls;
+use super::wanted::{Identity, Protocol, Server};
 use crate::outage::Outage;
 use crate::say;
 
@@ -55,7 +51,9 @@ pub struct Sender<'a> {
     /// The server.
     pub server: &'a Server,
     /// PEM file of the authorities that it may prove itself by.
-    pub authorities: PathBuf,
+    pub authorities: &'a Path,
+    /// What this machine proves itself by.
+    pub identity: Option<&'a Identity>,
     /// What waits for it.
     pub line: &'a Line,
     /// Turns the number of lines that were left out into the line that says so.
@@ -96,7 +94,7 @@ impl Sender<'_> {
         let mut fare = Fare { outage, start: Instant::now(), steady: None };
         loop {
             let Err(error) = self.connection(&mut fare).await;
-            let pause = fare.failed(&words(&error));
+            let pause = fare.failed(&self.words(&error));
             tokio::time::sleep(pause).await;
         }
     }
@@ -113,17 +111,23 @@ impl Sender<'_> {
         if *protocol == Protocol::Udp {
             return self.datagrams(&addresses, fare).await;
         }
+        let tls =
+            (*protocol == Protocol::Tls).then(|| tls::Client::read(self.authorities, self.identity)).transpose()?;
         let stream = connect(&addresses, within).await?;
         keep_alive(&stream)?;
         let peer = stream.peer_addr().context("asking for the server's address")?;
-        if *protocol == Protocol::Tcp {
-            return self.stream(stream, peer, fare).await;
-        }
-        let config = trusting(&self.authorities)?;
-        let name = ServerName::try_from(host.clone()).with_context(|| format!("{host} is no server's name"))?;
-        let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        let stream = in_time(within, async { Ok(connecting.await?) }).await?;
+        let Some(tls) = tls else { return self.stream(stream, peer, fare).await };
+        let stream = in_time(within, tls.connect(host, stream)).await?;
         self.stream(stream, peer, fare).await
+    }
+
+    /// Why a connection failed.
+    fn words(&self, error: &Error) -> String {
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match inside.and_then(|inside| inside.downcast_ref::<rustls::Error>()) {
+            Some(fault) => tls::words(fault, self.identity.is_some()),
+            None => say::words(error.as_ref()),
+        }
     }
 
     async fn stream<S: AsyncRead + AsyncWrite>(
@@ -268,33 +272,6 @@ fn keep_alive(stream: &TcpStream) -> Result<()> {
         .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(20)))
         .and_then(|()| sockopt::set_tcp_keepcnt(stream, 3))
         .context("having the connection watched")
-}
-
-/// Trusts who proves himself by one of the authorities. The file is read again for each connection.
-fn trusting(file: &std::path::Path) -> Result<ClientConfig> {
-    let text = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let mut roots = RootCertStore::empty();
-    let found = connection::authorities(file, &text)?.into_iter().map(CertificateDer::from);
-    if roots.add_parsable_certificates(found).0 == 0 {
-        bail!("there is no certificate of an authority in {}", file.display());
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().context("choosing versions of TLS")?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Why a connection failed.
-fn words(error: &Error) -> String {
-    let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    match tls.and_then(|tls| tls.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "its certificate is of no authority that it is trusted by (logs.ca of the metadata, else the public ones)"
-                .to_owned()
-        }
-        Some(rustls::Error::InvalidMessage(_)) => "what answers there does not speak TLS".to_owned(),
-        Some(other) => say::words(other),
-        None => say::words(error.as_ref()),
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ pub struct Logs {
     pub servers: Vec<Server>,
     /// PEM file of the authorities that servers with TLS prove themselves by.
     pub authorities: PathBuf,
+    /// What this machine proves itself by to servers with TLS that ask for it.
+    #[serde(default)]
+    pub identity: Option<Identity>,
     /// Folder of the services' logs, `NAME.log`.
     pub folder: PathBuf,
     /// Services whose logs are not sent.
@@ -26,6 +29,16 @@ pub struct Logs {
     pub name_within_seconds: u64,
     /// An empty file, written at once: nobody waits for a server.
     pub ready: PathBuf,
+}
+
+/// A certificate of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// PEM file of the certificate, and of those that lead to its authority.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
 }
 
 /// Who takes lines.
@@ -70,11 +83,13 @@ mod tests {
     #[test]
     fn the_file_is_read_and_nothing_unknown_is_passed_over() {
         let text = r#"{"servers": [{"protocol": "tls", "host": "logs.lab", "port": 6514}, {"protocol": "udp", "host": "10.0.0.5", "port": 5170}],
-            "authorities": "/a.crt", "folder": "/l", "except": ["logs"], "places": "/p.json", "room": 4194304, "name_within_seconds": 60, "ready": "/r"}"#;
+            "authorities": "/a.crt", "identity": {"certificate": "/c.crt", "key": "/c.key"}, "folder": "/l", "except": ["logs"], "places": "/p.json", "room": 4194304, "name_within_seconds": 60, "ready": "/r"}"#;
         let mut whole: serde_json::Value = serde_json::from_str(text).unwrap();
         let read: Logs = serde_json::from_value(whole.clone()).unwrap();
         let servers: Vec<String> = read.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["tls://logs.lab:6514", "udp://10.0.0.5:5170"]);
+        let identity = read.identity.map(|identity| (identity.certificate, identity.key));
+        assert_eq!(identity, Some(("/c.crt".into(), "/c.key".into())));
         whole["surprise"] = 1.into();
         assert!(serde_json::from_value::<Logs>(whole).is_err_and(|error| error.to_string().contains("surprise")));
     }

@@ -10,10 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kscratch_pki::{Authority, OffsetDateTime, Usage, Wanted};
+use kscratch_pki::{Authority, OffsetDateTime, Pair, Usage, Wanted};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 /// Nothing that is waited for takes longer.
@@ -62,6 +63,16 @@ impl Machine {
         let fresh = self.folder.path().join("fresh.crt");
         fs::write(&fresh, pem).unwrap();
         fs::rename(fresh, self.folder.path().join("ca.crt")).unwrap();
+    }
+
+    /// What it proves itself by from its next start on.
+    pub fn prove(&self, certificate: &Pair, key: &Pair) {
+        let at = |name: &str| self.folder.path().join(name);
+        fs::write(at("client.crt"), &certificate.certificate_pem).unwrap();
+        fs::write(at("client.key"), &key.key_pem).unwrap();
+        let mut wanted: Value = serde_json::from_slice(&fs::read(at("logs.json")).unwrap()).unwrap();
+        wanted["identity"] = serde_json::json!({"certificate": at("client.crt"), "key": at("client.key")});
+        fs::write(at("logs.json"), wanted.to_string()).unwrap();
     }
 
     /// Writes to a service's log.
@@ -265,18 +276,38 @@ pub fn line(stream: &mut impl std::io::BufRead) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
 }
 
+/// A connection that lines come from, with TLS.
+pub type Secured = BufReader<StreamOwned<ServerConnection, TcpStream>>;
+
 /// A connection with TLS, if the client believes who this is: a server with a certificate of that authority.
-pub fn tls(server: &Tcp, authority: &Authority) -> Option<BufReader<StreamOwned<ServerConnection, TcpStream>>> {
+pub fn tls(server: &Tcp, authority: &Authority) -> Option<Secured> {
+    secured(server, authority, None)
+}
+
+/// The same of a server that wants a client's certificate by that authority (in PEM), too.
+pub fn mutual(server: &Tcp, authority: &Authority, clients: &str) -> Option<Secured> {
+    secured(server, authority, Some(clients))
+}
+
+fn secured(server: &Tcp, authority: &Authority, clients: Option<&str>) -> Option<Secured> {
     let wanted = Wanted {
         usages: [Usage::Server].into(),
         addresses: vec!["127.0.0.1".parse().unwrap()],
         ..Wanted::client("collector", None)
     };
     let pair = authority.issue(&wanted, OffsetDateTime::now_utc()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = clients.map(|pem| {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap()
+    });
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let config = builder
         .with_single_cert(
             vec![CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()],
             PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),

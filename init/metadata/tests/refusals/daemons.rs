@@ -56,7 +56,7 @@ fn logs() {
             role.toml:4:6: logs.to: 5 servers, and every line goes to each of them; name at most 4
             role.toml:4:33: logs.to[2]: is the same as logs.to[0]; remove one of the two
             role.toml:5:6: logs.ca: holds no PEM certificate; paste the certificate of the authority that signs the servers' between ''' and '''
-            role.toml:6:1: logs.form: there is no such field; known here: ca, to"#]],
+            role.toml:6:1: logs.form: there is no such field; known here: ca, certificate, key, to"#]],
     );
     check(
         &format!("[logs]\nto = [\"tcp://h:1\"]\nca = '''{CA}'''\n"),
@@ -67,6 +67,44 @@ fn logs() {
     check(
         "[logs]\nto = [\"tls://h:1\"]\nca = '''-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----'''\n",
         expect!["role.toml:5:6: logs.ca: holds a private key; take the key out: machines get only the certificate"],
+    );
+}
+
+#[test]
+fn certificate_of_logs() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+    check(
+        &format!("[logs]\nto = [\"tls://h:1\"]\ncertificate = '''{CA}'''\n"),
+        expect![
+            "role.toml:5:15: logs.certificate: has no key; add its `key`, here or as `logs.key` of the secrets file"
+        ],
+    );
+    check(
+        &format!("[logs]\nto = [\"tls://h:1\"]\nkey = '''{key}'''\n"),
+        expect![
+            "role.toml:5:7: logs.key: is the key of no certificate; add its `certificate` to [logs] of the role file, or remove it"
+        ],
+    );
+    check(
+        &format!("[logs]\nto = [\"tcp://h:1\"]\nkey = '''{key}'''\ncertificate = '''{CA}'''\n"),
+        expect![
+            "role.toml:9:15: logs.certificate: no server of logs.to speaks TLS; write tls:// before a server that is to know this machine by it, or remove it and its key"
+        ],
+    );
+    check(
+        &format!(
+            "[logs]\nto = [\"tls://h:1\"]\nkey = '''{}'''\ncertificate = '''{key}'''\n",
+            key.replace("PRIVATE", "EC PRIVATE")
+        ),
+        expect![[r#"
+            role.toml:5:7: logs.key: holds a PEM block of another kind, "EC PRIVATE KEY"; give an unencrypted PKCS#8 key: openssl pkcs8 -topk8 -nocrypt
+            role.toml:9:15: logs.certificate: holds a private key; move it to `key`, which is never shown"#]],
+    );
+    check(
+        "[logs]\nto = [\"tls://h:1\"]\ncertificate = \"/etc/ssl/logs.crt\"\nkey = \"hunter2\"\n",
+        expect![[r#"
+            role.toml:5:15: logs.certificate: holds no PEM certificate; paste the certificate that servers know this machine by between ''' and ''', and below it those that lead to its authority
+            role.toml:6:7: logs.key: is no PEM; give a private key: -----BEGIN PRIVATE KEY----- …"#]],
     );
 }
 

@@ -47,6 +47,30 @@ fn options_of_a_bond_go_with_its_mode() {
             role.toml:4:108: network.links.bond0.bond.primary: "eth1" is no member of this bond; name one of its members"#]],
     );
     check(
+        "[network.links.eth0]\n[network.links.bond0]\nbond = { members = [\"eth0\"], mode = \"802.3ad\", arp_interval = 200, miimon = 100 }\ndhcp4 = true\n",
+        expect![[r#"
+            role.toml:5:63: network.links.bond0.bond.arp_interval: is nothing for the mode 802.3ad; use miimon, or set mode to balance-rr, active-backup, balance-xor or broadcast
+            role.toml:5:63: network.links.bond0.bond.arp_interval: asks for nobody; add arp_targets, addresses that always answer: the gateway's, for one
+            role.toml:5:77: network.links.bond0.bond.miimon: stands beside arp_interval, and a bond has one monitor; remove one of the two"#]],
+    );
+    let targets: Vec<String> = (1..=17).map(|host| format!("\"10.0.0.{host}\"")).collect();
+    check(
+        &format!(
+            "[network.links.eth0]\n[network.links.bond0]\ndhcp4 = true\n[network.links.bond0.bond]\nmembers = [\"eth0\"]\narp_targets = [{}]\n",
+            targets.join(", ")
+        ),
+        expect![[r#"
+            role.toml:8:15: network.links.bond0.bond.arp_targets: names 17 addresses, of which the kernel takes 16; name fewer
+            role.toml:8:15: network.links.bond0.bond.arp_targets: is asked for by nobody; add arp_interval = 200, milliseconds between two questions, or remove it"#]],
+    );
+    check(
+        "[network.links.eth0]\n[network.links.bond0.bond]\nmembers = [\"eth0\"]\narp_interval = 10001\narp_targets = [\"2001:db8::1\", \"127.0.0.1\"]\n",
+        expect![[r#"
+            role.toml:6:16: network.links.bond0.bond.arp_interval: 10001 is larger than 10000; give a value between 1 and 10000
+            role.toml:7:16: network.links.bond0.bond.arp_targets[0]: "2001:db8::1" is an IPv6 address; give an IPv4 address: version 1 knows only IPv4
+            role.toml:7:31: network.links.bond0.bond.arp_targets[1]: 127.0.0.1 is of 127.0.0.0/8, the loopback range; give an address of the network that the machines are on"#]],
+    );
+    check(
         "[network.links.bond0]\nbond = { members = [], mode = \"lacp\", miimon = 0, lacp_rate = \"faster\" }\n",
         expect![[r#"
             role.toml:4:20: network.links.bond0.bond.members: names no link; name at least one

@@ -2,7 +2,7 @@
 use expect_test::{Expect, expect};
 use kscratch_metadata::parse_with_secrets;
 
-use crate::{check, cluster};
+use crate::{CA, check, cluster};
 
 #[test]
 fn token() {
@@ -49,7 +49,7 @@ fn secrets_file() {
         "",
         "[docker]\nopen_files = 1\n[jion]\n",
         expect![[r#"
-        secrets.toml:1:1: docker: is no secret; move it to the role file: this one holds only `join.token` and `control_plane.secrets`
+        secrets.toml:1:1: docker: is no secret; move it to the role file: this one holds only `join.token`, `logs.key` and `control_plane.secrets`
         secrets.toml:3:2: jion: there is no such field; did you mean "join"?"#]],
     );
     check_secrets(
@@ -63,6 +63,34 @@ fn secrets_file() {
         expect![[r#"
             role.toml:16:7: network.mtu: 1 is smaller than 576; give a value between 576 and 65535
             secrets.toml:2:9: join.token: is no bootstrap token; give 6 and 16 lower case letters or digits with a dot between ([a-z0-9]{6}.[a-z0-9]{16}), as `kubeadm token create` prints it"#]],
+    );
+}
+
+#[test]
+fn key_of_logs() {
+    let key = "key = '''-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n'''\n";
+    let role = format!("[logs]\nto = [\"tls://h:1\"]\ncertificate = '''{CA}'''\n");
+    let secrets = format!("[logs]\n{key}");
+    let metadata = parse_with_secrets(&format!("version = 1\nrole = \"node\"\n{role}"), &secrets).unwrap();
+    assert!(metadata.logs.key.is_some_and(|key| key.expose().starts_with("-----BEGIN PRIVATE KEY-----\n")));
+    check_secrets(
+        &format!("{role}{key}"),
+        &secrets,
+        expect!["secrets.toml:2:7: logs.key: stands in the role file too, on line 27; remove one of the two"],
+    );
+    check_secrets(
+        "",
+        &secrets,
+        expect![
+            "secrets.toml:2:7: logs.key: is the key of no certificate; add its `certificate` to [logs] of the role file, or remove it"
+        ],
+    );
+    check_secrets(
+        &role,
+        "[logs]\nkey = \"hunter2\"\nca = \"x\"\n",
+        expect![[r#"
+            secrets.toml:2:7: logs.key: is no PEM; give a private key: -----BEGIN PRIVATE KEY----- …
+            secrets.toml:3:6: logs.ca: is no secret; move it to the role file: this one holds only `join.token`, `logs.key` and `control_plane.secrets`"#]],
     );
 }
 

@@ -320,6 +320,36 @@ fn links_that_are_made() {
             optional = false"#]],
     );
     check(
+        "bond=bond0:eth0:mode=1,arp_interval=200,arp_ip_target=192.168.7.1;192.168.7.2 ip=bond0:dhcp",
+        expect![[r#"
+        [network.links.bond0]
+        dhcp4 = true
+        primary = false
+        optional = false
+
+        [network.links.bond0.bond]
+        members = ["eth0"]
+        mode = "active-backup"
+        arp_interval = 200
+        arp_targets = [
+            "192.168.7.1",
+            "192.168.7.2",
+        ]
+
+        [network.links.eth0]
+        dhcp4 = false
+        primary = false
+        optional = false"#]],
+    );
+    check(
+        "bond=bond0:eth0:mode=4,miimon=100,arp_interval=200 ip=bond0:dhcp",
+        expect![[r#"
+        # bond0.bond.arp_interval: is nothing for the mode 802.3ad
+        # bond0.bond.arp_interval: asks for nobody
+        # bond0.bond.miimon: stands beside arp_interval, and a bond has one monitor
+        # the kernel command line's words of the network are passed over: they make no sense together"#]],
+    );
+    check(
         "bridge=br0:eth0 ip=br0:dhcp ip=eth1:off",
         expect![[r#"
         [network.links.br0]
@@ -360,11 +390,12 @@ fn links_that_are_made() {
         id = 7"#]],
     );
     check(
-        "bond=bond0:eth0:mode=fast bond=b:eth0:arp_interval=5 vlan=vlan4095:eth0 bridge=cbr0:eth0 ifname=a:b",
+        "bond=bond0:eth0:mode=fast bond=b:eth0:updelay=5 bond=c:eth0:arp_ip_target=gateway vlan=vlan4095:eth0 bridge=cbr0:eth0 ifname=a:b",
         expect![[r##"
             # ifname=a:b on the kernel command line is passed over: "b" is no hardware address
             # bond=bond0:eth0:mode=fast on the kernel command line is passed over: "fast" is no mode of a bond
-            # bond=b:eth0:arp_interval=5 on the kernel command line is passed over: "arp_interval" is no option of a bond that kscratch sets
+            # bond=b:eth0:updelay=5 on the kernel command line is passed over: "updelay" is no option of a bond that kscratch sets
+            # bond=c:eth0:arp_ip_target=gateway on the kernel command line is passed over: "gateway" is no arp_ip_target of a bond
             # bridge=cbr0:eth0 on the kernel command line is passed over: "cbr0" is no name of a link
             # vlan=vlan4095:eth0 on the kernel command line is passed over: its name has no number between 1 and 4094: write vlan5 or eth0.5"##]],
     );

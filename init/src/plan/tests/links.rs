@@ -59,6 +59,23 @@ fn links_come_behind_those_that_carry_them() {
 }
 
 #[test]
+fn a_bond_that_asks_looks_at_no_carrier() {
+    let bond = "[network.links.eth0]\n[network.links.bond0]\nbond = { members = [\"eth0\"], mode = \"active-backup\", primary = \"eth0\", \
+        arp_interval = 200, arp_targets = [\"192.168.7.1\", \"192.168.7.2\"] }\ndhcp4 = true\n";
+    check_network(
+        &role(bond),
+        &facts(),
+        expect![[r#"
+        phase network
+          up lo
+          make bond0, a bond of eth0, active-backup, arp interval 200, arp targets 192.168.7.1, 192.168.7.2, primary eth0
+          up bond0
+          dhcp bond0 metric 100
+    "#]],
+    );
+}
+
+#[test]
 fn what_is_not_there_is_told_and_the_rest_comes_up() {
     check_network(
         &role(BONDED),

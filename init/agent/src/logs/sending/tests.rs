@@ -1,7 +1,7 @@
 //! Machines that swallow what is sent to them, refuse, or are there and take nothing.
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
@@ -63,7 +63,13 @@ async fn stalled(is_there: bool) -> Option<String> {
     let server = Server { protocol: Protocol::Tcp, host: "logs.lab".into(), port: 5170 };
     let line = Line { queue: RefCell::new(Queue::new(1 << 20, Places::default())), more: Notify::new() };
     line.queue.borrow_mut().push(&"x".repeat(1000).into(), None, Duration::ZERO);
-    let sender = Sender { server: &server, authorities: PathBuf::new(), line: &line, left_out: &|_| String::new() };
+    let sender = Sender {
+        server: &server,
+        authorities: Path::new(""),
+        identity: None,
+        line: &line,
+        left_out: &|_| String::new(),
+    };
     let outage = Outage::new("sending", 1);
     let mut fare = Fare { outage, start: Instant::now(), steady: None };
     // Nobody reads at the other end.
