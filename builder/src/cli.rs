@@ -385,6 +385,9 @@ pub struct RunArgs {
     /// The machine has a watchdog, which resets it where it hangs
     #[arg(long, help_heading = "Hardware")]
     pub watchdog: bool,
+    /// The machine has a TPM 2.0 (by swtpm), whose memory is kept in a folder beside --overlay, or goes with the machine
+    #[arg(long, help_heading = "Hardware")]
+    pub tpm: bool,
     /// What the machine's clock says at start, in UTC, e.g. 2031-01-01T00:00:00 [default: this machine's time]
     #[arg(long, value_name = "TIME", help_heading = "Hardware")]
     pub clock: Option<String>,

@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use kscratch_qemu::toolset::Program;
 use kscratch_qemu::{
-    Accelerator, CardModel, Condition, Disk, DiskModel, Firmware, Forward, Machine, Overlay, Serial, Toolset, Vm,
+    Accelerator, CardModel, Condition, Disk, DiskModel, Firmware, Forward, Machine, Overlay, Serial, Toolset, Tpm, Vm,
 };
 
 use crate::console::{Console, Hint};
@@ -52,7 +53,7 @@ pub struct Options {
     pub disk_size: ByteSize,
     /// When the machine is ended, however far it is.
     pub timeout: Option<Duration>,
-    /// A qcow2 file that keeps what the machine writes; gone on from where it is there already.
+    /// A qcow2 file that keeps what the machine writes; gone on from where it is there already. What a TPM remembers is kept beside it.
     pub overlay: Option<PathBuf>,
     /// How the disk is reached, and the bytes of its sectors.
     pub disk: (DiskModel, u32),
@@ -131,11 +132,12 @@ pub fn check(options: &Options) -> Result<()> {
     options.metadata.as_deref().map_or(Ok(()), check_metadata)
 }
 
-/// Boots a [`check`]ed image with its serial line on the terminal and returns when the machine has ended. [`tools::find_or_unpack`] gives `tools`.
+/// Boots a [`check`]ed image with its serial line on the terminal and returns when the machine has ended. [`tools::find_or_unpack`] gives `tools`,
+/// and [`tools::swtpm`] what a TPM takes.
 ///
 /// # Errors
 /// The image is none that QEMU can boot, a port is taken.
-pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outcome> {
+pub fn run(options: &Options, tools: &Toolset, swtpm: Option<&Program>, console: &Console) -> Result<Outcome> {
     let (overlay, size) = (options.overlay.as_deref(), Some(options.disk_size.0));
     let overlay = match overlay {
         Some(path) => Overlay::kept(tools, &options.image, size, path),
@@ -162,6 +164,9 @@ pub fn run(options: &Options, tools: &Toolset, console: &Console) -> Result<Outc
     if options.record.is_some() || matches!(options.cut, Some(Cut::At(_))) {
         machine.console_file = Some(options.record.clone().unwrap_or_else(|| folder.path().join("record")));
     }
+    // Declared before the machine, and so gone after it.
+    let tpm = swtpm.map(|swtpm| tpm(swtpm, options, tools, folder.path())).transpose()?;
+    machine.tpm = tpm.as_ref().map(|tpm| tpm.socket().to_owned());
     let heard = machine.console_file.as_deref().map(Heard::from_now).transpose()?;
     let mut vm = Vm::start(tools, &machine).map_err(|error| hinted(error.into())).with_context(booting)?;
     if !options.cable.up {
@@ -181,6 +186,22 @@ fn firmware(options: &Options, tools: &Toolset) -> Result<(Option<tempfile::Temp
     let firmware = direct::unpack(tools, &options.image, folder.path())
         .with_context(|| format!("taking kernel and initramfs out of {}", options.image.display()))?;
     Ok((Some(folder), firmware))
+}
+
+/// A TPM that remembers for as long as the disk does.
+fn tpm(swtpm: &Program, options: &Options, tools: &Toolset, folder: &Path) -> Result<Tpm> {
+    let state = match &options.overlay {
+        Some(overlay) => tpm_beside(overlay),
+        None => folder.join("tpm-state"),
+    };
+    Tpm::start(swtpm, tools.setpriv.as_deref(), &state, folder).context("giving the machine a TPM")
+}
+
+/// `m.qcow2.tpm`, the folder beside `m.qcow2`.
+fn tpm_beside(overlay: &Path) -> PathBuf {
+    let mut name = overlay.as_os_str().to_owned();
+    name.push(".tpm");
+    name.into()
 }
 
 fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine {
@@ -319,6 +340,12 @@ mod tests {
         assert!(lines.contains("hint: zstd -d ") && lines.starts_with("error: booting "), "{lines}");
         let missing = refuse_compressed(&folder.path().join("none")).unwrap_err().to_string();
         assert!(missing.starts_with("opening the image "), "{missing}");
+    }
+
+    #[test]
+    fn a_tpm_remembers_beside_the_overlay() {
+        assert_eq!(tpm_beside(Path::new("/m/a.qcow2")), Path::new("/m/a.qcow2.tpm"));
+        assert_eq!(tpm_beside(Path::new("m")), Path::new("m.tpm"));
     }
 
     #[test]

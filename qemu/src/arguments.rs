@@ -28,6 +28,9 @@ const OWN_TIME: &str = "shift=1,sleep=on";
 /// The balloon's name, by which QMP finds it.
 pub(crate) const BALLOON: &str = "balloon0";
 
+/// QEMU's name for the slot of cards that come later: the root complex itself takes none while the machine runs.
+pub(crate) const CARD_SLOT: &str = "slot0";
+
 /// QEMU's name for the card on the user-mode network.
 pub(crate) const USER_CARD: &str = "net0";
 
@@ -74,6 +77,10 @@ pub fn qemu(machine: &Machine, files: &RunFiles, kvm: bool) -> Vec<OsString> {
     }
     if machine.watchdog {
         args.option("-device", "i6300esb").option("-action", "watchdog=reset");
+    }
+    if let Some(socket) = &machine.tpm {
+        args.option("-chardev", joined("socket,id=tpm0,path=", socket, ""));
+        args.option("-tpmdev", "emulator,id=tpm0,chardev=tpm0").option("-device", "tpm-tis,tpmdev=tpm0");
     }
     for entry in &machine.fw_cfg {
         args.option("-fw_cfg", joined(&format!("name={},file=", doubled(&entry.name)), &entry.file, ""));
@@ -202,6 +209,9 @@ fn network(args: &mut Arguments, machine: &Machine) {
         args.option("-netdev", stream(&id, &link.plug));
         card(args, machine.card_model, &id, link.mac, None);
     }
+    if machine.card_slot {
+        args.option("-device", format!("pcie-root-port,id={CARD_SLOT},chassis=1"));
+    }
 }
 
 /// QEMU's name for a card on a virtual link, counted from 0.
@@ -231,10 +241,15 @@ fn user_network(args: &mut Arguments, machine: &Machine) {
 }
 
 fn card(args: &mut Arguments, model: CardModel, id: &str, mac: [u8; 6], boot: Option<usize>) {
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = colons(mac);
     // Without `romfile=` QEMU would look for a network boot ROM, which a minimal installation does not have.
     let boot = boot.map(|index| format!(",bootindex={index}")).unwrap_or_default();
     args.option("-device", format!("{},netdev={id},mac={mac},romfile={boot}", model.device()));
+}
+
+/// A hardware address as people write it.
+pub(crate) fn colons(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 struct Arguments(Vec<OsString>);
@@ -335,7 +350,7 @@ mod tests {
             &direct().forward(Forward::to(8080)).forward(Forward { host: 6443, guest: 443 }),
             false,
             &["user,id=net0,hostfwd=tcp:127.0.0.1:0-:8080,hostfwd=tcp:127.0.0.1:6443-:443", "mac=52:54:00:6b:73:01"],
-            &["restrict", "balloon", "VGA", "i6300esb", "-action"],
+            &["restrict", "balloon", "VGA", "i6300esb", "-action", "pcie-root-port", "tpm"],
         );
         check(
             &direct().fw_cfg("opt/x", "/role.toml"),
@@ -368,7 +383,7 @@ mod tests {
         other.isolated = true;
         other.tells_memory = true;
         other.screen = true;
-        other.watchdog = true;
+        (other.watchdog, other.card_slot, other.tpm) = (true, true, Some("/t,m/tpm".into()));
         check(
             &other,
             false,
@@ -380,6 +395,8 @@ mod tests {
                 "virtio-balloon-pci,id=balloon0",
                 "-device VGA,romfile=",
                 "-device i6300esb -action watchdog=reset",
+                "-device pcie-root-port,id=slot0,chassis=1",
+                "-chardev socket,id=tpm0,path=/t,,m/tpm -tpmdev emulator,id=tpm0,chardev=tpm0 -device tpm-tis,tpmdev=tpm0",
             ],
             &["-no-reboot", "logfile"],
         );

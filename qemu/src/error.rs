@@ -36,6 +36,12 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// `swtpm` gives no TPM.
+    #[error("starting a TPM: swtpm said: {stderr}")]
+    Tpm {
+        /// Its standard error.
+        stderr: String,
+    },
     /// `qemu-img` said no.
     #[error("{doing}: qemu-img said: {stderr}")]
     Image {

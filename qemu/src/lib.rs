@@ -28,8 +28,10 @@ pub mod machine;
 pub mod memory;
 mod opening;
 pub mod overlay;
+pub mod plugging;
 pub mod qmp;
 pub mod toolset;
+pub mod tpm;
 pub mod vm;
 
 pub use console::{Line, Pattern};
@@ -41,4 +43,5 @@ pub use machine::{Accelerator, Card, Disk, DiskFormat, Firmware, Forward, FwCfg,
 pub use memory::Memory;
 pub use overlay::Overlay;
 pub use toolset::Toolset;
+pub use tpm::Tpm;
 pub use vm::Vm;

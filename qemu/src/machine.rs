@@ -36,6 +36,8 @@ pub struct Machine {
     pub forwards: Vec<Forward>,
     /// Cards on virtual links ([`crate::Link`]), behind the user-mode network's where there is one.
     pub cards: Vec<Card>,
+    /// Whether there is room for a card that is plugged into the running machine ([`crate::Vm::plug_card`]).
+    pub card_slot: bool,
     /// What all its cards are.
     pub card_model: CardModel,
     /// Hardware address of the user-mode network's card.
@@ -63,6 +65,8 @@ pub struct Machine {
     pub reboots: bool,
     /// Whether the guest has a watchdog (an i6300ESB), which resets it where it is not fed.
     pub watchdog: bool,
+    /// Socket of a TPM of its own ([`crate::Tpm`]).
+    pub tpm: Option<PathBuf>,
     /// Whether it has a screen ([`crate::Vm::screenshot`]); its firmware has to be UEFI. It has a keyboard in any case.
     pub screen: bool,
     /// Whether the guest's kernel tells how much memory it uses ([`crate::Vm::memory`]): it gets a balloon device, which takes none away.
@@ -267,7 +271,9 @@ impl Machine {
             console_file: None,
             folder: None,
             reboots: false,
+            card_slot: false,
             watchdog: false,
+            tpm: None,
             screen: false,
             tells_memory: false,
         }

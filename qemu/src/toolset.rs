@@ -16,6 +16,25 @@ pub struct Program {
 }
 
 impl Program {
+    /// The one of that name in `PATH`, or where distributions put programs.
+    pub fn installed(name: &str) -> Option<Program> {
+        on_path(name).map(|path| Program { path, loader: None })
+    }
+
+    /// The one at that place below a folder into which its Debian `package` and all that this depends on (libc too) were unpacked. `libraries` are
+    /// folders of its own, which the loader does not look into by itself.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] names what the folder lacks.
+    pub fn below(root: &Path, relative: &str, package: &'static str, libraries: &[&str]) -> Result<Program, Error> {
+        let path = part(root, relative, package)?;
+        let loader = part(root, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "libc6")
+            .or_else(|_| part(root, "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "libc6"))?;
+        let usual = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+        let libraries = usual.iter().chain(libraries).map(|folder| root.join(folder)).collect();
+        Ok(Program { path, loader: Some((loader, libraries)) })
+    }
+
     /// The start of a command line, to be given the program's own arguments.
     pub fn command_line(&self) -> Vec<OsString> {
         let Some((loader, libraries)) = &self.loader else {
@@ -36,6 +55,14 @@ impl Program {
         let line = self.command_line();
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
+        command
+    }
+
+    /// The same; by `setpriv`, where there is one, the kernel sends it `signal` when this program ends, however that happens.
+    pub fn command_that_ends_with_us(&self, setpriv: Option<&Path>, signal: &str) -> Command {
+        let Some(setpriv) = setpriv else { return self.command() };
+        let mut command = Command::new(setpriv);
+        command.args(["--pdeathsig", signal]).args(self.command_line());
         command
     }
 }
@@ -75,12 +102,11 @@ impl Toolset {
     /// [`Error::Missing`] for `qemu-system-x86_64` or `qemu-img`. Missing firmware is told when a machine wants it.
     pub fn find() -> Result<Toolset, Error> {
         let program = |name: &str, package| -> Result<Program, Error> {
-            let path = on_path(name).ok_or_else(|| Error::Missing {
+            Program::installed(name).ok_or_else(|| Error::Missing {
                 what: name.to_owned(),
                 places: format!("PATH, {}", PROGRAMS.join(", ")),
                 package,
-            })?;
-            Ok(Program { path, loader: None })
+            })
         };
         Ok(Toolset {
             qemu: program("qemu-system-x86_64", "qemu-system-x86")?,
@@ -97,20 +123,11 @@ impl Toolset {
     /// # Errors
     /// [`Error::Missing`] names what the folder lacks.
     pub fn below(root: &Path) -> Result<Toolset, Error> {
-        let below = |relative: &str, package| -> Result<PathBuf, Error> {
-            let path = root.join(relative);
-            let missing = || Error::Missing { what: relative.to_owned(), places: root.display().to_string(), package };
-            if path.exists() { Ok(path) } else { Err(missing()) }
-        };
-        let loader = below("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "libc6")
-            .or_else(|_| below("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "libc6"))?;
-        let libraries = vec![root.join("usr/lib/x86_64-linux-gnu"), root.join("lib/x86_64-linux-gnu")];
-        let program = |path| Program { path, loader: Some((loader.clone(), libraries.clone())) };
         Ok(Toolset {
-            qemu: program(below("usr/bin/qemu-system-x86_64", "qemu-system-x86")?),
-            qemu_img: program(below("usr/bin/qemu-img", "qemu-utils")?),
+            qemu: Program::below(root, "usr/bin/qemu-system-x86_64", "qemu-system-x86", &[])?,
+            qemu_img: Program::below(root, "usr/bin/qemu-img", "qemu-utils", &[])?,
             ovmf: ovmf_below(root),
-            data: vec![below("usr/share/qemu", "qemu-system-data")?, below("usr/share/seabios", "seabios")?],
+            data: vec![part(root, "usr/share/qemu", "qemu-system-data")?, part(root, "usr/share/seabios", "seabios")?],
             setpriv: on_path("setpriv"),
         })
     }
@@ -123,14 +140,7 @@ impl Toolset {
 
     /// The start of a command line of QEMU; the kernel sends it `signal` when this program ends, however that happens.
     pub fn qemu_that_ends_with_us(&self, signal: &str) -> Command {
-        match &self.setpriv {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", signal]).args(self.qemu.command_line());
-                command
-            }
-            None => self.qemu.command(),
-        }
+        self.qemu.command_that_ends_with_us(self.setpriv.as_deref(), signal)
     }
 
     /// OVMF's code and variables.
@@ -156,6 +166,13 @@ fn ovmf_below(root: &Path) -> Option<(PathBuf, PathBuf)> {
     OVMF.iter()
         .map(|(code, vars)| (root.join(code), root.join(vars)))
         .find(|(code, vars)| code.exists() && vars.exists())
+}
+
+/// What a package brings, below a folder.
+fn part(root: &Path, relative: &str, package: &'static str) -> Result<PathBuf, Error> {
+    let path = root.join(relative);
+    let missing = || Error::Missing { what: relative.to_owned(), places: root.display().to_string(), package };
+    if path.exists() { Ok(path) } else { Err(missing()) }
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
@@ -193,6 +210,15 @@ mod tests {
     fn a_folder_without_qemu_says_which_package_is_missing() {
         let root = tempfile::tempdir().unwrap();
         let error = Toolset::below(root.path()).unwrap_err().to_string();
-        assert!(error.contains("package libc6"), "{error}");
+        assert!(error.contains("package qemu-system-x86"), "{error}");
+        for (file, package) in [("usr/bin/swtpm", "swtpm"), ("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "libc6")]
+        {
+            let error = Program::below(root.path(), "usr/bin/swtpm", "swtpm", &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("package {package})")), "{error}");
+            std::fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.path().join(file), "").unwrap();
+        }
+        let (_, libraries) = Program::below(root.path(), "usr/bin/swtpm", "swtpm", &["own"]).unwrap().loader.unwrap();
+        assert_eq!((libraries.len(), libraries.last().unwrap()), (3, &root.path().join("own")));
     }
 }

@@ -185,14 +185,6 @@ impl Vm {
         self.execute("set_link", json!({ "name": arguments::USER_CARD, "up": up })).map(drop)
     }
 
-    /// Pulls a USB or SCSI disk, counted from 0, out of the running machine.
-    ///
-    /// # Errors
-    /// There is no such disk, it cannot be pulled, or the machine has ended.
-    pub fn pull_disk(&mut self, index: usize) -> Result<(), Error> {
-        self.execute("device_del", json!({ "id": arguments::disk_device(index) })).map(drop)
-    }
-
     /// Stops the processors.
     ///
     /// # Errors

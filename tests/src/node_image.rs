@@ -35,6 +35,19 @@ pub fn metal_with_large_sectors() -> &'static Path {
     })
 }
 
+/// The metal image without a place for state: of the same lock.
+pub fn metal_without_state() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = metal().parent().expect("an image is in a folder");
+        let _turn = turn("metal-without-state");
+        let (config, output) = (folder.join("without-state.toml"), folder.join("without-state.img"));
+        fs::write(&config, "version = 1\n\n[disk]\nstate = \"elsewhere\"\n").expect("writing image.toml");
+        build(folder, &output, Some(&config), &["--flavour", "metal", "--locked", "--offline"]).succeeded();
+        output
+    })
+}
+
 /// The metal image as a file of that format: of the same lock.
 pub fn metal_as(format: &str) -> PathBuf {
     let folder = metal().parent().expect("an image is in a folder");

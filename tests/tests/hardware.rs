@@ -55,7 +55,7 @@ bond = { members = ["none"], mode = "balance-rr" }
 "#;
 
 /// Bonds without any card, by name, and what the console calls them.
-const MODES: [(&str, &str, &str); 5] = [
+const MODES: [(&str, &str, &str); 7] = [
     (
         "lacp",
         "mode = \"802.3ad\", miimon = 50, lacp_rate = \"fast\", hash_policy = \"layer3+4\"",
@@ -65,7 +65,34 @@ const MODES: [(&str, &str, &str); 5] = [
     ("cast", "mode = \"broadcast\"", "broadcast, miimon 100"),
     ("tlb", "mode = \"balance-tlb\"", "balance-tlb, miimon 100"),
     ("alb", "mode = \"balance-alb\"", "balance-alb, miimon 100"),
+    (
+        "asks",
+        "mode = \"active-backup\", arp_interval = 200, arp_targets = [\"10.0.2.2\", \"10.0.2.3\"]",
+        "active-backup, arp interval 200, arp targets 10.0.2.2, 10.0.2.3",
+    ),
+    (
+        "all-ask",
+        "mode = \"broadcast\", arp_interval = 500, arp_targets = [\"10.0.2.2\"]",
+        "broadcast, arp interval 500, arp targets 10.0.2.2",
+    ),
 ];
+
+/// Who a machine is whose state is on a disk of its own.
+const MACHINE: &str = "0123456789abcdef0123456789abcdef";
+
+/// Makes the disk `state.img`, which has only that machine's state.
+#[track_caller]
+fn state_alone(folder: &Path) {
+    let (disk, state) = (folder.join("state.img"), folder.join("state"));
+    fs::create_dir_all(state.join("lib/kscratch")).unwrap();
+    fs::write(state.join("lib/kscratch/machine-id"), format!("{MACHINE}\n")).unwrap();
+    fs::File::create(&disk).unwrap().set_len(1 << 30).unwrap();
+    let table = ["-n1:1M:0", "-t1:4d21b016-b534-45c2-a9fb-5c16e091fd2d", "-c1:state", disk.to_str().unwrap()];
+    tool("sgdisk", "gdisk", table).succeeded();
+    let [disk, state] = [&disk, &state].map(|path| path.to_str().unwrap());
+    let filesystem = ["-q", "-t", "ext4", "-b", "4096", "-L", "kscratch-state", "-E", "offset=1048576", "-d", state];
+    tool("mke2fs", "e2fsprogs", filesystem.into_iter().chain([disk, "65536"])).succeeded();
+}
 
 #[test]
 fn a_metal_image_boots_from_what_real_machines_have() {
@@ -73,11 +100,20 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     let folder = tempfile::tempdir_in(program::scratch()).unwrap();
     let lease = r"link eth0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ";
 
-    // A cable that is slow, late and bad, which DHCP has to bear.
-    let console =
-        boots(folder.path(), node_image::metal(), "--disk-model sata --nic e1000e --delay 30 --loss 20 --rate 2000");
+    // A disk without a place for state, which is on another one, and a cable that is slow, late and bad, which DHCP has to bear.
+    state_alone(folder.path());
+    let console = boots(
+        folder.path(),
+        node_image::metal_without_state(),
+        "--tpm --disk-model sata --disk state.img,model=nvme --nic e1000e --delay 30 --loss 20 --rate 2000",
+    );
     says(&console, r"\] root /dev/sda2 \(root-a, ");
+    says(&console, r"\] state is /dev/nvme\dn1p1\r?\n");
+    says(&console, &format!(r"\] machine {MACHINE}\r?\n"));
     says(&console, lease);
+    // The firmware has measured what it started, and hands its log over.
+    says(&console, r"efi: .*TPMEventLog=0x");
+    says(&console, r"tpm_tis MSFT0101:00: 2\.0 TPM \(");
     // Virtual processors take no microcode; the kernel finds nothing wrong with what it was given.
     assert!(!Regex::new("microcode: .*(rror|nvalid|orrupt|ailed)").unwrap().is_match(&console), "{console}");
 

@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use kscratch_namespace::run;
-use kscratch_qemu::{Firmware, Forward, Machine};
+use kscratch_qemu::{Card, Firmware, Forward, Line, Link, Machine};
 use kscratch_tests::bench::{BOOT, Bench, HELLO, phases, wait};
 use kscratch_tests::fileserver::{Fault, FileServer};
 use kscratch_tests::program::tool;
@@ -14,6 +16,18 @@ use kscratch_tests::{disk, http, node_image, program};
 use sha2::{Digest, Sha256};
 
 const ROOT: &str = "root.ext4.zst";
+/// A fatal error stays on the console for a minute before the machine starts anew.
+const ANEW: Duration = Duration::from_secs(2 * 60);
+
+/// The folder that firmware boots from at [`Network::SERVER`], written once.
+fn served() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = program::scratch().join("httpboot");
+        node_image::netboot(&folder, &format!("http://{}/", Network::SERVER));
+        folder
+    })
+}
 
 #[test]
 fn a_machine_without_a_disk_boots_from_a_web_server() {
@@ -116,7 +130,7 @@ impl Drop for Network {
 #[test]
 fn firmware_alone_boots_the_uki_of_a_web_server() {
     // Here, where it may be that something has to be fetched for it: in there nothing but the machine is to be reached.
-    node_image::netboot(&program::scratch().join("httpboot"), &format!("http://{}/", Network::SERVER));
+    served();
     kscratch_namespace::of_its_own("firmware_alone_boots_the_uki_of_a_web_server", boots_the_uki);
 }
 
@@ -142,6 +156,82 @@ fn boots_the_uki() {
     wait(&vm, r"\] phase \d+ plan: ok \(", BOOT);
     vm.cut_power();
     assert_eq!(server.requests(), ["kscratch.efi", "kscratch.efi", ROOT]);
+}
+
+/// Started as iPXE would start it, with the root of this server and further words on the command line.
+fn direct(server: &FileServer, name: &str, memory: u32, words: &str) -> Machine {
+    let script = fs::read_to_string(served().join("boot.ipxe")).unwrap();
+    let line = script.lines().find_map(|line| line.strip_prefix("kernel vmlinuz initrd=initramfs "));
+    let cmdline = line.expect("the script has a kernel").replace("${base}", &server.url()).replace("${words}", words);
+    let [kernel, initramfs] = ["vmlinuz", "initramfs"].map(|name| served().join(name));
+    let mut machine = Machine::new(Firmware::Direct { kernel, initramfs: Some(initramfs), cmdline }).named(name);
+    machine.memory = memory;
+    machine
+}
+
+#[test]
+fn a_root_with_another_digest_or_without_room_does_not_run() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let mut bytes = fs::read(served().join(ROOT)).unwrap();
+    // A single bit: nothing but the digest is sure to find it.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(folder.path().join(ROOT), &bytes).unwrap();
+    let found = hex::encode(Sha256::digest(&bytes));
+    let server = FileServer::start(folder.path(), ROOT, &[]);
+
+    let bench = Bench::take();
+    let other = bench.start(&direct(&server, "another-root", 2048, ""));
+    let trouble = regex::escape(&format!(
+        "root {}{ROOT}: what the server sent is not the root of this kernel (its SHA-256 is {found}), and nothing of it is used: put kernel, initramfs and root of one build onto it",
+        server.url()
+    ));
+    wait(&other, &format!(r"\] {trouble}; again in 2 s$"), BOOT);
+    wait(&other, &format!(r"\] boot failed: {trouble}$"), BOOT);
+    wait(&other, "hint: read the lines above; the machine starts anew in 60 s$", BOOT);
+
+    // While that one idles: it has memory for a kernel, and not for a root.
+    let mut small = bench.start(&direct(&server, "too-small", 512, ""));
+    let trouble = r"the machine has too little memory: its root takes \d+ MiB and what runs on it 256 at the least, and \d+ of \d+ are free; give it \d+ MiB or more";
+    wait(&small, &format!(r"\] boot failed: {trouble}$"), BOOT);
+    wait(&small, "hint: read the lines above; the machine starts anew in 60 s$", BOOT);
+    small.cut_power();
+    // Others may have the processors while nothing but a minute is waited for.
+    drop(bench);
+
+    // QEMU ends where the machine starts anew.
+    let status = other.wait_for_exit(ANEW).unwrap_or_else(|error| panic!("{error}"));
+    assert!(status.success(), "QEMU ended with {status}: {}", other.stderr());
+    for machine in [&other, &small] {
+        let ran = |line: &&Line| line.text.contains("unpacked") || line.text.contains("] phase ");
+        assert_eq!(machine.lines().iter().find(ran), None);
+    }
+    // A wrong digest is tried once more, and without room nobody is asked.
+    assert_eq!(server.requests(), [ROOT, ROOT]);
+}
+
+/// Both cards have carriers, and the one that is preferred leads to nobody.
+#[test]
+fn a_bond_asks_which_of_its_cards_leads_anywhere() {
+    let folder = tempfile::tempdir_in(program::scratch()).unwrap();
+    let mut nobody = Link::new(folder.path());
+    let plug = nobody.plug("machine").unwrap();
+    // The second attempt plans the network again, which finds the bond as it should be: the kernel says of it what it was told.
+    let server = FileServer::start(served(), ROOT, &[Fault::Busy]);
+
+    let bench = Bench::take();
+    let bond = "bond=bond0:eth0,eth1:mode=active-backup,primary=eth1,arp_interval=200,arp_ip_target=10.0.2.2;10.0.2.3 ip=bond0:dhcp";
+    let mut machine = direct(&server, "bond", 2048, bond);
+    machine.cards.push(Card { plug, mac: [0x52, 0x54, 0, 0x6b, 0x73, 0x40] });
+    let mut vm = bench.start(&machine);
+    let made = "link bond0 is made: ";
+    let what = "a bond of eth0, eth1, active-backup, arp interval 200, arp targets 10.0.2.2, 10.0.2.3, primary eth1";
+    wait(&vm, &format!("{}$", regex::escape(&format!("{made}{what}"))), BOOT);
+    wait(&vm, r"\] link bond0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ", BOOT);
+    let busy = wait(&vm, r"; again in 2 s$", BOOT);
+    vm.wait_for_line_after(&busy, "root: fetching ", BOOT).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(vm.lines().iter().filter(|line| line.text.contains(made)).count(), 1);
+    vm.cut_power();
 }
 
 #[test]

@@ -50,8 +50,10 @@ pub(super) fn execute(args: &RunArgs, console: &Console) -> Result<ExitCode> {
         build(&BuildArgs::node(args.cache.clone()), console)?;
     }
     run::check(&options)?;
-    let tools = run::tools::find_or_unpack(args.qemu, &store(args.cache.as_deref())?, console)?;
-    Ok(run::run(&options, &tools, console)?.exit_code().into())
+    let store = store(args.cache.as_deref())?;
+    let tools = run::tools::find_or_unpack(args.qemu, &store, console)?;
+    let swtpm = args.tpm.then(|| run::tools::swtpm(args.qemu, &store, console)).transpose()?;
+    Ok(run::run(&options, &tools, swtpm.as_ref(), console)?.exit_code().into())
 }
 
 /// The image's model and sectors: those that are asked for, or that it is made for.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kscratch_qemu::Toolset;
+use kscratch_qemu::toolset::Program;
 
 use crate::console::Console;
 use crate::debian::keyring::Keyring;
@@ -19,6 +20,9 @@ use crate::{fetch, resolve};
 /// What QEMU needs besides libraries, which follow from dependencies.
 const PACKAGES: [&str; 7] =
     ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios", "ovmf", "libc6"];
+
+/// The TPM in software, which few machines want: unpacked by itself.
+const TPM: [&str; 2] = ["swtpm", "libc6"];
 
 /// Which QEMU is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,28 +65,60 @@ pub fn find_or_unpack(wish: Option<Qemu>, store: &Store, console: &Console) -> R
 
 fn unpacked(why: &str, store: &Store, console: &Console) -> Result<Toolset> {
     let root = store.root().with_file_name("qemu");
-    if !root.exists() {
-        let _alone = store.lock(console)?;
-        // Another one may have unpacked it while this one waited.
-        if !root.exists() {
-            console.say(format_args!("{why}unpacking Debian's into the cache"));
-            unpack_into(&root, store, console).context("getting QEMU from Debian's packages")?;
-        }
-    }
+    unpack_once(&root, &PACKAGES, why, store, console).context("getting QEMU from Debian's packages")?;
     Toolset::below(&root)
         .with_context(|| format!("looking for QEMU in {} (remove it to have it made anew)", root.display()))
 }
 
-/// Fetches the packages, verified as those of an image are, and lays their files out below `root`.
+/// swtpm, the TPM of machines in QEMU: the machine's own, that of an earlier unpacking, or Debian's unpacked now, by the same wish as QEMU.
+///
+/// # Errors
+/// There is none, and it cannot be fetched.
+pub fn swtpm(wish: Option<Qemu>, store: &Store, console: &Console) -> Result<Program> {
+    let installed = if wish == Some(Qemu::Unpacked) { None } else { Program::installed("swtpm") };
+    match (installed, wish) {
+        (Some(program), _) => return Ok(program),
+        (None, Some(Qemu::Installed)) => bail!("swtpm is not installed here (Debian has it in the package swtpm)"),
+        (None, _) => {}
+    }
+    // It is started in another folder.
+    let root = std::path::absolute(store.root().with_file_name("swtpm")).context("finding the cache")?;
+    let why = if wish.is_none() { "swtpm is not installed here: " } else { "a TPM wants swtpm: " };
+    unpack_once(&root, &TPM, why, store, console).context("getting swtpm from Debian's packages")?;
+    // Its own library is looked for where the package would be at home.
+    Program::below(&root, "usr/bin/swtpm", "swtpm", &["usr/lib/x86_64-linux-gnu/swtpm"])
+        .with_context(|| format!("looking for swtpm in {} (remove it to have it made anew)", root.display()))
+}
+
+/// Lays packages out below `root`, where that was not done before; `why` is told.
+fn unpack_once(root: &Path, packages: &[&str], why: &str, store: &Store, console: &Console) -> Result<()> {
+    if root.exists() {
+        return Ok(());
+    }
+    let _alone = store.lock(console)?;
+    // Another one may have unpacked it while this one waited.
+    if !root.exists() {
+        console.say(format_args!("{why}unpacking Debian's into the cache"));
+        unpack_packages(root, packages, store, console)?;
+    }
+    Ok(())
+}
+
+/// Lays Debian's QEMU out below `root`.
 ///
 /// # Errors
 /// A mirror, a signature or a digest is not right, or the cache cannot be written.
 pub fn unpack_into(root: &Path, store: &Store, console: &Console) -> Result<()> {
+    unpack_packages(root, &PACKAGES, store, console)
+}
+
+/// Fetches packages, verified as those of an image are, and lays their files out below `root`.
+fn unpack_packages(root: &Path, packages: &[&str], store: &Store, console: &Console) -> Result<()> {
     let spec = ImageSpec::defaults()?;
     let mirrors = Mirrors::find(&spec.debian, Path::new("/etc/apt"))?;
     let (keyring, http) = (Keyring::find(spec.debian.keyring.as_deref())?, Http::new()?);
     let source = resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store, now: resolve::now()? };
-    let names = PACKAGES.map(str::to_owned);
+    let names: Vec<String> = packages.iter().copied().map(str::to_owned).collect();
     let lock = resolve::packages(&names, &spec, &source, console)?;
     fetch::all(&lock, store, &mirrors, &http, console)?;
     let unpacked = unpack::all(store, &lock, console)?;
