@@ -32,9 +32,9 @@ fn boots(tools: &Toolset, machine: &Machine) -> bool {
     probe.accelerator = Accelerator::Kvm;
     probe.serial = Serial::Watched;
     probe.forwards.clear();
-    // The probe leaves no trace: a link would learn its addresses, a console's file keep its lines.
+    // The probe leaves no trace: a link would learn its addresses, a console's file keep its lines, and a TPM ends with the first machine that it had.
     probe.cards.clear();
-    (probe.folder, probe.console_file) = (None, None);
+    (probe.folder, probe.console_file, probe.tpm) = (None, None, None);
     for disk in &mut probe.disks {
         disk.throwaway = true;
     }

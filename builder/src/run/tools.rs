@@ -22,7 +22,7 @@ const PACKAGES: [&str; 7] =
     ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "qemu-utils", "seabios", "ovmf", "libc6"];
 
 /// The TPM in software, which few machines want: unpacked by itself.
-const TPM: [&str; 2] = ["swtpm", "libc6"];
+const TPM: [&str; 3] = ["swtpm", "swtpm-libs", "libc6"];
 
 /// Which QEMU is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
