@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kscratch_tests::cluster::{Cluster, SOON, eye};
+use kscratch_tests::cluster::{Cluster, SOON};
 use kscratch_tests::program::{self, Said};
 use serde_json::Value;
 
@@ -48,6 +48,21 @@ fn says_hello(cluster: &Cluster, node: &str) {
     assert!(hello.starts_with(&format!("hello from hello-{node} at 10.244.")), "{hello}");
 }
 
+/// What is mounted there is on another disk than state.
+#[cfg(feature = "faults")]
+pub fn has_a_disk_of_its_own(cluster: &Cluster, machine: &str, place: &str) {
+    let mounts = cluster.ask(&Cast::eye(machine), "/read?path=/proc/1/mounts");
+    let disk = |place: &str| {
+        let line = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| words[1] == place)?;
+        Some(line[0].trim_end_matches(|letter: char| letter.is_ascii_digit()).to_owned())
+    };
+    let (own, state) = (disk(place), disk("/var"));
+    assert!(
+        own.is_some() && state.is_some() && own != state,
+        "{machine}: {place} is on {own:?}, state on {state:?}:\n{mounts}"
+    );
+}
+
 /// A power cut (A5): it comes back as what it was, with the certificates that it had, and with its pods.
 #[cfg(feature = "faults")]
 pub fn a_node_that_is_cut_comes_back(cluster: &Cluster, cast: &Cast) {
@@ -85,6 +100,7 @@ pub fn a_node_tells_how_it_is(cluster: &Cluster, name: &str) {
 }
 
 /// Its pods are ended first and say so; those that come with the machine come back with it.
+#[cfg(feature = "faults")]
 pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     node(cluster, &["reboot", cast.late, "--wait"]);
     let console = cluster.console(cast.late);
@@ -95,7 +111,6 @@ pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     ] {
         assert!(console.contains(wanted), "{wanted:?} is not in\n{console}");
     }
-    let eye = eye(cast.late);
     let path = format!("/api/v1/namespaces/default/pods/{}", Cast::eye(cast.late));
     // Its end stands there, unless the API server was slower than the machine; then the kubelet takes it up again, which counts.
     cluster.api().wait_for(&path, SOON, |(_, pod)| {
@@ -106,7 +121,7 @@ pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     says_hello(cluster, cast.late);
     // Nobody keeps a pod that no controller has: another like it takes its place.
     cluster.kubectl(&["delete", "pod", &Cast::eye(cast.late)]).succeeded();
-    cluster.apply(&[eye]);
+    cluster.apply(&[kscratch_tests::cluster::eye(cast.late)]);
 }
 
 /// A node that is switched off and deleted: nobody has a route to its range any more.
