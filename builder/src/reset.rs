@@ -181,11 +181,8 @@ fn state_partition(table: &Table) -> Result<(u32, Partition)> {
     let mut all = table.partitions.iter().filter(|(_, one)| one.kind == TYPE_VAR && one.name == NAME);
     match (all.next(), all.next()) {
         (Some((number, partition)), None) => Ok((*number, partition.clone())),
-        (None, _) => {
-            let way = "a machine whose image was built with `state = \"elsewhere\"` has state on another of its disks: name that one";
-            Err(anyhow!("there is no partition of the type {TYPE_VAR} with the name {NAME} on it")
-                .context(Hint(way.into())))
-        }
+        (None, _) => Err(anyhow!("there is no partition of the type {TYPE_VAR} with the name {NAME} on it")
+            .context(Hint(ondisk::ELSEWHERE.into()))),
         _ => Err(anyhow!("several partitions of it are for state").context(Hint("`sgdisk -d` takes one away".into()))),
     }
 }

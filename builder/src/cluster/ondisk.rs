@@ -20,6 +20,9 @@ use crate::plan::{TYPE_ESP, TYPE_ROOT, TYPE_VAR};
 pub(crate) const FOLDER: &str = "/lib/kscratch/cluster";
 /// What the API server of a master proves itself with, there too.
 const SERVER: &str = "/lib/kubernetes/kube-apiserver/apiserver.crt";
+/// What helps who names a machine's disk that has no state.
+pub(crate) const ELSEWHERE: &str =
+    "a machine whose image was built with `state = \"elsewhere\"` has state on another of its disks: name that one";
 /// A file of more bytes is none of these.
 const MAX_TEXT: u64 = 1 << 20;
 
@@ -51,7 +54,9 @@ pub fn read(disk: &Opened) -> Result<OnDisk> {
     };
     let table = gpt::read(disk, disk.disk_len()).with_context(whole)?;
     let Some(window) = partition(disk, &table, TYPE_VAR) else {
-        return Err(anyhow!("there is no state partition on it").context(whole()));
+        // An image without a root is none of ours.
+        let hint = partition(disk, &table, TYPE_ROOT).map_or_else(whole, |_| Hint(ELSEWHERE.into()));
+        return Err(anyhow!("there is no state partition on it").context(hint));
     };
     let doing = "reading the state partition";
     let state = Reader::open(window).context(doing)?;
