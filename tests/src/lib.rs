@@ -15,4 +15,5 @@ pub mod logserver;
 pub mod node_image;
 pub mod probe;
 pub mod program;
+pub mod recorded;
 pub mod step;

@@ -1,37 +1,22 @@
 //! Boots a metal image on disks and network cards that real machines have, by `kscratch-image run` and what it lets a tester choose.
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use kscratch_tests::bench::Bench;
 use kscratch_tests::program::tool;
+use kscratch_tests::recorded::{self, says};
 use kscratch_tests::{disk, node_image, program};
 use regex::Regex;
-
-/// From power on to the network, under emulation; the first one may unpack QEMU.
-const BOUND: Duration = Duration::from_secs(10 * 60);
 
 /// Boots that image until the network is set up, and gives what the machine said.
 #[track_caller]
 fn boots(folder: &Path, image: &Path, more: &str) -> String {
-    let record = folder.join("record");
-    let mut command = Command::new(program::kscratch_image());
-    command.arg("run").arg(image).arg("--record").arg(&record).current_dir(folder);
-    // Debian 12's has no igb.
-    command.args(["--qemu", "unpacked", "--forward", "0:8080", "--timeout", "200", "--cut-at", " plan: start"]);
-    command.args(more.split(' '));
-    let said = program::run(command, BOUND);
-    let console = String::from_utf8_lossy(&fs::read(&record).unwrap_or_default()).into_owned();
-    assert_eq!(said.code, 0, "{more}: {}\n{console}", said.stderr);
+    let image = image.to_str().unwrap();
+    // Debian 12's QEMU has no igb.
+    let args = [image, "--qemu", "unpacked", "--timeout", "200", "--cut-at", " plan: start"];
+    let (said, console) = recorded::run(folder, &args.into_iter().chain(more.split(' ')).collect::<Vec<_>>());
     assert!(said.stderr.contains("the machine's power was cut after"), "{more}: {}", said.stderr);
-    fs::remove_file(&record).unwrap();
     console
-}
-
-#[track_caller]
-fn says(console: &str, pattern: &str) {
-    assert!(Regex::new(pattern).unwrap().is_match(console), "`{pattern}` is not in:\n{console}");
 }
 
 /// Two cards as one, with a VLAN and a bridge on it; and a bond of every mode, whose cards are not there.
@@ -100,16 +85,19 @@ fn a_metal_image_boots_from_what_real_machines_have() {
     let folder = tempfile::tempdir_in(program::scratch()).unwrap();
     let lease = r"link eth0 has 10\.0\.2\.15/24 from 10\.0\.2\.2 for ";
 
-    // A disk without a place for state, which is on another one, and a cable that is slow, late and bad, which DHCP has to bear.
+    // A disk without a place for state, which is on another one, a TPM, and a cable that is slow, late and bad, which DHCP has to bear.
     state_alone(folder.path());
     let console = boots(
         folder.path(),
         node_image::metal_without_state(),
-        "--disk-model sata --disk state.img,model=nvme --nic e1000e --delay 30 --loss 20 --rate 2000",
+        "--disk-model sata --disk state.img,model=nvme --nic e1000e --delay 30 --loss 20 --rate 2000 --tpm",
     );
     says(&console, r"\] root /dev/sda2 \(root-a, ");
     says(&console, r"\] state is /dev/nvme\dn1p1\r?\n");
     says(&console, &format!(r"\] machine {MACHINE}\r?\n"));
+    // The firmware measured into it, and the kernel has it.
+    says(&console, "efi: .*TPMEventLog=0x");
+    says(&console, r"tpm_tis MSFT0101:00: 2\.0 TPM \(");
     says(&console, lease);
     // Virtual processors take no microcode; the kernel finds nothing wrong with what it was given.
     assert!(!Regex::new("microcode: .*(rror|nvalid|orrupt|ailed)").unwrap().is_match(&console), "{console}");

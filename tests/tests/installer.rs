@@ -2,16 +2,12 @@
 //! The disk boots then, and the CD, which is still in the machine, does not install onto it again.
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use kscratch_tests::bench::Bench;
 use kscratch_tests::program::tool;
+use kscratch_tests::recorded::{self, says};
 use kscratch_tests::{disk, node_image, program};
 use regex::Regex;
-
-/// From power on to power off, under emulation; the first one may unpack QEMU.
-const BOUND: Duration = Duration::from_secs(10 * 60);
 
 const ROLE: &str = r#"version = 1
 role = "node"
@@ -23,29 +19,16 @@ name = "edge-7"
 serial = "TARGET"
 "#;
 
-#[track_caller]
-fn says(console: &str, pattern: &str) {
-    assert!(Regex::new(pattern).unwrap().is_match(console), "`{pattern}` is not in:\n{console}");
-}
-
 /// An empty disk that is just large enough, so that its checker finds the second table where it looks for it.
 fn empty(path: &Path) {
     let len = fs::metadata(node_image::node()).unwrap().len();
     File::create(path).unwrap().set_len(len).unwrap();
 }
 
-/// Runs an image as `kscratch-image run` does, and gives what the machine said.
+/// Runs an image, and gives what the machine said.
 #[track_caller]
 fn run(folder: &Path, more: &[&str]) -> String {
-    let mut command = Command::new(program::kscratch_image());
-    command.arg("run").args(more).args(["--forward", "0:8080", "--timeout", "300", "--record", "record"]);
-    command.current_dir(folder);
-    let said = program::run(command, BOUND);
-    let record = folder.join("record");
-    let console = String::from_utf8_lossy(&fs::read(&record).unwrap_or_default()).into_owned();
-    assert_eq!(said.code, 0, "{more:?}: {}\n{console}", said.stderr);
-    fs::remove_file(record).unwrap();
-    console
+    recorded::run(folder, &[more, &["--timeout", "300"]].concat()).1
 }
 
 /// The CD, and two disks behind it.
