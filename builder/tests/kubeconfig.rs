@@ -332,7 +332,7 @@ fn a_disk_without_a_cluster_of_its_own_says_what_it_is() {
         &expect![[r#"
             error: reading the cluster on DIR/disk.img
               because: there is no state partition on it
-            hint: FILE is the whole disk of a machine that has run, such as what `kscratch-image run --overlay` keeps
+            hint: a machine whose image was built with `state = "elsewhere"` has state on another of its disks: name that one
         "#]],
     );
     let mut files = begun(&["192.168.7.10"]);
