@@ -101,7 +101,9 @@ fn answer(target: &str, peer: IpAddr) -> io::Result<Vec<u8>> {
         "/read" => fs::read(of_node(value("path")?)),
         "/holds" => {
             let (bytes, text) = (fs::read(format!("{ROOT}{}", value("path")?))?, value("text")?.as_bytes());
-            Ok(bytes.windows(text.len()).any(|window| window == text).to_string().into_bytes())
+            // Most of a large file is zeros, which emulation must not be made to call a comparison for.
+            let is = |window: &[u8]| window.first() == text.first() && window == text;
+            Ok(bytes.windows(text.len()).any(is).to_string().into_bytes())
         }
         "/tail" => tail(&of_node(value("path")?), value("bytes")?.parse().map_err(io::Error::other)?),
         "/peer" => Ok(format!("{peer}\n").into_bytes()),

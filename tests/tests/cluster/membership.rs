@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kscratch_tests::cluster::{Cluster, SOON};
+use kscratch_tests::cluster::{Cluster, SOON, eye};
 use kscratch_tests::program::{self, Said};
 use serde_json::Value;
 
@@ -49,7 +49,6 @@ fn says_hello(cluster: &Cluster, node: &str) {
 }
 
 /// What is mounted there is on another disk than state.
-#[cfg(feature = "faults")]
 pub fn has_a_disk_of_its_own(cluster: &Cluster, machine: &str, place: &str) {
     let mounts = cluster.ask(&Cast::eye(machine), "/read?path=/proc/1/mounts");
     let disk = |place: &str| {
@@ -64,7 +63,6 @@ pub fn has_a_disk_of_its_own(cluster: &Cluster, machine: &str, place: &str) {
 }
 
 /// A power cut (A5): it comes back as what it was, with the certificates that it had, and with its pods.
-#[cfg(feature = "faults")]
 pub fn a_node_that_is_cut_comes_back(cluster: &Cluster, cast: &Cast) {
     let requests = || cluster.api().items("/apis/certificates.k8s.io/v1/certificatesigningrequests").len();
     let before = requests();
@@ -100,7 +98,6 @@ pub fn a_node_tells_how_it_is(cluster: &Cluster, name: &str) {
 }
 
 /// Its pods are ended first and say so; those that come with the machine come back with it.
-#[cfg(feature = "faults")]
 pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     node(cluster, &["reboot", cast.late, "--wait"]);
     let console = cluster.console(cast.late);
@@ -121,7 +118,7 @@ pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     says_hello(cluster, cast.late);
     // Nobody keeps a pod that no controller has: another like it takes its place.
     cluster.kubectl(&["delete", "pod", &Cast::eye(cast.late)]).succeeded();
-    cluster.apply(&[kscratch_tests::cluster::eye(cast.late)]);
+    cluster.apply(&[eye(cast.late)]);
 }
 
 /// A node that is switched off and deleted: nobody has a route to its range any more.
