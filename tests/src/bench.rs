@@ -52,6 +52,13 @@ impl Bench {
         machine
     }
 
+    /// A master with UEFI and 4 GiB, and a way to its API server.
+    pub fn master(&self, overlay: &Overlay, api: Forward) -> Machine {
+        let mut machine = Machine::new(Firmware::Uefi).named("master").disk(Disk::from(overlay)).forward(api);
+        machine.memory = 4096;
+        machine
+    }
+
     /// Starts a machine.
     #[track_caller]
     pub fn start(&self, machine: &Machine) -> Vm {

@@ -1,8 +1,8 @@
-//! Brings up whole clusters and holds them against requirements' acceptance list (A1–A6): one of a master alone in the gate, those of several machines
-//! with the feature `faults`.
-#![cfg_attr(not(feature = "faults"), expect(dead_code, reason = "a part of it is asked of a master alone"))]
+//! Brings up whole clusters in each network mode and holds them against requirements' acceptance list (A1–A6).
+//!
+//! Two emulated machines keep both processors of a gate's host so busy that the API server is late for its own clients: like [`faults`](../faults/main.rs),
+//! it is run by its own command.
 mod access;
-#[cfg(feature = "faults")]
 mod conformance;
 mod controlplane;
 mod membership;
@@ -15,8 +15,6 @@ use kscratch_tests::cluster::{Cluster, SOON, eye, pod, proxy_mode};
 use kscratch_tests::step::step;
 use serde_json::Value;
 
-/// A master that has all pods itself: an emulated one leaves a host of two processors nothing for a second machine.
-const ONE: Cast = Cast { machines: &["m1"], late: "m1", pair: "m1", single: "m1" };
 /// What a cluster of two machines has where: the node comes while pods run on the master, and there is no third machine that would take processors from both.
 const TWO: Cast = Cast { machines: &["m1", "n1"], late: "n1", pair: "n1", single: "m1" };
 /// The same in one of three, with pods that talk from node to node.
@@ -25,46 +23,17 @@ const THREE: Cast = Cast { machines: &["m1", "n1", "n2"], late: "n2", pair: "n1"
 const FORWARDS: [&str; 5] = ["--outside", "--forward", "0:m1:10250", "--forward", "0:m1:30080"];
 
 #[test]
-fn a_cluster_of_a_master_alone() {
-    let cluster = Cluster::up("routed", 1, 0, &FORWARDS);
-    step("pods", || cluster.apply(&[eye("m1"), pod("a1", "m1"), pod("b1", "m1")]));
-    step("control plane", || {
-        controlplane::is_well(&cluster);
-        controlplane::says_its_version(&cluster);
-        controlplane::writes_down_who_asks(&cluster);
-    });
-    step("secrets", || access::secrets_are_encrypted(&cluster));
-    let deleted = controlplane::loses_its_own_objects(&cluster);
-    step("strangers", || access::nobody_gets_in(&cluster, &ONE));
-    step("network", || {
-        proxies_as_told(&cluster, "routed", &ONE);
-        network::serves(&cluster, &["a1", "b1"].map(|pod| cluster.address_of(pod)), &ONE);
-        network::reaches_outside(&cluster);
-    });
-    step("own objects", || controlplane::has_them_again(&cluster, &deleted));
-    step("access", || {
-        access::kubectl_gets_in(&cluster);
-        access::services_may_do_no_more_than_they_need(&cluster, &ONE);
-    });
-    step("the node is asked", || membership::a_node_tells_how_it_is(&cluster, "m1"));
-    step("down", || cluster.command(&["down", "lab"]).succeeded());
-    let tokens = std::fs::read_to_string(cluster.file("secrets/tokens.toml")).unwrap();
-    assert!(tokens.contains("token"), "the identity outlives the machines");
-}
-
-/// The network mode that is the default, with a second machine: too long for the gate, see [`faults`](../faults/main.rs).
-#[cfg(feature = "faults")]
-#[test]
 fn a_routed_cluster() {
     let cluster = accepted("routed", "1500", &TWO, &[]);
     step("outside", || network::reaches_outside(&cluster));
     step("a node is asked", || membership::a_node_tells_how_it_is(&cluster, TWO.late));
     step("a node is removed", || membership::a_node_that_is_removed_is_forgotten(&cluster, &TWO));
+    step("down", || cluster.command(&["down", "lab"]).succeeded());
+    let tokens = std::fs::read_to_string(cluster.file("secrets/tokens.toml")).unwrap();
+    assert!(tokens.contains("token"), "the identity outlives the machines");
 }
 
-/// The other network mode, and a node that starts anew because it is told to. Routes and the overlay itself are held against two network namespaces in
-/// the gate (init/agent/tests/kernel.rs).
-#[cfg(feature = "faults")]
+/// The other network mode, and a node that starts anew because it is told to.
 #[test]
 fn an_overlay_cluster() {
     let cluster = accepted("overlay", "1450", &TWO, &[]);
@@ -74,7 +43,6 @@ fn an_overlay_cluster() {
 }
 
 /// Disks of their own, a node that loses its power, and upstream's conformance suite as far as it can be asked offline.
-#[cfg(feature = "faults")]
 #[test]
 fn a_conforming_cluster() {
     let cluster = accepted("routed", "1500", &THREE, &["--docker-disk", "8GiB", "--etcd-disk", "2GiB"]);

@@ -45,7 +45,7 @@ pub fn holds(cluster: &Cluster, mtu: &str, cast: &Cast) {
 }
 
 /// Services of `a1` and `b1`, which have these addresses, by every way and name that leads to them.
-pub fn serves(cluster: &Cluster, [a1, b1]: &[String; 2], cast: &Cast) {
+fn serves(cluster: &Cluster, [a1, b1]: &[String; 2], cast: &Cast) {
     let mut outside = service("outside", "a1");
     outside["spec"]["type"] = json!("NodePort");
     outside["spec"]["ports"][0]["nodePort"] = json!(30080);

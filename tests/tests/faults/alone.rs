@@ -1,7 +1,7 @@
 //! A master that is told nothing begins a cluster of its own, and its disk gives away who may administer it: the recipe of the README.
 use std::net::TcpListener;
 
-use kscratch_qemu::{Disk, Firmware, Forward, Machine};
+use kscratch_qemu::Forward;
 use kscratch_tests::api::Api;
 use kscratch_tests::bench::{Bench, switch_off, wait};
 use kscratch_tests::cluster::{BOOT, SOON};
@@ -17,13 +17,7 @@ pub fn a_master_begins_a_cluster() {
     let bench = Bench::take();
     let folder = tempfile::tempdir().unwrap();
     let overlay = bench.overlay(node_image::master_with_probe());
-    let machine = |forward: Forward| {
-        let mut machine = Machine::new(Firmware::Uefi).named("master").disk(Disk::from(&overlay)).forward(forward);
-        machine.memory = 4096;
-        machine
-    };
-
-    let mut vm = bench.start(&machine(Forward::to(6443)));
+    let mut vm = bench.start(&bench.master(&overlay, Forward::to(6443)));
     wait(&vm, BEGINS, BOOT);
     for service in ["kubelet", "steward", "routes"] {
         wait(&vm, &format!(r"service {service}: ready \("), BOOT);
@@ -38,7 +32,7 @@ pub fn a_master_begins_a_cluster() {
     let api = Api::of(&folder.path().join("admin.kubeconfig"));
     assert_eq!(api.server(), format!("https://{server}"));
 
-    let mut vm = bench.start(&machine(Forward { host: port, guest: 6443 }));
+    let mut vm = bench.start(&bench.master(&overlay, Forward { host: port, guest: 6443 }));
     let ready = |text: &str| {
         let list: Value = serde_json::from_str(text).unwrap_or_default();
         let nodes = list["items"].as_array().cloned().unwrap_or_default();
