@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs a cargo of its own for [`PROGRAMS`]: static, small, and without a trace of the folders they were compiled in.
 fn programs(workspace: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let target = out.join("init");
+    // Beside the folders of the outer cargo's profiles: tests, lints, benches and releases each run this, and compile the same programs once.
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not TARGET/PROFILE/build/PACKAGE/out")?.join("programs");
     let home = env::var_os("CARGO_HOME")
         .map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from);
     let sysroot = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
