@@ -81,7 +81,7 @@ fn listening(table: &str) -> Vec<u16> {
 }
 
 /// The services of a master and a node that are not root with all that root may, as the kernel has them (proc_pid_status(5)).
-pub fn services_may_do_no_more_than_they_need(cluster: &Cluster, cast: &Cast) {
+pub fn services_may_do_no_more_than_they_need(cluster: &Cluster) {
     // CHOWN is bit 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, FOWNER 3, NET_ADMIN 12, NET_RAW 13 (capability.h).
     for (machine, command, user, capabilities) in [
         ("m1", "/usr/lib/kscratch/agent steward ", "0", "000000000000000b"),
@@ -91,10 +91,7 @@ pub fn services_may_do_no_more_than_they_need(cluster: &Cluster, cast: &Cast) {
         ("n1", "/usr/lib/kscratch/agent routes ", "905", "0000000000001000"),
         ("n1", "/usr/bin/kube-proxy ", "0", "0000000000003000"),
         ("n1", "/usr/lib/kscratch/init inhibitor ", "907", "0000000000000000"),
-    ]
-    .into_iter()
-    .filter(|(machine, ..)| cast.machines.contains(machine))
-    {
+    ] {
         let eye = format!("eye-{machine}");
         let processes = cluster.ask(&eye, "/processes");
         let process = processes.lines().find(|line| line.contains(command));

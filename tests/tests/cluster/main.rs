@@ -116,21 +116,16 @@ fn accepted(mode: &str, mtu: &str, cast: &Cast, more: &[&str]) -> Cluster {
     step("strangers", || access::nobody_gets_in(&cluster, cast));
     step("dns", || controlplane::dns_stays_where_its_image_is(&cluster));
     step("network", || {
-        proxies_as_told(&cluster, mode, cast);
+        let proxy = cluster.ask(&Cast::eye(cast.pair), "/http?port=10249&path=/proxyMode");
+        assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");
         network::holds(&cluster, mtu, cast);
     });
     step("access", || {
         access::kubectl_gets_in(&cluster);
-        access::services_may_do_no_more_than_they_need(&cluster, cast);
+        access::services_may_do_no_more_than_they_need(&cluster);
         access::nodes_keep_to_themselves(&cluster, cast);
     });
     cluster
-}
-
-/// kube-proxy's mode is that of the cluster.
-fn proxies_as_told(cluster: &Cluster, mode: &str, cast: &Cast) {
-    let proxy = cluster.ask(&Cast::eye(cast.pair), "/http?port=10249&path=/proxyMode");
-    assert_eq!(proxy.trim(), proxy_mode(mode), "kube-proxy's mode");
 }
 
 /// Asks until something is so.

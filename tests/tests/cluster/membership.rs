@@ -108,6 +108,7 @@ pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     ] {
         assert!(console.contains(wanted), "{wanted:?} is not in\n{console}");
     }
+    let eye = eye(cast.late);
     let path = format!("/api/v1/namespaces/default/pods/{}", Cast::eye(cast.late));
     // Its end stands there, unless the API server was slower than the machine; then the kubelet takes it up again, which counts.
     cluster.api().wait_for(&path, SOON, |(_, pod)| {
@@ -118,7 +119,7 @@ pub fn a_node_that_is_told_to_starts_anew(cluster: &Cluster, cast: &Cast) {
     says_hello(cluster, cast.late);
     // Nobody keeps a pod that no controller has: another like it takes its place.
     cluster.kubectl(&["delete", "pod", &Cast::eye(cast.late)]).succeeded();
-    cluster.apply(&[eye(cast.late)]);
+    cluster.apply(&[eye]);
 }
 
 /// A node that is switched off and deleted: nobody has a route to its range any more.

@@ -38,14 +38,13 @@ pub fn holds(cluster: &Cluster, mtu: &str, cast: &Cast) {
         assert_eq!(cluster.ask(&eye, &http(address, 9999, WHO)), pod);
     }
 
-    serves(cluster, &[a1, b1], cast);
+    services(cluster, &[&a1, &b1], cast);
     // The image's own pod has the node's port 8080.
     let hello = cluster.ask("b1", &http(&pair, 8080, "/"));
     assert!(hello.starts_with(&format!("hello from hello-{} at 10.244.", cast.pair)), "{hello}");
 }
 
-/// Services of `a1` and `b1`, which have these addresses, by every way and name that leads to them.
-fn serves(cluster: &Cluster, [a1, b1]: &[String; 2], cast: &Cast) {
+fn services(cluster: &Cluster, [a1, b1]: &[&String; 2], cast: &Cast) {
     let mut outside = service("outside", "a1");
     outside["spec"]["type"] = json!("NodePort");
     outside["spec"]["ports"][0]["nodePort"] = json!(30080);
@@ -57,9 +56,9 @@ fn serves(cluster: &Cluster, [a1, b1]: &[String; 2], cast: &Cast) {
     };
     let (front_a, front_b) = (address("front-a"), address("front-b"));
     // Rules come a little after the objects: the first question is asked until it is answered.
-    let seen = cluster.ask_for("a1", &http(&front_b, 80, "/peer"), |peer| peer.trim() == a1);
-    assert_eq!(seen.trim(), a1, "a service keeps the pod's address");
-    assert_eq!(cluster.ask("b1", &http(&front_a, 80, "/peer")).trim(), b1);
+    let seen = cluster.ask_for("a1", &http(&front_b, 80, "/peer"), |peer| peer.trim() == *a1);
+    assert_eq!(seen.trim(), *a1, "a service keeps the pod's address");
+    assert_eq!(cluster.ask("b1", &http(&front_a, 80, "/peer")).trim(), *b1);
     // A pod that asks its own service is its own peer (hairpin), however its address is written there.
     assert_eq!(cluster.ask("a1", &http(&front_a, 80, WHO)), "a1");
     // From a node's own network, from a pod through nodes with and without that pod, and from outside.
