@@ -4,6 +4,7 @@ pub mod block;
 pub mod carriers;
 pub mod clock;
 mod commandnetwork;
+mod emulation;
 mod furtherdisks;
 pub mod gather;
 pub mod hardware;

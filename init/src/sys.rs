@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::sntp::keeper::Adjust;
 
@@ -110,6 +111,12 @@ pub trait Sys: Send + Sync {
     /// # Errors
     /// The program could not be started.
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> io::Result<Ran>;
+
+    /// How late timers of this thread may be, and of all that it starts (`PR_SET_TIMERSLACK`).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn set_timer_slack(&self, slack: Duration) -> io::Result<()>;
 
     /// Turns ctrl-alt-del into a SIGINT to PID 1 instead of a hard reset.
     ///

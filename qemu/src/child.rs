@@ -39,20 +39,32 @@ impl Child {
     /// # Errors
     /// The program cannot be executed, or the kernel has no pidfds.
     pub fn start(command: Command) -> io::Result<Started> {
-        Child::start_with_stderr(command, Stdio::piped())
+        Child::start_with(command, Stdio::piped(), 0)
+    }
+
+    /// As [`Child::start`]; the process stands back behind others by `nice`, as nice(1) counts.
+    ///
+    /// # Errors
+    /// As for [`Child::start`].
+    pub fn start_nice(command: Command, nice: u8) -> io::Result<Started> {
+        Child::start_with(command, Stdio::piped(), nice)
     }
 
     /// As [`Child::start`], with standard error going somewhere else.
     ///
     /// # Errors
     /// As for [`Child::start`].
-    pub fn start_with_stderr(mut command: Command, stderr: Stdio) -> io::Result<Started> {
+    pub fn start_with_stderr(command: Command, stderr: Stdio) -> io::Result<Started> {
+        Child::start_with(command, stderr, 0)
+    }
+
+    fn start_with(mut command: Command, stderr: Stdio, nice: u8) -> io::Result<Started> {
         command.stderr(stderr);
         let ended = Arc::<(Mutex<Ended>, Condvar)>::default();
         let (tell, told) = mpsc::sync_channel(1);
         let keeper = thread::Builder::new().name("qemu".to_owned()).spawn({
             let ended = Arc::clone(&ended);
-            move || match spawn(&mut command) {
+            move || match stand_back(nice).and_then(|()| spawn(&mut command)) {
                 Ok((mut child, pidfd)) => {
                     let stderr = child.stderr.take();
                     let pipes = (child.stdin.take(), child.stdout.take());
@@ -123,6 +135,14 @@ impl Drop for Child {
     }
 }
 
+/// For this thread and what it starts: to the kernel, each thread has a niceness of its own (nice(2)).
+fn stand_back(nice: u8) -> io::Result<()> {
+    if nice > 0 {
+        rustix::process::nice(nice.into())?;
+    }
+    Ok(())
+}
+
 fn spawn(command: &mut Command) -> io::Result<(std::process::Child, OwnedFd)> {
     let mut child = command.spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -179,6 +199,25 @@ mod tests {
         assert!(child.wait(Duration::from_millis(20)).is_none() && Path::new(&process).exists());
         drop(child);
         assert!(!Path::new(&process).exists());
+    }
+
+    #[test]
+    fn it_stands_back_and_its_parent_does_not() {
+        let niceness = |started: io::Result<Started>| -> i32 {
+            let (child, _, stdout) = started.unwrap();
+            let mut text = String::new();
+            stdout.unwrap().read_to_string(&mut text).unwrap();
+            child.wait(Duration::from_secs(5)).unwrap();
+            text.trim().parse().unwrap()
+        };
+        let command = || {
+            let mut command = Command::new("nice");
+            command.stdout(Stdio::piped());
+            command
+        };
+        let own = niceness(Child::start(command()));
+        assert_eq!(niceness(Child::start_nice(command(), 7)), own + 7);
+        assert_eq!(niceness(Child::start(command())), own);
     }
 
     #[test]

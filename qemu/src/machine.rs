@@ -19,6 +19,8 @@ pub struct Machine {
     /// that share too few processors are slow then, but none of them sees that, and nothing in them times out. All virtual processors of a guest share
     /// one of the host's. Nothing under KVM.
     pub own_time: bool,
+    /// How far its emulation stands back behind other processes of this host, as nice(1) counts. Nothing under KVM.
+    pub nice: u8,
     /// What runs first.
     pub firmware: Firmware,
     /// Disks in the order in which the firmware tries them.
@@ -251,6 +253,7 @@ impl Machine {
             cpus: 2,
             accelerator: Accelerator::Auto,
             own_time: false,
+            nice: 0,
             firmware,
             disks: Vec::new(),
             user_network: true,

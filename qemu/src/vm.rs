@@ -62,7 +62,9 @@ impl Vm {
         let command = command(tools, machine, &files, accelerated);
         let started = Instant::now();
         let program = tools.qemu.path.display().to_string();
-        let (child, stdin, stdout) = Child::start(command).map_err(|source| Error::Spawn { program, source })?;
+        let nice = if accelerated { 0 } else { machine.nice };
+        let (child, stdin, stdout) =
+            Child::start_nice(command, nice).map_err(|source| Error::Spawn { program, source })?;
         let console = Console::new();
         if let Some(stdout) = stdout {
             let console = console.clone();

@@ -23,6 +23,9 @@ use crate::run::FW_CFG_ROLE;
 const GATEWAY: &str = "gateway";
 /// How many addresses its DHCP gives away (`NB_BOOTP_CLIENTS` in libslirp's bootp.h).
 const LEASES: u32 = 16;
+/// How far nodes stand back behind masters where they are emulated: nodes without processors are slow, an API server without them loses its etcd, ends, and
+/// takes minutes to begin again.
+const NODES_STAND_BACK: u8 = 10;
 
 /// Switch, gateway and machines.
 #[derive(Debug)]
@@ -284,6 +287,7 @@ fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
     machine.memory = planned.memory;
     machine.cpus = planned.cpus;
     machine.own_time = planned.own_time;
+    machine.nice = if planned.master { 0 } else { NODES_STAND_BACK };
     machine.serial_number = Some(planned.serial(cluster));
     machine.uuid = planned.uuid_bytes();
     machine.clock = clock.map(str::to_owned);

@@ -37,7 +37,7 @@ use standing::Watch;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether an object went missing.
-const MISSING: Duration = Duration::from_secs(10);
+const MISSING: Duration = Duration::from_secs(20);
 
 /// How often all objects are applied, once the cluster took them all.
 const APPLY: Duration = Duration::from_secs(60);

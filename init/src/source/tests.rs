@@ -122,6 +122,9 @@ impl Sys for Volumes<'_> {
     fn run(&self, program: &Path, args: &[&str], stdin: &[u8]) -> std::io::Result<Ran> {
         self.calls.run(program, args, stdin)
     }
+    fn set_timer_slack(&self, slack: std::time::Duration) -> std::io::Result<()> {
+        self.calls.set_timer_slack(slack)
+    }
     fn catch_ctrl_alt_del(&self) -> std::io::Result<()> {
         self.calls.catch_ctrl_alt_del()
     }

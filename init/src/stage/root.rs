@@ -14,6 +14,7 @@ use super::beside;
 use super::block::Devices;
 use super::carriers::Teller;
 use super::clock;
+use super::emulation;
 use super::furtherdisks::{self, FurtherDisks};
 use super::gather;
 use super::initramfs::Early;
@@ -76,6 +77,9 @@ pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::conv
     wake_random_numbers();
     if let Err(error) = sys.catch_ctrl_alt_del() {
         log::line(format_args!("ctrl-alt-del resets at once: {error}"));
+    }
+    if emulation::is_emulated() {
+        emulation::suit(sys, root);
     }
     let mut phases = Phases::default();
     let devices = Devices::of_machine().led_by_disk_of(root);

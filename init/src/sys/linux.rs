@@ -3,9 +3,11 @@
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::libc::{ADJ_ESTERROR, ADJ_MAXERROR, ADJ_NANO, ADJ_OFFSET, ADJ_SETOFFSET, ADJ_STATUS, ADJ_TIMECONST, STA_PLL};
 use rustix::ioctl::{Getter, Setter, Updater, ioctl, opcode};
@@ -277,6 +279,11 @@ impl Sys for Linux {
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.push_str(&String::from_utf8_lossy(&output.stderr));
         Ok(Ran { status: output.status.code(), text: said })
+    }
+
+    fn set_timer_slack(&self, slack: Duration) -> io::Result<()> {
+        let nanoseconds = u64::try_from(slack.as_nanos()).ok().and_then(NonZeroU64::new);
+        Ok(rustix::thread::set_current_timer_slack(nanoseconds)?)
     }
 
     fn catch_ctrl_alt_del(&self) -> io::Result<()> {

@@ -120,6 +120,10 @@ fn assert_boots(vm: &Vm) {
     assert!(place("service containerd: started") < place("] phase 14 services: start"), "{}", text.join("\n"));
     // The kernel always tells of this mount, and would cut init's lines in two.
     assert_eq!(place("EXT4-fs (vda5): mounted filesystem"), None, "{}", text.join("\n"));
+    // An emulated processor is spared switches, and only that.
+    let spared = place("the processors are emulated in software: ").is_some();
+    assert_eq!(spared, !vm.accelerated(), "{}", text.join("\n"));
+    assert_eq!(place("this machine is slower for it"), None, "{}", text.join("\n"));
     wait(vm, r"\] init's own share: \d+\.\d+ s ", BOOT);
     let names: Vec<&str> = told.iter().map(|phase| phase.name.as_str()).collect();
     assert!(names.contains(&"network"), "there is no phase `network`: {names:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kscratch_pki::OffsetDateTime;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{DynamicObject, GetParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -102,7 +102,8 @@ impl Objects {
             !object.kind.only_existing && tokens::id(&object.value).is_none() && self.is_ours(object)
         };
         for object in objects.iter().filter(kept) {
-            let found = bounded(api(client, object).get_metadata_opt(&object.name)).await;
+            // What the API server remembers will do, and spares etcd: one that is just gone is found gone by the next look.
+            let found = bounded(api(client, object).get_metadata_opt_with(&object.name, &GetParams::any())).await;
             match found {
                 Ok(Some(_)) => {}
                 Ok(None) => {

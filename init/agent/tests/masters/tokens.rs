@@ -52,7 +52,7 @@ fn a_token_that_was_revoked_or_has_ended_stays_away() {
     cluster.state().objects.remove(OTHER);
     steward.says("ConfigMap kube-system/other is missing: applying it again");
     cluster.waits_for("the other object", |state| state.objects.contains_key(OTHER));
-    std::thread::sleep(Duration::from_secs(12));
+    std::thread::sleep(Duration::from_secs(22));
     assert!(!steward.log().contains("Secret"), "{}", steward.log());
     drop(steward);
     // Not by a steward that starts anew, nor by a master that comes with a new disk.
