@@ -28,7 +28,8 @@ const PROGRAMS: [&str; 3] = ["/usr/bin/kubelet", "/usr/bin/kube-proxy", "/usr/bi
 const POD: &str = "/usr/share/kscratch/manifests/hello.yaml";
 
 /// Units that are started at boot.
-const UNITS: [&str; 6] = ["systemd-networkd", "nftables", "load-images", "cri-dockerd", "kubelet", "tell-healthy"];
+const UNITS: [&str; 7] =
+    ["slices", "systemd-networkd", "nftables", "load-images", "cri-dockerd", "kubelet", "tell-healthy"];
 
 /// A Debian that was made.
 #[derive(Debug)]
