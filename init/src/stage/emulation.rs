@@ -107,7 +107,8 @@ mod tests {
         assert!(sys.calls().last().unwrap().starts_with("unmount "), "{:?}", sys.calls());
     }
 
-    /// Compilers do not run on emulated processors here; the boot test has the other answer.
+    /// Of the two answers the one that holds where tests run, in words of the kernel's; the boot test has the other. (QEMU's named models, unlike `max`, do not
+    /// say in their name that they are emulated.)
     #[test]
     fn the_processor_is_asked() {
         let emulated = fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG CPU");
