@@ -30,7 +30,7 @@ impl Server {
         assert!(found.unwrap().success(), "there is no dnsmasq: apt-get install -y dnsmasq-base");
         run("ip link add client type veth peer name server");
         let dnsmasq = [
-            "dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --port=0 --user=root --log-dhcp --log-facility=-",
+            "dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --port=0 --user=root --pid-file --log-dhcp --log-facility=-",
             "--interface=server --bind-interfaces --dhcp-authoritative --enable-ra --dhcp-range=2001:db8:9::50,2001:db8:9::50,64,2m",
             "--dhcp-option=option6:dns-server,[2001:db8:9::2],[2001:db8:9::3] --dhcp-option=option6:domain-search,a.example,b.example",
             options,
@@ -61,7 +61,11 @@ impl Server {
         let mut life = shell.stdin.take();
         std::io::Write::write_all(life.as_mut().unwrap(), b"go\n").unwrap();
         let server = Self { shell, life, log };
-        wait_until("the server", || server.log().contains("DHCPv6, IP range 2001:db8:9::50"));
+        let end = monotonic() + Duration::from_secs(20);
+        while !server.log().contains("DHCPv6, IP range 2001:db8:9::50") {
+            assert!(monotonic() < end, "the server does not serve after 20 s; it has said: {}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         server
     }
 
