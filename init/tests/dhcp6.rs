@@ -32,7 +32,7 @@ impl Server {
         let dnsmasq = [
             "dnsmasq --keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --port=0 --user=root --pid-file --log-dhcp --log-facility=-",
             "--interface=server --bind-interfaces --dhcp-authoritative --enable-ra --dhcp-range=2001:db8:9::50,2001:db8:9::50,64,2m",
-            "--dhcp-option=option6:dns-server,[2001:db8:9::2],[2001:db8:9::3] --dhcp-option=option6:domain-search,a.example,b.example",
+            "--dhcp-option=option6:dns-server,[2001:db8:9::2],[2001:db8:9::3] --dhcp-option=option6:domain-search,a.example,b.example --dhcp-option=option6:ntp-server,[2001:db8:9::4]",
             options,
         ]
         .join(" ");
@@ -106,7 +106,8 @@ fn keep(
 }
 
 fn start() -> Keeper {
-    Keeper::start("client", UUID, 0x12_3456, 99, monotonic()).unwrap_or_else(|error| panic!("{error:#}"))
+    Keeper::start("client", UUID, Some("node-1".to_owned()), 0x12_3456, 99, monotonic())
+        .unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// Waits for a lease, and gives what was said until then.
@@ -144,6 +145,7 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
             (lease.dns_servers.as_slice(), lease.search.as_slice()),
             (&servers[..], &["a.example".into(), "b.example".into()][..])
         );
+        assert_eq!(lease.time_servers, ["2001:db8:9::4"]);
         let text = addresses();
         assert!(
             text.contains("2001:db8:9::50/128") && text.contains("noprefixroute") && !text.contains("tentative"),
@@ -151,9 +153,9 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
         );
         assert!(text.contains("valid_lft 1") && !text.contains("forever"), "{text}");
         assert!(!run("ip -6 route show proto kernel").contains("2001:db8:9::50"), "an address is no network");
-        // DUID-UUID (RFC 6355): the same at every boot.
+        // By the name that it tells, and by its DUID-UUID (RFC 6355): the same at every boot.
         let known = std::fs::read_to_string(folder.path().join("leases")).unwrap();
-        assert!(known.contains("00:04:4c:4c:45:44:00:51:30:10:80:48:b4:c0:4f:4a:31:32"), "{known}");
+        assert!(known.contains(" node-1 00:04:4c:4c:45:44:00:51:30:10:80:48:b4:c0:4f:4a:31:32"), "{known}");
 
         // A minute on, at T1, the server is asked for more, and nothing changes for us.
         let renewed = || server.log().matches("DHCPRENEW").count();

@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(identity) = Identity::new("", &mac, "eth0") else { return };
     let known = [&[0, 1, 0, 10][..], &identity.duid].concat();
     let association = identity.iaid.to_be_bytes();
-    let (mut client, mut now) = (Client::new(identity, 7, 7), Duration::ZERO);
+    let (mut client, mut now) = (Client::new(identity, None, 7, 7), Duration::ZERO);
     let mut xid = [0_u8; 3];
     let mut event = |client: &mut Client, event: Event<'_>, now| {
         for action in client.handle(event, now) {

@@ -1,7 +1,6 @@
 //! Turns DHCPv6 messages and the passing of time into messages to send and leases to hold (RFC 8415): a pure state machine.
 //!
 //! [`keeper::Keeper`] is the socket around it.
-use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use dhcproto::v6::Status;
 
 use crate::apply::dhcp::Jitter;
 
+mod event;
 mod identity;
 pub mod keeper;
 mod message;
@@ -17,6 +17,7 @@ mod sound;
 #[cfg(test)]
 mod tests;
 
+pub use event::{Action, Event, Loss};
 pub use identity::Identity;
 pub use keeper::{Change, Keeper};
 pub use message::Lease;
@@ -27,61 +28,6 @@ use retransmission::{CONFIRM, DECLINE, Pace, REBIND, RENEW, REQUEST, Retransmiss
 const PAUSE: Duration = Duration::from_secs(5);
 /// An offer of this preference is taken at once (RFC 8415, 18.2.1).
 const MOST_PREFERRED: u8 = 255;
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// A lease is wanted, and the link has an address of its own to ask from.
-    Start,
-    /// A packet came to port 546 of the link.
-    Received {
-        /// The packet.
-        bytes: &'a [u8],
-        /// The neighbour that sent it.
-        from: Ipv6Addr,
-    },
-    /// [`Client::next_deadline`] has come.
-    Timer,
-    /// The link was away and is back: perhaps on another network.
-    LinkBack,
-    /// Another machine on the link has the address that was given.
-    Duplicate,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send a message from port 546 to port 547 of all servers and relays on the link (RFC 8415, 7.1).
-    Send(Vec<u8>),
-    /// Use this lease. Told again when it is renewed.
-    Hold(Lease),
-    /// The lease is over: its address must not be used any more.
-    Lose(Lease, Loss),
-}
-
-/// Why a lease is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Its time is, and nobody renewed it.
-    Ended,
-    /// A server says that it does not hold.
-    Refused(Ipv6Addr),
-    /// A server gave another address.
-    Replaced,
-    /// Another machine has the address.
-    Duplicate,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ended => f.write_str("no DHCPv6 server renewed it"),
-            Self::Refused(server) => write!(f, "the DHCPv6 server {server} refuses it"),
-            Self::Replaced => f.write_str("the DHCPv6 server gives another one"),
-            Self::Duplicate => f.write_str("another machine on the link has it"),
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -117,6 +63,7 @@ struct Times {
 #[derive(Debug, Clone)]
 pub struct Client {
     identity: Identity,
+    host_name: Option<String>,
     /// Of the exchange under way, 24 bits; the next one has the next number.
     xid: u32,
     jitter: Jitter,
@@ -128,12 +75,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for a link. `xid` should differ from that of other machines on the link; `seed` spreads the retransmissions of machines
+    /// A client for a link, which tells servers the machine's name. `xid` should differ from that of other machines on the link; `seed` spreads the retransmissions of machines
     /// that were switched on together. Neither needs to be secret.
     #[must_use]
-    pub fn new(identity: Identity, xid: u32, seed: u64) -> Self {
+    pub fn new(identity: Identity, host_name: Option<String>, xid: u32, seed: u64) -> Self {
         let jitter = Jitter(seed | 1);
-        Self { identity, xid, jitter, soliciting: SOLICIT, state: State::Idle, refused_by: None }
+        Self { identity, host_name, xid, jitter, soliciting: SOLICIT, state: State::Idle, refused_by: None }
     }
 
     /// The lease that is held.
@@ -415,7 +362,8 @@ impl Client {
 
     fn send(&self, kind: Kind, to: Option<&[u8]>, address: Option<Ipv6Addr>, turns: &Retransmission) -> Action {
         let elapsed = turns.sent.saturating_sub(turns.begun);
-        let request = Request { kind, xid: self.xid, identity: &self.identity, elapsed, server_id: to, address };
+        let (identity, host_name) = (&self.identity, self.host_name.as_deref());
+        let request = Request { kind, xid: self.xid, identity, host_name, elapsed, server_id: to, address };
         Action::Send(request.encode())
     }
 }

@@ -246,7 +246,8 @@ impl<'a> Machine<'a> {
         // Firmware that says nothing, or cannot be asked, leaves the card's address.
         let firmware = fs::read_to_string(files::below(&self.root, PRODUCT_UUID)).unwrap_or_default();
         let (xid, seed) = self.numbers();
-        self.leases.push(Keeper::V6(dhcp6::Keeper::start(link, &firmware, xid, seed, log::monotonic())?));
+        let name = self.host_name.clone();
+        self.leases.push(Keeper::V6(dhcp6::Keeper::start(link, &firmware, name, xid, seed, log::monotonic())?));
         Ok(())
     }
 

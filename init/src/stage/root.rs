@@ -319,10 +319,7 @@ impl Rest {
         });
         let leased = machine.leases.iter().map(|keeper| keeper.link().to_owned()).collect();
         let mut synchroniser = Synchroniser::start(self.sys, root, &metadata);
-        for keeper in machine.leases.iter().filter_map(Keeper::v4) {
-            let servers = keeper.lease().map(|lease| lease.time_servers.as_slice()).unwrap_or_default();
-            synchroniser.leased(keeper.link(), servers);
-        }
+        machine.leases.iter().for_each(|keeper| synchroniser.has(keeper));
         let mut gathered = None;
         let plan = self.phases.run("plan", plan_hint, || {
             let facts = gathered.insert(gather::facts(root, &id, &machine.leases, lasting)?);
@@ -333,11 +330,7 @@ impl Rest {
         let leases = std::mem::take(&mut machine.leases);
         let Some(facts) = gathered else {
             log::line(NO_SERVICE);
-            let changed = move |link: &str, change: &Change| {
-                if let Change::V4(change) = change {
-                    synchroniser.lease_changed(link, change);
-                }
-            };
+            let changed = move |link: &str, change: &Change| synchroniser.lease_changed(link, change);
             return self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         };
         if metadata.cluster.is_some() && plan.is_some() {
@@ -347,12 +340,12 @@ impl Rest {
         // Without a plan, too: there may be one with the next address.
         let watch = Arc::new(Leases::new(root, metadata.clone(), facts.clone(), lasting, self.sender.clone()));
         let watched = Arc::clone(&watch);
-        let changed = move |link: &str, change: &Change| match change {
-            Change::V4(change) => {
-                watched.changed(link, change);
-                synchroniser.lease_changed(link, change);
+        let changed = move |link: &str, change: &Change| {
+            match change {
+                Change::V4(change) => watched.changed(link, change),
+                Change::V6(change) => watched.changed6(link, change),
             }
-            Change::V6(change) => watched.changed6(link, change),
+            synchroniser.lease_changed(link, change);
         };
         self.sender.send(Message::Leases { leases, changed: Box::new(changed) });
         let address_came = Box::new(move |link: &str, address| watch.address_came(link, address));

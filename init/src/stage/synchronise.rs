@@ -1,6 +1,5 @@
 //! Keeps the clock by the time servers that the metadata or DHCP name, in a thread that nobody waits for.
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -9,7 +8,8 @@ use std::time::Duration;
 use kscratch_metadata::RoleMetadata;
 
 use super::{beside, clock};
-use crate::apply::dhcp::Change;
+use crate::apply::lease::{Change, Keeper as Leases};
+use crate::apply::{dhcp, dhcp6};
 use crate::log;
 use crate::sntp::ask::{self, PORT, ask};
 use crate::sntp::keeper::{Failure, Floor, Keeper, Outcome, Said};
@@ -24,9 +24,16 @@ const NOBODY: Duration = Duration::from_secs(64);
 pub struct Synchroniser {
     /// Those of the metadata, which win.
     named: Vec<String>,
-    /// Those that each link's lease names.
-    leased: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// Those that each lease names, of a link and a family.
+    leased: BTreeMap<(String, Family), Vec<String>>,
     lists: Sender<Vec<String>>,
+}
+
+/// Which of a link's leases is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V4,
+    V6,
 }
 
 /// What the thread needs of the machine.
@@ -64,14 +71,28 @@ impl Synchroniser {
 
     /// Told of each lease that the machine has, and what becomes of it. Servers of a lease that is lost are asked on: there is nobody better.
     pub fn lease_changed(&mut self, link: &str, change: &Change) {
-        if let Change::Bound(lease) = change {
-            self.leased(link, &lease.time_servers);
+        match change {
+            Change::V4(dhcp::Change::Bound(lease)) => self.leased(link, Family::V4, of_v4(lease)),
+            Change::V6(dhcp6::Change::Bound(lease)) => self.leased(link, Family::V6, lease.time_servers.clone()),
+            Change::V4(_) | Change::V6(_) => {}
         }
     }
 
-    /// Told which servers a link's lease names (RFC 2132, 8.3).
-    pub fn leased(&mut self, link: &str, servers: &[Ipv4Addr]) {
-        let before = self.leased.insert(link.to_owned(), servers.to_vec()).unwrap_or_default();
+    /// Told of the lease that a link has by now.
+    pub fn has(&mut self, keeper: &Leases) {
+        match keeper {
+            Leases::V4(keeper) => {
+                self.leased(keeper.link(), Family::V4, keeper.lease().map(of_v4).unwrap_or_default());
+            }
+            Leases::V6(keeper) => {
+                let servers = keeper.lease().map(|lease| lease.time_servers.clone());
+                self.leased(keeper.link(), Family::V6, servers.unwrap_or_default());
+            }
+        }
+    }
+
+    fn leased(&mut self, link: &str, family: Family, servers: Vec<String>) {
+        let before = self.leased.insert((link.to_owned(), family), servers.clone()).unwrap_or_default();
         if self.named.is_empty() && before != servers {
             self.tell();
         }
@@ -79,7 +100,7 @@ impl Synchroniser {
 
     fn tell(&self) {
         let mut list: Vec<String> = Vec::new();
-        let leased = self.leased.values().flatten().map(Ipv4Addr::to_string);
+        let leased = self.leased.values().flatten().cloned();
         let named = self.named.iter().cloned();
         for server in named.chain(leased.filter(|_| self.named.is_empty())) {
             if !list.contains(&server) && list.len() < MOST {
@@ -89,6 +110,11 @@ impl Synchroniser {
         // A thread that has ended has told why.
         let _ = self.lists.send(list);
     }
+}
+
+/// RFC 2132, 8.3.
+fn of_v4(lease: &dhcp::Lease) -> Vec<String> {
+    lease.time_servers.iter().map(ToString::to_string).collect()
 }
 
 /// Asks for ever.
@@ -162,7 +188,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::{MOST, Synchroniser, spread};
+    use super::{Family, MOST, Synchroniser, spread};
 
     #[test]
     fn the_metadatas_servers_win_over_a_leases() {
@@ -172,18 +198,24 @@ mod tests {
             (Synchroniser { named, leased: Default::default(), lists }, told)
         };
         let (mut from_leases, told) = scene(&[]);
-        from_leases.leased("eth1", &[]);
+        let leased = |keeper: &mut Synchroniser, link: &str, family, servers: &[&str]| {
+            keeper.leased(link, family, servers.iter().map(|server| (*server).to_owned()).collect());
+        };
+        leased(&mut from_leases, "eth1", Family::V4, &[]);
         assert!(told.try_recv().is_err(), "there is nothing new in a lease without servers");
-        from_leases.leased("eth1", &["10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap()]);
-        from_leases.leased("eth0", &["10.0.0.1".parse().unwrap()]);
-        from_leases.leased("eth0", &["10.0.0.1".parse().unwrap()]);
+        leased(&mut from_leases, "eth1", Family::V4, &["10.0.0.2", "10.0.0.1"]);
+        leased(&mut from_leases, "eth0", Family::V4, &["10.0.0.1"]);
+        leased(&mut from_leases, "eth0", Family::V4, &["10.0.0.1"]);
+        // A link may have leases of both kinds.
+        leased(&mut from_leases, "eth0", Family::V6, &["2001:db8::123", "time.example"]);
         let lists: Vec<Vec<String>> = told.try_iter().collect();
-        assert_eq!(lists, [vec!["10.0.0.2", "10.0.0.1"], vec!["10.0.0.1", "10.0.0.2"]]);
-        let many: Vec<_> = (0..40).map(|last| std::net::Ipv4Addr::new(10, 0, 1, last)).collect();
-        from_leases.leased("eth0", &many);
+        let both = vec!["10.0.0.1", "2001:db8::123", "time.example", "10.0.0.2"];
+        assert_eq!(lists, [vec!["10.0.0.2", "10.0.0.1"], vec!["10.0.0.1", "10.0.0.2"], both]);
+        let many = (0..40).map(|last| format!("10.0.1.{last}")).collect();
+        from_leases.leased("eth0", Family::V4, many);
         assert_eq!(told.try_iter().last().unwrap().len(), MOST);
         let (mut from_metadata, told) = scene(&["time.lab"]);
-        from_metadata.leased("eth0", &["10.0.0.1".parse().unwrap()]);
+        leased(&mut from_metadata, "eth0", Family::V4, &["10.0.0.1"]);
         assert!(told.try_recv().is_err());
     }
 

@@ -76,11 +76,18 @@ pub struct Keeper {
 
 impl Keeper {
     /// Brings a link up, opens the socket, and asks for a lease once the link has an address to ask from. `firmware` as in [`Identity::new`],
-    /// `xid` and `seed` as in [`Client::new`]; `now` is the caller's monotonic clock, the same in all calls.
+    /// `host_name`, `xid` and `seed` as in [`Client::new`]; `now` is the caller's monotonic clock, the same in all calls.
     ///
     /// # Errors
     /// There is no such link, nothing to know the machine by, or port 546 is taken.
-    pub fn start(link: &str, firmware: &str, xid: u32, seed: u64, now: Duration) -> Result<Self> {
+    pub fn start(
+        link: &str,
+        firmware: &str,
+        host_name: Option<String>,
+        xid: u32,
+        seed: u64,
+        now: Duration,
+    ) -> Result<Self> {
         let mut netlink = Netlink::open()?;
         let facts = network::link_up(&mut netlink, link, None)?;
         let identity = Identity::new(firmware, &facts.mac, link)
@@ -90,7 +97,7 @@ impl Keeper {
             link: link.to_owned(),
             index: facts.index,
             carrier: facts.carrier,
-            client: Client::new(identity, xid, seed),
+            client: Client::new(identity, host_name, xid, seed),
             socket,
             netlink,
             held: None,

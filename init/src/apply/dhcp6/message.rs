@@ -1,9 +1,9 @@
-//! Turns DHCPv6 requests into bytes, and a server's bytes into a lease that is fit for use (RFC 8415, RFC 3646).
+//! Turns DHCPv6 requests into bytes, and a server's bytes into a lease that is fit for use (RFC 8415, RFC 3646, RFC 4704, RFC 5908).
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use dhcproto::v6::{DhcpOption, DhcpOptions, IAAddr, IANA, ORO, OptionCode, Status};
+use dhcproto::v6::{DhcpOption, DhcpOptions, IAAddr, IANA, NtpSuboption, ORO, OptionCode, Status, UnknownOption};
 use dhcproto::{Decodable as _, Decoder, Encodable as _, Encoder};
 
 use super::Identity;
@@ -18,6 +18,9 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 const INFINITE: u32 = u32::MAX;
 /// What SOL_MAX_RT may be, in seconds (RFC 8415, 21.24).
 const SOL_MAX_RT: std::ops::RangeInclusive<u32> = 60..=86_400;
+
+/// The server may put our name into the DNS (RFC 4704, 4.1: the S bit).
+const UPDATES_DNS: u8 = 1;
 
 /// Kinds of messages that a client sends or hears, by their numbers (RFC 8415, 7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct Lease {
     pub dns_servers: Vec<Ipv6Addr>,
     /// Domains in which short names are looked up.
     pub search: Vec<String>,
+    /// Time servers, addresses or names, in the server's order.
+    pub time_servers: Vec<String>,
     /// For how long something new may begin with the address.
     pub preferred_for: Duration,
     /// For how long it holds.
@@ -85,6 +90,8 @@ pub(super) struct Request<'a> {
     /// 24 bits.
     pub xid: u32,
     pub identity: &'a Identity,
+    /// What we are called; a name without a dot is in whatever domain the server puts it.
+    pub host_name: Option<&'a str>,
     /// Since the exchange began.
     pub elapsed: Duration,
     /// Who alone is meant.
@@ -112,8 +119,18 @@ impl Request<'_> {
         options.insert(DhcpOption::ElapsedTime(elapsed));
         // RFC 8415, 21.7: not in a Confirm or a Decline.
         if matches!(self.kind, Kind::Solicit | Kind::Request | Kind::Renew | Kind::Rebind) {
-            let opts = vec![OptionCode::DomainNameServers, OptionCode::DomainSearchList, OptionCode::SolMaxRt];
+            let opts = vec![
+                OptionCode::DomainNameServers,
+                OptionCode::DomainSearchList,
+                OptionCode::NtpServer,
+                OptionCode::SolMaxRt,
+            ];
             options.insert(DhcpOption::ORO(ORO { opts }));
+            // In these four alone, too (RFC 4704, 5).
+            if let Some(name) = self.host_name.and_then(wire_name) {
+                let name = [vec![UPDATES_DNS], name].concat();
+                options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::ClientFqdn, name)));
+            }
         }
         if self.kind == Kind::Solicit {
             options.insert(DhcpOption::RapidCommit);
@@ -128,6 +145,14 @@ impl Request<'_> {
         bytes.extend(encoded);
         bytes
     }
+}
+
+/// Whom a message names, whatever addresses it gives.
+#[derive(Debug, Default)]
+struct Names {
+    dns_servers: Vec<Ipv6Addr>,
+    search: Vec<String>,
+    time_servers: Vec<String>,
 }
 
 /// A server's message for us.
@@ -176,7 +201,7 @@ impl Reply {
             status: Status::Success,
             longest_wait: None,
         };
-        let (mut client, mut association, mut dns_servers, mut search) = (None, None, Vec::new(), Vec::new());
+        let (mut client, mut association, mut names) = (None, None, Names::default());
         for option in options.iter() {
             match option {
                 DhcpOption::ClientId(duid) => client = Some(duid),
@@ -186,11 +211,12 @@ impl Reply {
                 DhcpOption::RapidCommit => reply.rapid = true,
                 DhcpOption::StatusCode(code) => reply.status = code.status,
                 DhcpOption::DomainNameServers(list) => {
-                    dns_servers = list.iter().copied().filter(|address| is_global(*address)).collect();
+                    names.dns_servers = list.iter().copied().filter(|address| is_global(*address)).collect();
                 }
-                DhcpOption::DomainSearchList(names) => {
-                    search = names.iter().filter_map(|name| domain(&name.to_string())).collect();
+                DhcpOption::DomainSearchList(list) => {
+                    names.search = list.iter().filter_map(|name| domain(&name.to_string())).collect();
                 }
+                DhcpOption::NtpServer(list) => names.time_servers.extend(list.iter().filter_map(time_server)),
                 DhcpOption::Unknown(option) if option.code() == OptionCode::SolMaxRt => {
                     reply.longest_wait = longest_wait(option.data());
                 }
@@ -201,7 +227,7 @@ impl Reply {
             return None;
         }
         if let Some(association) = association {
-            reply.take(association, &dns_servers, &search);
+            reply.take(association, &names);
         }
         Some(reply)
     }
@@ -216,7 +242,7 @@ impl Reply {
         self.withdrawn.contains(&address)
     }
 
-    fn take(&mut self, association: &IANA, dns_servers: &[Ipv6Addr], search: &[String]) {
+    fn take(&mut self, association: &IANA, names: &Names) {
         for option in association.opts.iter() {
             let given = match option {
                 DhcpOption::StatusCode(code) => {
@@ -238,8 +264,9 @@ impl Reply {
                     address: given.addr,
                     server: self.from,
                     server_id: self.server_id.clone(),
-                    dns_servers: dns_servers.to_vec(),
-                    search: search.to_vec(),
+                    dns_servers: names.dns_servers.clone(),
+                    search: names.search.clone(),
+                    time_servers: names.time_servers.clone(),
                     preferred_for,
                     valid_for,
                     renew_after,
@@ -268,12 +295,35 @@ fn times(association: &IANA, given: &IAAddr) -> Option<(Duration, Duration, Dura
     Some((preferred, valid, renew, rebind))
 }
 
+/// A name as messages have it. One label is a part of a name: no root ends it (RFC 4704, 4.2). `None` where it is no name.
+fn wire_name(name: &str) -> Option<Vec<u8>> {
+    let name = domain(name)?;
+    let mut bytes = Vec::with_capacity(name.len() + 2);
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).ok()?);
+        bytes.extend(label.bytes());
+    }
+    if name.contains('.') {
+        bytes.push(0);
+    }
+    Some(bytes)
+}
+
+/// A time server that can be asked; one that only calls out to a multicast group cannot (RFC 5908, 4).
+fn time_server(option: &NtpSuboption) -> Option<String> {
+    match option {
+        NtpSuboption::ServerAddress(address) => is_global(*address).then(|| address.to_string()),
+        NtpSuboption::FQDN(name) => domain(&name.to_string()),
+        NtpSuboption::MulticastAddress(_) => None,
+    }
+}
+
 fn longest_wait(data: &[u8]) -> Option<Duration> {
     let seconds = u32::from_be_bytes(data.try_into().ok()?);
     SOL_MAX_RT.contains(&seconds).then(|| Duration::from_secs(u64::from(seconds)))
 }
 
-/// Whether an address is one that a server can give, or that a name server can have: those of the link alone want the link's name beside them.
+/// Whether an address is one that a server can give, or that a name server or a time server can have: those of the link alone want the link's name beside them.
 fn is_global(address: Ipv6Addr) -> bool {
     !(address.is_unspecified()
         || address.is_loopback()

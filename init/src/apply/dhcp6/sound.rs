@@ -39,7 +39,7 @@ fn kept(mut options: &[u8], within: Within) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// What is kept of an option (the numbers are those of RFC 8415, 21, and RFC 3646); nothing of one that is of no use here, or of another length than
+/// What is kept of an option (the numbers are those of RFC 8415, 21, RFC 3646 and RFC 5908); nothing of one that is of no use here, or of another length than
 /// it can have. The outer `None` is a fault further inside.
 fn value_of(code: u16, value: &[u8], within: Within) -> Option<Option<Vec<u8>>> {
     let length = value.len();
@@ -54,10 +54,42 @@ fn value_of(code: u16, value: &[u8], within: Within) -> Option<Option<Vec<u8>>> 
         (Within::Message, 14) => length == 0,
         (Within::Message, 23) => length > 0 && length.is_multiple_of(16),
         (Within::Message, 24) => length > 0,
+        (Within::Message, 56) => return Some(time_servers(value)),
         (Within::Message, 82) => length == 4,
         _ => false,
     };
     Some(whole.then(|| value.to_vec()))
+}
+
+/// Of the time servers' addresses and names (RFC 5908, 4) those that are in order.
+fn time_servers(mut options: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = Vec::new();
+    while !options.is_empty() {
+        let (&[code @ .., high, low], rest) = options.split_first_chunk::<4>()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        let whole = match u16::from_be_bytes(code) {
+            1 => value.len() == 16,
+            3 => is_name(value),
+            _ => false,
+        };
+        if whole {
+            kept.extend(&options[..4 + value.len()]);
+        }
+        options = rest;
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// Whether these are the labels of one name up to the root (RFC 1035, 3.1), none of them somewhere else.
+fn is_name(mut labels: &[u8]) -> bool {
+    if labels.len() > 255 {
+        return false;
+    }
+    while let [length @ 1..=63, rest @ ..] = labels {
+        let Some((_, rest)) = rest.split_at_checked(usize::from(*length)) else { return false };
+        labels = rest;
+    }
+    labels == [0]
 }
 
 /// An option of fixed fields with options behind them.

@@ -18,7 +18,7 @@ fn identity() -> Identity {
 }
 
 fn client() -> Client {
-    Client::new(identity(), 0x01ff_ffff, 42)
+    Client::new(identity(), Some("n1".to_owned()), 0x01ff_ffff, 42)
 }
 
 fn address(last: u16) -> Ipv6Addr {

@@ -186,6 +186,7 @@ fn name_servers_of_dhcpv6_are_asked_while_there_is_nobody_else() {
         server_id: vec![1],
         dns_servers: vec!["2001:db8::53".parse().unwrap()],
         search: vec!["six".to_owned()],
+        time_servers: Vec::new(),
         preferred_for: Duration::from_secs(1000),
         valid_for: Duration::from_secs(1000),
         renew_after: Duration::from_secs(500),

@@ -65,8 +65,23 @@ fn names_are_taken_where_they_are_sound() {
     let names = b"\x05Sound\x07example\0\x0cline\nbreak x\0\x01b\0";
     message.extend([0, 24, 0, u8::try_from(names.len()).unwrap()]);
     message.extend(names);
+    // The second name ends in the middle of a label, the third is no name of a machine; an address calls a group.
+    let group: Ipv6Addr = "ff05::101".parse().unwrap();
+    let parts: [(u8, &[u8]); 7] = [
+        (3, b"\x04time\x07example\0"),
+        (3, b"\x09time\0"),
+        (3, b"\x03a b\0"),
+        (2, &group.octets()),
+        (1, &Ipv6Addr::LOCALHOST.octets()),
+        (9, b"what comes later"),
+        (1, &global.octets()),
+    ];
+    let parts = parts.map(|(kind, value)| [&[0, kind, 0, u8::try_from(value.len()).unwrap()], value].concat()).concat();
+    message.extend([0, 56, 0, u8::try_from(parts.len()).unwrap()]);
+    message.extend(parts);
     let reply = read(&message).unwrap();
     let lease = reply.lease(None).unwrap();
+    assert_eq!(lease.time_servers, ["time.example", "2001:db8::53"]);
     assert_eq!(lease.dns_servers, [global]);
     assert_eq!(lease.search, ["sound.example", "b"]);
     assert_eq!((lease.server, lease.server_id.as_slice()), (SERVER, &SERVER_ID[..]));
@@ -154,20 +169,40 @@ fn a_message_has_what_its_kind_wants() {
     let identity = identity();
     let codes = |kind, server_id: Option<&[u8]>, address| {
         let elapsed = std::time::Duration::from_millis(1234);
-        let request = Request { kind, xid: XID, identity: &identity, elapsed, server_id, address };
+        let (identity, host_name) = (&identity, Some("n1"));
+        let request = Request { kind, xid: XID, identity, host_name, elapsed, server_id, address };
         let bytes = request.encode();
         assert_eq!(bytes[1..4], [1, 2, 3]);
         let message = Message::decode(&mut Decoder::new(&bytes)).unwrap();
         assert_eq!(message.opts().get(OptionCode::ElapsedTime), Some(&DhcpOption::ElapsedTime(123)));
         message.opts().iter().map(|option| u16::from(OptionCode::from(option))).collect::<Vec<_>>()
     };
-    // The numbers are those of RFC 8415, 21; what belongs where, of its appendix B.
-    assert_eq!(codes(Kind::Solicit, None, None), [1, 3, 6, 8, 14]);
-    assert_eq!(codes(Kind::Request, Some(&SERVER_ID), Some(address(1))), [1, 2, 3, 6, 8]);
-    assert_eq!(codes(Kind::Renew, Some(&SERVER_ID), Some(address(1))), [1, 2, 3, 6, 8]);
-    assert_eq!(codes(Kind::Rebind, None, Some(address(1))), [1, 3, 6, 8]);
+    // The numbers are those of RFC 8415, 21, and 39 of RFC 4704; what belongs where, of the former's appendix B and the latter's 5.
+    assert_eq!(codes(Kind::Solicit, None, None), [1, 3, 6, 8, 14, 39]);
+    assert_eq!(codes(Kind::Request, Some(&SERVER_ID), Some(address(1))), [1, 2, 3, 6, 8, 39]);
+    assert_eq!(codes(Kind::Renew, Some(&SERVER_ID), Some(address(1))), [1, 2, 3, 6, 8, 39]);
+    assert_eq!(codes(Kind::Rebind, None, Some(address(1))), [1, 3, 6, 8, 39]);
     assert_eq!(codes(Kind::Confirm, None, Some(address(1))), [1, 3, 8]);
     assert_eq!(codes(Kind::Decline, Some(&SERVER_ID), Some(address(1))), [1, 2, 3, 8]);
+}
+
+#[test]
+fn a_machine_tells_its_name() {
+    let identity = identity();
+    let told = |host_name| {
+        let (kind, elapsed) = (Kind::Solicit, std::time::Duration::ZERO);
+        let request =
+            Request { kind, xid: XID, identity: &identity, host_name, elapsed, server_id: None, address: None };
+        let message = Message::decode(&mut Decoder::new(&request.encode())).unwrap();
+        match message.opts().get(OptionCode::ClientFqdn) {
+            Some(DhcpOption::Unknown(option)) => Some(option.data().to_vec()),
+            _ => None,
+        }
+    };
+    // A label alone is a part of a name, and has no end.
+    assert_eq!(told(Some("n1")).as_deref(), Some(&b"\x01\x02n1"[..]));
+    assert_eq!(told(Some("n1.lab")).as_deref(), Some(&b"\x01\x02n1\x03lab\0"[..]));
+    assert_eq!((told(None), told(Some("no name")), told(Some(""))), (None, None, None));
 }
 
 proptest! {
