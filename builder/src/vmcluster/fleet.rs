@@ -24,8 +24,8 @@ const GATEWAY: &str = "gateway";
 /// How many addresses its DHCP gives away (`NB_BOOTP_CLIENTS` in libslirp's bootp.h).
 const LEASES: u32 = 16;
 /// How far nodes stand back behind masters where they are emulated: nodes without processors are slow, an API server without them loses its etcd, ends, and
-/// takes minutes to begin again.
-const NODES_STAND_BACK: u8 = 10;
+/// takes minutes to begin again. But two nodes and a master want more than two processors: with 10, nodes had a quarter of one each and were NotReady.
+const NODES_STAND_BACK: u8 = 4;
 
 /// Switch, gateway and machines.
 #[derive(Debug)]
