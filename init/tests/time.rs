@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kscratch_init::sntp::keeper::Floor;
-use kscratch_init::stage::synchronise::{Means, Synchroniser};
+use kscratch_init::stage::synchronise::{Family, Means, Synchroniser};
 use kscratch_init::sys::Recording;
 
 /// How a server behaves.
@@ -164,9 +164,9 @@ fn a_lease_names_servers_where_nobody_else_does() {
         let first = serve("127.0.0.1", Kind::Silent);
         serve("127.0.0.2", Kind::Ahead(0));
         let mut scene = Scene::with(&[]);
-        scene.synchroniser.leased("eth0", &["127.0.0.1".parse().unwrap()]);
+        scene.synchroniser.leased("eth0", Family::V4, vec!["127.0.0.1".to_owned()]);
         first.recv_timeout(Duration::from_secs(10)).expect("the lease's server is asked");
-        scene.synchroniser.leased("eth0", &["127.0.0.2".parse().unwrap()]);
+        scene.synchroniser.leased("eth0", Family::V4, vec!["127.0.0.2".to_owned()]);
         let line = scene.line();
         assert!(line.starts_with("the clock is synchronised with 127.0.0.2: it was "), "{line}");
     });

@@ -67,9 +67,9 @@ pub struct UpArgs {
     /// Memory of a new machine in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     pub memory: u32,
-    /// Processors of a new machine
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    pub cpus: u32,
+    /// Processors of a new machine [default: 2, and 1 for nodes that are emulated]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
     /// Time in a new machine that is emulated goes by its work: slower where processors are few, and nothing times out for that
     #[arg(long)]
     pub own_time: bool,

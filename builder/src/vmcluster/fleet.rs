@@ -24,8 +24,12 @@ const GATEWAY: &str = "gateway";
 /// How many addresses its DHCP gives away (`NB_BOOTP_CLIENTS` in libslirp's bootp.h).
 const LEASES: u32 = 16;
 /// How far nodes stand back behind masters where they are emulated: nodes without processors are slow, an API server without them loses its etcd, ends, and
-/// takes minutes to begin again. But two nodes and a master want more than two processors: with 10, nodes had a quarter of one each and were NotReady.
-const NODES_STAND_BACK: u8 = 4;
+/// takes minutes to begin again.
+const NODES_STAND_BACK: u8 = 6;
+/// Processors of a machine whose plan does not say how many, and of a node that is emulated: what several of those do for one another is work of its own there,
+/// a fifth of all that a node does.
+const PROCESSORS: u32 = 2;
+const EMULATED_NODE_PROCESSORS: u32 = 1;
 
 /// Switch, gateway and machines.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl Fleet {
         }
         // Asked once, before anybody waits for an answer: it takes seconds where there is a KVM that does not work.
         if let Some(slot) = fleet.slots.first() {
-            fleet.accelerated = accelerator::kvm_works(&fleet.tools, &machine(slot, &fleet.plan.name, None));
+            fleet.accelerated = accelerator::kvm_works(&fleet.tools, &machine(slot, &fleet.plan.name, None, true));
         }
         Ok(fleet)
     }
@@ -123,7 +127,7 @@ impl Fleet {
     }
 
     fn on(&mut self, name: &str, clock: Option<&str>) -> Result<()> {
-        let (tools, cluster) = (self.tools.clone(), self.plan.name.clone());
+        let (tools, cluster, accelerated) = (self.tools.clone(), self.plan.name.clone(), self.accelerated);
         let slot = self.slot(name)?;
         slot.settle();
         if slot.vm.is_some() {
@@ -138,7 +142,8 @@ impl Fleet {
             let path = Path::new(name).join(disk.file());
             blank(&path, disk.size).with_context(|| format!("making the disk {} of {name}", path.display()))?;
         }
-        let vm = Vm::start(&tools, &machine(slot, &cluster, clock)).with_context(|| format!("starting {name}"))?;
+        let vm = Vm::start(&tools, &machine(slot, &cluster, clock, accelerated))
+            .with_context(|| format!("starting {name}"))?;
         slot.vm = Some(vm);
         slot.since = Instant::now();
         match self.link.condition(name).unwrap_or_default().up {
@@ -272,7 +277,7 @@ fn blank(path: &Path, size: u64) -> std::io::Result<()> {
     }
 }
 
-fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
+fn machine(slot: &Slot, cluster: &str, clock: Option<&str>, accelerated: bool) -> Machine {
     let planned = &slot.planned;
     let folder = Path::new(&planned.name);
     let mut machine = Machine::new(Firmware::Uefi)
@@ -285,7 +290,8 @@ fn machine(slot: &Slot, cluster: &str, clock: Option<&str>) -> Machine {
         machine = machine.disk(Disk { serial: Some(disk.serial(&planned.name)), ..file });
     }
     machine.memory = planned.memory;
-    machine.cpus = planned.cpus;
+    let usual = if accelerated || planned.master { PROCESSORS } else { EMULATED_NODE_PROCESSORS };
+    machine.cpus = planned.cpus.unwrap_or(usual);
     machine.own_time = planned.own_time;
     machine.nice = if planned.master { 0 } else { NODES_STAND_BACK };
     machine.serial_number = Some(planned.serial(cluster));

@@ -69,8 +69,9 @@ pub struct PlannedMachine {
     pub disks: Vec<PlannedDisk>,
     /// Memory in MiB.
     pub memory: u32,
-    /// Processors.
-    pub cpus: u32,
+    /// Processors, where somebody said how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
     /// Whether time in it goes by its work, where it is emulated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_time: bool,
@@ -158,8 +159,8 @@ pub struct Make {
     pub etcd_disk: Option<u64>,
     /// Memory in MiB.
     pub memory: u32,
-    /// Processors.
-    pub cpus: u32,
+    /// Processors, where somebody said how many.
+    pub cpus: Option<u32>,
     /// Whether time in them goes by their work, where they are emulated.
     pub own_time: bool,
 }

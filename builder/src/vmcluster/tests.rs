@@ -15,7 +15,7 @@ fn make() -> Make {
         docker_disk: None,
         etcd_disk: None,
         memory: 2048,
-        cpus: 2,
+        cpus: None,
         own_time: false,
     }
 }

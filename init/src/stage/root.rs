@@ -32,7 +32,7 @@ use crate::apply::disk::reset;
 use crate::apply::disk::whereabouts::{self, Nowhere, Whereabouts};
 use crate::apply::disk::{self, State};
 use crate::apply::files;
-use crate::apply::lease::{Change, Keeper};
+use crate::apply::lease::Change;
 use crate::apply::steps::Machine;
 use crate::cmdline::CommandLine;
 use crate::console::{attending, board};

@@ -31,8 +31,10 @@ pub struct Synchroniser {
 
 /// Which of a link's leases is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
+pub enum Family {
+    /// DHCP's.
     V4,
+    /// DHCPv6's.
     V6,
 }
 
@@ -91,7 +93,8 @@ impl Synchroniser {
         }
     }
 
-    fn leased(&mut self, link: &str, family: Family, servers: Vec<String>) {
+    /// Told which servers a lease of a link names, in the order in which they are to be asked.
+    pub fn leased(&mut self, link: &str, family: Family, servers: Vec<String>) {
         let before = self.leased.insert((link.to_owned(), family), servers.clone()).unwrap_or_default();
         if self.named.is_empty() && before != servers {
             self.tell();
