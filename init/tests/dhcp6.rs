@@ -56,16 +56,17 @@ impl Server {
         // The namespace is the child's only once unshare has run.
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
         let theirs = format!("/proc/{}/ns/net", shell.id());
-        wait_until("the server's namespace", || std::fs::read_link(&theirs).is_ok_and(|link| link != own));
+        let shared = || std::fs::read_link(&theirs).map_or(true, |link| link == own);
+        wait_while(|| shared().then(|| "the server has no namespace of its own".into()));
         run(&format!("ip link set server netns {}", shell.id()));
         let mut life = shell.stdin.take();
         std::io::Write::write_all(life.as_mut().unwrap(), b"go\n").unwrap();
         let server = Self { shell, life, log };
-        let end = monotonic() + Duration::from_secs(20);
-        while !server.log().contains("DHCPv6, IP range 2001:db8:9::50") {
-            assert!(monotonic() < end, "the server does not serve after 20 s; it has said: {}", server.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_while(|| {
+            let log = server.log();
+            (!log.contains("DHCPv6, IP range 2001:db8:9::50"))
+                .then(|| format!("the server does not serve; it has said: {log}"))
+        });
         server
     }
 
@@ -82,11 +83,11 @@ impl Drop for Server {
     }
 }
 
-/// Waits for something to be so, 20 seconds at most.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+/// Waits until nothing is wrong any more, 20 seconds at most.
+fn wait_while(mut wrong: impl FnMut() -> Option<String>) {
     let end = monotonic() + Duration::from_secs(20);
-    while !done() {
-        assert!(monotonic() < end, "{what} did not come in 20 s");
+    while let Some(wrong) = wrong() {
+        assert!(monotonic() < end, "after 20 s: {wrong}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -98,10 +99,10 @@ fn keep(
     what: &str,
     mut done: impl FnMut(&[Change], &Keeper) -> bool,
 ) {
-    wait_until(what, || {
+    wait_while(|| {
         let mut changes = keeper.readable(clock());
         changes.extend(keeper.timer(clock()));
-        done(&changes, keeper)
+        (!done(&changes, keeper)).then(|| format!("{what} did not come; {}", keeper.why_none()))
     });
 }
 
@@ -111,16 +112,12 @@ fn start() -> Keeper {
 }
 
 /// Waits for a lease, and gives what was said until then.
-fn acquire(keeper: &mut Keeper, server: &Server) -> Vec<String> {
+fn acquire(keeper: &mut Keeper) -> Vec<String> {
     let mut seen = Vec::new();
-    let end = monotonic() + Duration::from_secs(20);
-    while keeper.lease().is_none() {
-        assert!(monotonic() < end, "{}\n{}", keeper.why_none(), server.log());
-        let mut changes = keeper.readable(monotonic());
-        changes.extend(keeper.timer(monotonic()));
+    keep(keeper, monotonic, "a lease", |changes, keeper| {
         seen.extend(changes.iter().map(ToString::to_string));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        keeper.lease().is_some()
+    });
     seen
 }
 
@@ -136,7 +133,7 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
         let server = Server::start(folder.path(), "", "");
         let mut keeper = start();
         assert!(keeper.why_none().starts_with("client has no IPv6 address of its own yet"), "{}", keeper.why_none());
-        let seen = acquire(&mut keeper, &server);
+        let seen = acquire(&mut keeper);
         let lease = keeper.lease().unwrap().clone();
         assert_eq!(seen, [format!("has 2001:db8:9::50 from {} for 120 s", lease.server)]);
         assert!(lease.server.is_unicast_link_local());
@@ -224,7 +221,8 @@ fn a_machine_has_its_lease_and_the_routes_that_are_announced() {
         machine.plan(&plan).unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));
         assert!(addresses().contains("2001:db8:9::50/128"));
         assert!(server.log().contains("DHCPSOLICIT") && !server.log().contains("DHCPREQUEST"), "{}", server.log());
-        wait_until("a router", || run("ip -6 route show default").contains("dev client"));
+        let routed = || run("ip -6 route show default").contains("dev client");
+        wait_while(|| (!routed()).then(|| "the router's route is not there".into()));
         // It is kept as it is by a plan that wants it, and given up by one that does not.
         machine.keep_leases_of(&plan).unwrap();
         assert_eq!(machine.leases.len(), 1);

@@ -79,6 +79,7 @@ impl Machines {
             "--nodes",
             "1",
             "--at-once",
+            "--host-time",
         ]);
         command.arg("--timeout").arg(within.as_secs().to_string());
         command.arg("--image-master").arg(master).arg("--image-node").arg(node);

@@ -70,9 +70,10 @@ pub struct UpArgs {
     /// Processors of a new machine [default: 2, and 1 for nodes that are emulated]
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// Time in a new machine that is emulated goes by its work: slower where processors are few, and nothing times out for that
+    /// Time in a new machine that is emulated goes by this host's clock, also while it has no processor [default: by its work, so that nothing times out for
+    /// that, or as in the machines that are there]
     #[arg(long)]
-    pub own_time: bool,
+    pub host_time: bool,
     /// Switch nodes on beside masters that are emulated [default: once these are Ready, so that they have the processors]
     #[arg(long)]
     pub at_once: bool,

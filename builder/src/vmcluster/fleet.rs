@@ -26,11 +26,6 @@ const LEASES: u32 = 16;
 /// How far nodes stand back behind masters where they are emulated: nodes without processors are slow, an API server without them loses its etcd, ends, and
 /// takes minutes to begin again.
 const NODES_STAND_BACK: u8 = 6;
-/// Processors of a machine whose plan does not say how many, and of a node that is emulated: what several of those do for one another is work of its own there,
-/// a fifth of all that a node does.
-const PROCESSORS: u32 = 2;
-const EMULATED_NODE_PROCESSORS: u32 = 1;
-
 /// Switch, gateway and machines.
 #[derive(Debug)]
 pub struct Fleet {
@@ -290,8 +285,7 @@ fn machine(slot: &Slot, cluster: &str, clock: Option<&str>, accelerated: bool) -
         machine = machine.disk(Disk { serial: Some(disk.serial(&planned.name)), ..file });
     }
     machine.memory = planned.memory;
-    let usual = if accelerated || planned.master { PROCESSORS } else { EMULATED_NODE_PROCESSORS };
-    machine.cpus = planned.cpus.unwrap_or(usual);
+    machine.cpus = planned.processors(accelerated);
     machine.own_time = planned.own_time;
     machine.nice = if planned.master { 0 } else { NODES_STAND_BACK };
     machine.serial_number = Some(planned.serial(cluster));

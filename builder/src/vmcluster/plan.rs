@@ -26,6 +26,10 @@ const FIRST_NODE: u8 = 20;
 pub const MOST_MASTERS: u8 = 5;
 /// Nodes' addresses end where those of DHCP begin.
 pub const MOST_NODES: u8 = 80;
+/// Processors of a machine whose plan does not say how many, and of a node that is emulated: what several of those do for one another is work of its own there,
+/// a fifth of all that a node does.
+const PROCESSORS: u32 = 2;
+const EMULATED_NODE_PROCESSORS: u32 = 1;
 /// Where the API server listens.
 pub const API_PORT: u16 = 6443;
 
@@ -161,8 +165,8 @@ pub struct Make {
     pub memory: u32,
     /// Processors, where somebody said how many.
     pub cpus: Option<u32>,
-    /// Whether time in them goes by their work, where they are emulated.
-    pub own_time: bool,
+    /// Whether time in them goes by their work, where they are emulated and somebody said so.
+    pub own_time: Option<bool>,
 }
 
 impl Make {
@@ -220,6 +224,8 @@ impl Plan {
         let [a, b, c] = NETWORK;
         let name = format!("{letter}{}", index + 1);
         let uuid = uuid(&format!("kscratch machine {}/{name}", self.name));
+        // Machines that wait for one another keep the same kind of time.
+        let own_time = make.own_time.unwrap_or_else(|| self.machines.first().is_none_or(|machine| machine.own_time));
         let image = if master { &make.master_image } else { &make.node_image };
         self.machines.push(PlannedMachine {
             address: Ipv4Addr::new(a, b, c, first + index),
@@ -231,7 +237,7 @@ impl Plan {
             disks: make.disks(master),
             memory: make.memory,
             cpus: make.cpus,
-            own_time: make.own_time,
+            own_time,
         });
     }
 
@@ -355,6 +361,12 @@ impl Image {
 }
 
 impl PlannedMachine {
+    /// How many processors it has, by the plan or by what is usual.
+    pub fn processors(&self, accelerated: bool) -> u32 {
+        let usual = if accelerated || self.master { PROCESSORS } else { EMULATED_NODE_PROCESSORS };
+        self.cpus.unwrap_or(usual)
+    }
+
     /// What it is built for.
     pub fn role(&self) -> Role {
         if self.master { Role::Master } else { Role::Node }

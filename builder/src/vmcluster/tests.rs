@@ -16,7 +16,7 @@ fn make() -> Make {
         etcd_disk: None,
         memory: 2048,
         cpus: None,
-        own_time: false,
+        own_time: None,
     }
 }
 
@@ -53,6 +53,25 @@ fn machines_have_names_addresses_and_numbers() {
     assert_ne!(plan.machine("n1").unwrap().uuid, n2.uuid);
     let error = plan.machine("n9").unwrap_err().to_string();
     assert_eq!(error, "the cluster blue has no machine n9; it has m1, m2, m3, n1, n2");
+}
+
+#[test]
+fn emulated_machines_have_fewer_processors_and_a_time_of_their_own() {
+    let mut plan = grown(1, 1);
+    plan.grow(1, 2, &Make { cpus: Some(4), ..make() }).unwrap();
+    let processors =
+        |accelerated| -> Vec<u32> { plan.machines.iter().map(|machine| machine.processors(accelerated)).collect() };
+    assert_eq!((processors(true), processors(false)), (vec![2, 2, 4], vec![2, 1, 4]));
+
+    let own_time = |first, later| -> Vec<bool> {
+        let mut plan = Plan::empty("blue", false);
+        plan.grow(1, 0, &Make { own_time: first, ..make() }).unwrap();
+        plan.grow(1, 1, &Make { own_time: later, ..make() }).unwrap();
+        plan.machines.iter().map(|machine| machine.own_time).collect()
+    };
+    assert_eq!(own_time(None, None), [true, true]);
+    assert_eq!(own_time(Some(false), None), [false, false], "as in the machines that are there");
+    assert_eq!(own_time(None, Some(false)), [true, false]);
 }
 
 #[test]

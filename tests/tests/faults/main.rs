@@ -72,8 +72,7 @@ fn newcomers_may_be_wrong() {
 /// A master's disk is lost; a master is removed.
 #[test]
 fn a_master_may_be_lost() {
-    // Idle, each of them takes nine tenths of a processor of a machine that emulates it.
-    let cluster = Cluster::up("routed", 3, 0, &["--own-time"]);
+    let cluster = Cluster::up("routed", 3, 0, &[]);
     step("the address moves", || masters::the_address_moves(&cluster));
     step("one is lost", || masters::one_of_three_is_lost_and_replaced(&cluster));
     // From here on there are two.

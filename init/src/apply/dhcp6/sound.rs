@@ -53,7 +53,7 @@ fn value_of(code: u16, value: &[u8], within: Within) -> Option<Option<Vec<u8>>> 
         (_, 13) => return Some(value.first_chunk::<2>().map(|number| number.to_vec())),
         (Within::Message, 14) => length == 0,
         (Within::Message, 23) => length > 0 && length.is_multiple_of(16),
-        (Within::Message, 24) => length > 0,
+        (Within::Message, 24) => return Some(names(value)),
         (Within::Message, 56) => return Some(time_servers(value)),
         (Within::Message, 82) => length == 4,
         _ => false,
@@ -80,16 +80,32 @@ fn time_servers(mut options: &[u8]) -> Option<Vec<u8>> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Whether these are the labels of one name up to the root (RFC 1035, 3.1), none of them somewhere else.
-fn is_name(mut labels: &[u8]) -> bool {
-    if labels.len() > 255 {
-        return false;
+/// Of a list of names (RFC 3646, 4) those before one that is out of order: where the next begins, nobody knows then.
+fn names(list: &[u8]) -> Option<Vec<u8>> {
+    let mut length = 0;
+    while let Some(next) = list.get(length..).and_then(name_length) {
+        length += next;
     }
-    while let [length @ 1..=63, rest @ ..] = labels {
-        let Some((_, rest)) = rest.split_at_checked(usize::from(*length)) else { return false };
-        labels = rest;
+    (length > 0).then(|| list.get(..length).map(<[u8]>::to_vec)).flatten()
+}
+
+fn is_name(value: &[u8]) -> bool {
+    name_length(value) == Some(value.len())
+}
+
+/// How many bytes the labels of a name take up to the root (RFC 1035, 3.1), where none of them is somewhere else.
+fn name_length(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    loop {
+        let label = usize::from(*bytes.get(length)?);
+        length += 1 + label;
+        match label {
+            0 => return (length <= 255).then_some(length),
+            // In the two bits above, other numbers have another meaning.
+            1..=63 => {}
+            _ => return None,
+        }
     }
-    labels == [0]
 }
 
 /// An option of fixed fields with options behind them.

@@ -117,7 +117,7 @@ fn watches(cluster: &Cluster, checked: &Checked) {
     assert_eq!(api.post(maps, &map.to_string()).0, 201);
     assert_eq!(api.patch(&format!("{maps}/watched"), r#"{"data":{"colour":"red"}}"#).0, 200);
     assert_eq!(api.delete(&format!("{maps}/watched")).0, 200);
-    let target = format!("{maps}?watch=1&timeoutSeconds=30&resourceVersion={from}&fieldSelector=metadata.name=watched");
+    let target = format!("{maps}?watch=1&timeoutSeconds=5&resourceVersion={from}&fieldSelector=metadata.name=watched");
     let (code, told) = api.get(&target);
     let events: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
     let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();

@@ -88,6 +88,26 @@ fn names_are_taken_where_they_are_sound() {
 }
 
 #[test]
+fn a_domain_that_is_no_name_ends_the_list_alone() {
+    let good = answer([1, 2, 3], MessageType::Reply, [association(Status::Success, &[address(0x50)])]);
+    let too_long = [b"\x3f".as_slice(), &[b'a'; 63]].concat().repeat(4);
+    for (list, want) in [
+        (b"\x01a\0\x01b\0".as_slice(), &["a", "b"][..]),
+        (b"\x01a\0\x09b\0", &["a"]),
+        (b"\x01a\0\x01b", &["a"]),
+        (b"\x01a\0\xc0\0", &["a"]),
+        (b"\x40a\0", &[]),
+        (&[&too_long[..], b"\0"].concat(), &[]),
+        (b"", &[]),
+    ] {
+        let option = [&[0, 24], &u16::try_from(list.len()).unwrap().to_be_bytes()[..], list].concat();
+        let bytes = [&good[..4], &option, &good[4..]].concat();
+        let reply = read(&bytes).unwrap_or_else(|| panic!("{list:?} hides who is answered"));
+        assert_eq!(reply.lease(None).unwrap().search, want, "{list:?}");
+    }
+}
+
+#[test]
 fn times_are_put_in_order() {
     let times = |lease: Option<Lease>| {
         lease.map(|lease| {
@@ -215,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_options_never_panic(options in prop::collection::vec((prop::sample::select(vec![1_u16, 2, 3, 5, 7, 9, 11, 13, 16, 17, 23, 24, 25, 82]), prop::collection::vec(any::<u8>(), 0..60)), 0..20)) {
+    fn arbitrary_options_never_panic(options in prop::collection::vec((prop::sample::select(vec![1_u16, 2, 3, 5, 7, 9, 11, 13, 16, 17, 23, 24, 25, 56, 82]), prop::collection::vec(any::<u8>(), 0..60)), 0..20)) {
         let mut bytes = vec![7, 1, 2, 3];
         for (code, value) in options {
             bytes.extend(code.to_be_bytes());
