@@ -92,6 +92,13 @@ fn wait_while(mut wrong: impl FnMut() -> Option<String>) {
     }
 }
 
+/// What the event loop hears of a lease at a time.
+fn changes(keeper: &mut Keeper, now: Duration) -> Vec<Change> {
+    let mut changes = keeper.readable(now);
+    changes.extend(keeper.timer(now));
+    changes
+}
+
 /// Keeps a lease as the event loop does, on a clock that a test may move, until `done` says so.
 fn keep(
     keeper: &mut Keeper,
@@ -100,9 +107,8 @@ fn keep(
     mut done: impl FnMut(&[Change], &Keeper) -> bool,
 ) {
     wait_while(|| {
-        let mut changes = keeper.readable(clock());
-        changes.extend(keeper.timer(clock()));
-        (!done(&changes, keeper)).then(|| format!("{what} did not come; {}", keeper.why_none()))
+        let changes = changes(keeper, clock());
+        (!done(&changes, keeper)).then(|| format!("{what} did not come"))
     });
 }
 
@@ -112,11 +118,11 @@ fn start() -> Keeper {
 }
 
 /// Waits for a lease, and gives what was said until then.
-fn acquire(keeper: &mut Keeper) -> Vec<String> {
+fn acquire(keeper: &mut Keeper, server: &Server) -> Vec<String> {
     let mut seen = Vec::new();
-    keep(keeper, monotonic, "a lease", |changes, keeper| {
-        seen.extend(changes.iter().map(ToString::to_string));
-        keeper.lease().is_some()
+    wait_while(|| {
+        seen.extend(changes(keeper, monotonic()).iter().map(ToString::to_string));
+        keeper.lease().is_none().then(|| format!("{}\n{}", keeper.why_none(), server.log()))
     });
     seen
 }
@@ -133,7 +139,7 @@ fn a_lease_from_a_real_server_is_taken_renewed_and_lost() {
         let server = Server::start(folder.path(), "", "");
         let mut keeper = start();
         assert!(keeper.why_none().starts_with("client has no IPv6 address of its own yet"), "{}", keeper.why_none());
-        let seen = acquire(&mut keeper);
+        let seen = acquire(&mut keeper, &server);
         let lease = keeper.lease().unwrap().clone();
         assert_eq!(seen, [format!("has 2001:db8:9::50 from {} for 120 s", lease.server)]);
         assert!(lease.server.is_unicast_link_local());

@@ -80,6 +80,8 @@ impl Machines {
             "1",
             "--at-once",
             "--host-time",
+            "--cpus",
+            "2",
         ]);
         command.arg("--timeout").arg(within.as_secs().to_string());
         command.arg("--image-master").arg(master).arg("--image-node").arg(node);

@@ -26,6 +26,7 @@ const LEASES: u32 = 16;
 /// How far nodes stand back behind masters where they are emulated: nodes without processors are slow, an API server without them loses its etcd, ends, and
 /// takes minutes to begin again.
 const NODES_STAND_BACK: u8 = 6;
+
 /// Switch, gateway and machines.
 #[derive(Debug)]
 pub struct Fleet {
