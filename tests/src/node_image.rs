@@ -60,10 +60,18 @@ pub fn metal_as(format: &str) -> PathBuf {
 
 /// Writes the folder of `build --format pxe`, of the node image's lock, for a server with this URL.
 pub fn netboot(folder: &Path, url: &str) {
-    let beside = node().parent().expect("an image is in a folder");
-    let _turn = turn("node");
-    let options = ["--format", "pxe", "--root-url", url, "--locked", "--offline"];
-    build(beside, folder, None, &options).succeeded();
+    write_netboot(node(), "node", folder, &["--root-url", url]);
+}
+
+/// The same of the metal image.
+pub fn netboot_of_metal(folder: &Path, url: &str) {
+    write_netboot(metal(), "metal", folder, &["--root-url", url, "--flavour", "metal"]);
+}
+
+fn write_netboot(image: &Path, name: &str, folder: &Path, more: &[&str]) {
+    let beside = image.parent().expect("an image is in a folder");
+    let _turn = turn(name);
+    build(beside, folder, None, &[&["--format", "pxe", "--locked", "--offline"], more].concat()).succeeded();
 }
 
 /// The installer of [`metal`]'s disk.

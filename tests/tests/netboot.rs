@@ -29,12 +29,13 @@ fn served() -> &'static Path {
     })
 }
 
+/// With the drivers and firmware of real machines; the other flavour is the UKI's below.
 #[test]
 fn a_machine_without_a_disk_boots_from_a_web_server() {
     let folder = tempfile::tempdir_in(program::scratch()).unwrap();
     let served = folder.path().join("pxe");
     let server = FileServer::start(&served, ROOT, &[Fault::Busy, Fault::BreaksOff]);
-    node_image::netboot(&served, &server.url());
+    node_image::netboot_of_metal(&served, &server.url());
     let role = folder.path().join("role.toml");
     fs::write(&role, "version = 1\nrole = \"node\"\n[node]\nname = \"diskless\"\n").unwrap();
 

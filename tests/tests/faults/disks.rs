@@ -17,8 +17,8 @@ use crate::is_healthy;
 /// What a machine says that booted with a full disk.
 const GIVEN_AWAY: &str =
     r"state is full \([0-9]+ MiB left\): the [0-9]+ MiB that were kept back for this are given away";
-/// The kubelet waits five minutes before it believes that a pressure is over.
-const PRESSURE: Duration = Duration::from_secs(12 * 60);
+/// The kubelet waits five minutes, of an emulated clock, before it believes that a pressure is over.
+const PRESSURE: Duration = Duration::from_secs(30 * 60);
 
 /// A pod fills its node's disk, and the power goes when nothing can be written any more: kubelet throws the pod out, and its files with it.
 pub fn a_disk_that_is_full(cluster: &Cluster) {

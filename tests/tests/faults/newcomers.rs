@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::heard::{BOOTS, Heard};
 
-/// From power on to the words, under emulation; a name that is taken is thought about for five minutes.
-const WORDS: Duration = Duration::from_secs(15 * 60);
+/// From power on to the words; a name that is taken is thought about for five minutes of the master's clock, and two or three of the host's go by for one of those.
+const WORDS: Duration = Duration::from_secs(30 * 60);
 /// For so long a machine that cannot join is watched.
 const WATCH: Duration = Duration::from_secs(120);
 /// No more starts of its kubelet, and no more requests, than this meanwhile.
