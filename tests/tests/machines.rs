@@ -100,19 +100,10 @@ fn two_machines_come_up_reach_each_other_and_survive_what_is_done_to_them() {
     let image = node_image::node().display().to_string();
     fs::create_dir_all(cluster.machines("n1")).unwrap();
     fs::write(cluster.machines("n1/role.toml"), WATCHER).unwrap();
-    let up = ["up", "pair", "--masters", "0", "--nodes", "2", "--image-node", &image, "--memory", "1024"];
     // There is a processor for each, so that neither needs a time of its own, which takes longer.
-    let forwards = [
-        "--host-time",
-        "--forward",
-        "0:n1:8080",
-        "--forward",
-        "0:n1:8081",
-        "--forward",
-        "0:n2:8080",
-        "--timeout",
-        "500",
-    ];
+    let up =
+        ["up", "pair", "--host-time", "--masters", "0", "--nodes", "2", "--image-node", &image, "--memory", "1024"];
+    let forwards = ["--forward", "0:n1:8080", "--forward", "0:n1:8081", "--forward", "0:n2:8080", "--timeout", "500"];
     let said = cluster.cluster(&[&up[..], &forwards].concat()).succeeded();
     assert!(said.stderr.contains("all machines of pair are ready"), "{}", said.stderr);
 
