@@ -78,7 +78,7 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
             etcd_disk,
             memory: args.memory,
             cpus: args.cpus,
-            own_time: args.host_time.then_some(false),
+            host_time: args.host_time,
         },
         parent: args.folder.clone(),
         name: args.name.clone(),

@@ -165,8 +165,8 @@ pub struct Make {
     pub memory: u32,
     /// Processors, where somebody said how many.
     pub cpus: Option<u32>,
-    /// Whether time in them goes by their work, where they are emulated and somebody said so.
-    pub own_time: Option<bool>,
+    /// Whether time in them goes by this host's clock, where they are emulated.
+    pub host_time: bool,
 }
 
 impl Make {
@@ -225,7 +225,7 @@ impl Plan {
         let name = format!("{letter}{}", index + 1);
         let uuid = uuid(&format!("kscratch machine {}/{name}", self.name));
         // Machines that wait for one another keep the same kind of time.
-        let own_time = make.own_time.unwrap_or_else(|| self.machines.first().is_none_or(|machine| machine.own_time));
+        let own_time = !make.host_time && self.machines.first().is_none_or(|machine| machine.own_time);
         let image = if master { &make.master_image } else { &make.node_image };
         self.machines.push(PlannedMachine {
             address: Ipv4Addr::new(a, b, c, first + index),

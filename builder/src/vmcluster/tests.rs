@@ -16,7 +16,7 @@ fn make() -> Make {
         etcd_disk: None,
         memory: 2048,
         cpus: None,
-        own_time: None,
+        host_time: false,
     }
 }
 
@@ -63,15 +63,15 @@ fn emulated_machines_have_fewer_processors_and_a_time_of_their_own() {
         |accelerated| -> Vec<u32> { plan.machines.iter().map(|machine| machine.processors(accelerated)).collect() };
     assert_eq!((processors(true), processors(false)), (vec![2, 2, 4], vec![2, 1, 4]));
 
-    let own_time = |first, later| -> Vec<bool> {
+    let own_time = |host_time_first, host_time_later| -> Vec<bool> {
         let mut plan = Plan::empty("blue", false);
-        plan.grow(1, 0, &Make { own_time: first, ..make() }).unwrap();
-        plan.grow(1, 1, &Make { own_time: later, ..make() }).unwrap();
+        plan.grow(1, 0, &Make { host_time: host_time_first, ..make() }).unwrap();
+        plan.grow(1, 1, &Make { host_time: host_time_later, ..make() }).unwrap();
         plan.machines.iter().map(|machine| machine.own_time).collect()
     };
-    assert_eq!(own_time(None, None), [true, true]);
-    assert_eq!(own_time(Some(false), None), [false, false], "as in the machines that are there");
-    assert_eq!(own_time(None, Some(false)), [true, false]);
+    assert_eq!(own_time(false, false), [true, true]);
+    assert_eq!(own_time(true, false), [false, false], "as in the machines that are there");
+    assert_eq!(own_time(false, true), [true, false]);
 }
 
 #[test]

@@ -42,7 +42,6 @@ fn members(join: bool, masters: usize) -> String {
 }
 
 pub fn one_master_becomes_three() {
-    // They share two processors.
     let cluster = Cluster::made("routed", 3, 0, &[]);
     let [m1, m2, m3] = ["m1", "m2", "m3"].map(|name| Master::of(&cluster, name));
     step("alone", || {
