@@ -1,5 +1,6 @@
 //! Boots the real image through UEFI and asserts from outside what a node must do: on its console, its ports and its disk.
 mod lifecycle;
+mod master;
 mod metadata;
 mod told;
 

@@ -1,8 +1,7 @@
-//! Brings up whole clusters and holds them against requirements' acceptance list (A1–A6): a routed one in the gate; an overlay and conformance, which are
-//! too long for it, with the feature `faults`.
-#![cfg_attr(not(feature = "faults"), expect(dead_code, reason = "the gate's cluster is not asked all of it"))]
+//! Brings up whole clusters in each network mode and holds them against requirements' acceptance list (A1–A6).
+//!
+//! With one of them the gate takes longer than it may: like [`faults`](../faults/main.rs), they are run by their own command.
 mod access;
-#[cfg(feature = "faults")]
 mod conformance;
 mod controlplane;
 mod membership;
@@ -34,7 +33,6 @@ fn a_routed_cluster() {
 }
 
 /// The other network mode, and a node that starts anew because it is told to.
-#[cfg(feature = "faults")]
 #[test]
 fn an_overlay_cluster() {
     let cluster = accepted("overlay", "1450", &TWO, &[]);
@@ -44,7 +42,6 @@ fn an_overlay_cluster() {
 }
 
 /// Disks of their own, a node that loses its power, and upstream's conformance suite as far as it can be asked offline.
-#[cfg(feature = "faults")]
 #[test]
 fn a_conforming_cluster() {
     let cluster = accepted("routed", "1500", &THREE, &["--docker-disk", "8GiB", "--etcd-disk", "2GiB"]);
