@@ -1,10 +1,10 @@
 //! Power goes: at every phase of a first boot, under write load, everywhere at once, and at the API server while a node boots.
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kscratch_tests::cluster::{Cluster, MAPS, SOON};
-use kscratch_tests::program;
+use kscratch_tests::program::tool;
+use regex::Regex;
 use serde_json::Value;
 
 use crate::heard::{BOOTS, Heard};
@@ -98,7 +98,6 @@ pub fn reset_all_at_once(cluster: &Cluster) {
 pub fn a_node_boots_without_its_api_server(cluster: &Cluster) {
     cluster.power("cut", &["m1"]);
     let node = Heard::of(cluster, "n1");
-    let reset = now();
     cluster.power("reset", &["n1"]);
     let begun = Instant::now();
     node.wait("service kubelet: ready");
@@ -110,26 +109,39 @@ pub fn a_node_boots_without_its_api_server(cluster: &Cluster) {
     assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
     assert_eq!(node.times("service kubelet: started"), 1, "n1 has started its kubelet again");
     let master = Heard::of(cluster, "m1");
-    let back = now();
     cluster.power("on", &["m1"]);
     master.wait("service steward: ready");
     is_healthy(cluster);
     assert_eq!(node.times(BOOTS), 1, "n1 has booted again");
-    // They ran before there was anybody to ask; times of this form sort as text.
+    // They ran before there was anybody to ask.
+    let booted = booted(cluster);
+    let reached = booted + reached(&node);
     let pods = cluster.api().items("/api/v1/pods?fieldSelector=spec.nodeName=n1");
-    let begun: Vec<&str> = pods.iter().filter(|pod| pod["spec"]["hostNetwork"] != true).filter_map(started).collect();
-    let meanwhile = begun.iter().any(|begun| *begun > reset.as_str() && *begun < back.as_str());
-    assert!(meanwhile, "n1 was reset at {reset}, its pods started at {begun:?}, the master at {back}");
+    let begun: Vec<u64> = pods.iter().filter(|pod| pod["spec"]["hostNetwork"] != true).filter_map(started).collect();
+    let meanwhile = begun.iter().any(|begun| (booted..reached).contains(begun));
+    assert!(meanwhile, "n1 booted at {booted}, its pods started at {begun:?}, it reached the master at {reached}");
 }
 
-/// The time, in the form of the API server's.
-fn now() -> String {
-    let mut date = Command::new("date");
-    date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]);
-    program::run(date, SOON).stdout.trim_end().to_owned()
+/// When n1 booted, by its own clock, which is not this host's: seconds since 1970 (proc_stat(5), btime).
+#[track_caller]
+fn booted(cluster: &Cluster) -> u64 {
+    let stat = cluster.ask("eye-n1", "/read?path=/proc/stat");
+    let time = stat.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|time| time.parse().ok());
+    time.unwrap_or_else(|| panic!("no boot time in {stat}"))
 }
 
-/// When a pod's first container started.
-fn started(pod: &Value) -> Option<&str> {
-    pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"].as_str()
+/// How many seconds after its boot a node first had an answer of its API server.
+#[track_caller]
+fn reached(node: &Heard) -> u64 {
+    let said = node.said();
+    let line = Regex::new(r"\[ *(\d+)\.\d+\] (identities|routes): .* goes on after \d+ ").unwrap();
+    let found = line.captures(&said).unwrap_or_else(|| panic!("n1 does not say that it goes on:\n{said}"));
+    found[1].parse().unwrap()
+}
+
+/// When a pod's first container started, by its node's clock: seconds since 1970.
+fn started(pod: &Value) -> Option<u64> {
+    let time = pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"].as_str()?;
+    let said = tool("date", "coreutils", ["--utc", "--date", time, "+%s"]).succeeded();
+    said.stdout.trim().parse().ok()
 }
