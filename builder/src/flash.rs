@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use kscratch_formats::bmap::{self, BlockMap};
 use kscratch_formats::bytes::ReadAt;
 use kscratch_install::blockdevice::{BlockDevice, Kernel, Kind};
@@ -20,7 +20,7 @@ pub use interrupt::{Interrupt, Interrupted};
 use crate::blockmap;
 use crate::console::{Console, Hint, Progress};
 use crate::inspect::Opened;
-use crate::running::is_in_use;
+use crate::running::{is_in_use, is_locked};
 use crate::stamp::{self, Texts};
 
 /// A first range that is longer is not looked at before anything is written.
@@ -158,6 +158,8 @@ pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) 
     let to = request.to;
     let in_use = request.overrides.iter().any(|one| matches!(one, Override::Mounted(_) | Override::Held(_)));
     let target = Target::open(to, map.image, (victim.device.as_ref(), kernel), !in_use).map_err(with_way)?;
+    // A machine may have been started on it since it was looked at; of what the kernel does with a device, opening it told.
+    ensure!(!is_locked(target.file()), "{} is in use by now: nothing was written", to.display());
     interrupt.begin();
     write_all(request, disk, map, &target, interrupt, console).map_err(|Failure { left, error }| {
         let what = if left == Left::Untouched {

@@ -26,7 +26,7 @@ use crate::filesystem::STATE_LABEL;
 use crate::flash;
 use crate::inspect::{Form, Opened, partition, read_release};
 use crate::plan::{TYPE_ROOT, TYPE_VAR};
-use crate::running::is_in_use;
+use crate::running::is_locked;
 use crate::stamp;
 
 /// GPT name of the state partition: init wants it besides the type.
@@ -263,8 +263,8 @@ pub fn wipe(prepared: &Prepared<'_>) -> Result<()> {
     let path = request.disk;
     let action = || format!("wiping the beginning of the state partition of {}", path.display());
     let target = Target::open(path, 0, (victim.device.as_ref(), kernel), true).map_err(flash::with_way)?;
-    // A file may have come into use since it was looked at; of a device the kernel says so.
-    ensure!(victim.device.is_some() || !is_in_use(path), "{} is in use by now: nothing was written", path.display());
+    // It may have come into use since it was looked at; of what the kernel does with a device, opening it told.
+    ensure!(!is_locked(target.file()), "{} is in use by now: nothing was written", path.display());
     let (len, superblock) = (WIPED.min(partition.len), SUPERBLOCK.min(partition.len));
     for range in [superblock..len, 0..superblock] {
         let zeros = vec![0; (range.end - range.start) as usize];

@@ -1,4 +1,4 @@
-//! Tells whether a disk is in use: QEMU locks the files that its machines write to, the kernel the devices that it has mounted.
+//! Tells whether a disk is in use: QEMU locks the files and devices that its machines write to, the kernel the devices that it has mounted.
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -15,12 +15,16 @@ pub fn is_in_use(path: &Path) -> bool {
     if metadata.file_type().is_block_device() {
         // Without O_CREAT, O_EXCL asks whether the device is free: open(2).
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path);
-        return opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy);
+        if opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
+            return true;
+        }
     }
+    // QEMU does not ask to have a device for itself alone: it locks it, as it does a file.
     File::open(path).is_ok_and(|file| is_locked(&file))
 }
 
-fn is_locked(file: &File) -> bool {
+/// Whether a machine of QEMU's, or one of its tools, may write to what somebody else has opened here.
+pub fn is_locked(file: &File) -> bool {
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -1,6 +1,6 @@
 //! Turns a finished image, raw or qcow2, and role metadata into the same image with that metadata on its ESP.
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -8,9 +8,11 @@ use kscratch_formats::bytes::ReadAt;
 use kscratch_formats::patch::Patch;
 use kscratch_formats::qcow2;
 use kscratch_install::esp::{self, path_of};
+use nix::libc;
 
 use crate::console::Hint;
 use crate::inspect::{Form, Opened};
+use crate::running::{is_in_use, is_locked};
 
 /// Texts that go onto the ESP.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +37,21 @@ pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
         return Err(compressed(path));
     }
     check_for(&disk, texts).with_context(action)?;
-    let file = File::options().read(true).write(true).open(path);
+    // QEMU keeps a file's tables in memory, and the kernel a mounted ESP's: neither would notice.
+    if is_in_use(path) {
+        let way = "switch the machine off that runs from it (`cluster power off`, or its own virtual machine), or unmount it, and run the same again";
+        return Err(anyhow!("it is in use: nothing was written").context(action()).context(Hint(way.to_owned())));
+    }
+    let file = File::options().read(true).write(true).custom_flags(alone(path)).open(path);
     let file = file.with_context(|| format!("opening {} to write", path.display()))?;
+    ensure!(!is_locked(&file), "{} is in use by now: nothing was written", path.display());
     onto(&file, &disk, texts, time).with_context(action)
+}
+
+/// A device is asked for alone (open(2): O_EXCL without O_CREAT), a file cannot be.
+fn alone(path: &Path) -> i32 {
+    let is_device = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+    if is_device { libc::O_EXCL } else { 0 }
 }
 
 /// Refuses what init would refuse of a machine that boots from this disk.

@@ -1,4 +1,5 @@
 //! Writes whole disks in every form and holds them against the reference tools, `inspect` and `stamp`.
+mod holder;
 mod sample;
 mod tool;
 
@@ -8,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
+use holder::Holder;
 use kscratch_formats::bytes::Window;
 use kscratch_formats::fat32::Volume;
 use kscratch_image::digest::DiskDigest;
@@ -329,6 +331,19 @@ fn stamp_refuses_bad_metadata_and_other_forms() {
     let (_vmdk_folder, vmdk, _) = written(Format::Vmdk, "disk.vmdk");
     let error = stamp(&vmdk, &good, TIME).unwrap_err();
     assert!(format!("{error:#}").contains("is vmdk"), "{error:#}");
+}
+
+#[test]
+fn stamp_leaves_a_running_machines_disk_alone() {
+    let (_folder, raw, _) = written(Format::Raw, "disk.img");
+    let before = fs::read(&raw).unwrap();
+    let good = Texts { role: "version = 1\nrole = \"node\"\n", secrets: None, names: NAMES };
+    let holder = Holder::of(&raw);
+    let error = stamp(&raw, &good, TIME).unwrap_err();
+    assert!(format!("{error:#}").contains("it is in use: nothing was written"), "{error:#}");
+    assert!(fs::read(&raw).unwrap() == before, "something was written");
+    drop(holder);
+    stamp(&raw, &good, TIME).unwrap();
 }
 
 #[test]

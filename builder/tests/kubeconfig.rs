@@ -1,17 +1,17 @@
 //! `kubeconfig` on disks of machines whose power was cut: what they keep of their cluster is in the journal of their state alone.
+mod holder;
 mod tool;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use expect_test::{Expect, expect};
+use holder::Holder;
 use kscratch_formats::gpt;
 use kscratch_image::cli::Cli;
 use kscratch_image::commands::execute;
@@ -361,25 +361,6 @@ fn a_disk_that_a_machine_writes_to_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk.img");
     fs::write(&disk, vec![0; 1 << 20]).unwrap();
-    assert!(!is_in_use(&disk));
-    // QEMU's own program for its disks locks them as a machine does.
-    let mut holder = Command::new("qemu-io")
-        .args(["-f", "raw"])
-        .arg(&disk)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("qemu-io is missing: apt-get install qemu-utils");
-    let (mut input, mut output) = (holder.stdin.take().unwrap(), holder.stdout.take().unwrap());
-    input.write_all(b"length\n").unwrap();
-    // It has opened the disk once it answers.
-    std::io::Read::read_exact(&mut output, &mut [0; 1]).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !is_in_use(&disk) {
-        assert!(std::time::Instant::now() < deadline, "the lock was not seen");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    drop((input, output));
-    holder.wait().unwrap();
+    drop(Holder::of(&disk));
     assert!(!is_in_use(&disk));
 }

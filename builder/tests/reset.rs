@@ -1,15 +1,15 @@
 //! Resets machines' disks that are off: files of every form and a loop device, held against the reference tools before and after.
+mod holder;
 mod sample;
 mod tool;
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use holder::Holder;
 use kscratch_formats::bmap::BlockMap;
-use kscratch_image::running::is_in_use;
 use kscratch_image::write::Format;
 use kscratch_image::{blockmap, inspect};
 use sample::{MIB, TIME, written};
@@ -152,24 +152,9 @@ fn a_file_is_meant_by_a_word_and_a_running_machines_is_left_alone() {
         &["cannot be kept on a disk that is off", "node reset NODE --keep-identity"],
     );
     refused(&file, &["--yes", "--override", "mounted:/mnt"], &["etcd:NAME, holds:WHAT"]);
-    // QEMU's own program for its disks locks them as a machine does.
-    let mut holder = Command::new("qemu-io")
-        .args(["-f", "raw"])
-        .arg(&file)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("qemu-io is missing: apt-get install qemu-utils");
-    let mut input = holder.stdin.take().unwrap();
-    input.write_all(b"length\n").unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !is_in_use(&file) {
-        assert!(std::time::Instant::now() < deadline, "the lock was not seen");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let holder = Holder::of(&file);
     refused(&file, &["--yes"], &["somebody has it open for himself alone", "look for a virtual machine"]);
-    drop(input);
-    holder.wait().unwrap();
+    drop(holder);
     // The path, as a person types it, is as good as --yes.
     done(&file, &["--serial", &path]);
 }
