@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::CHUNK;
 use crate::inspect::Opened;
 use crate::manifest::{beside, write_text};
+use crate::plan::TYPE_RECORDER;
 use crate::write::Written;
 
 /// Where the block map of an image stands, as bmaptool looks for it.
@@ -91,8 +92,9 @@ fn map(chunks: &BTreeMap<u64, [u8; 32]>, len: u64) -> BlockMap {
     BlockMap { image: len, ranges: chunks.iter().map(mapped).collect() }
 }
 
-/// The bytes of a disk that mean something: its tables, what filesystems say is in use, and both ends of a partition without one that is known
-/// here, where what was there before could be taken for one.
+/// The bytes of a disk that mean something: its tables, what filesystems say is in use, all of the flight recorder, each block of which would be
+/// taken for this machine's, and both ends of another partition without a filesystem that is known here, where what was there before could be
+/// taken for one.
 fn used(disk: &impl ReadAt, len: u64) -> Result<Vec<Range<u64>>> {
     let table = gpt::read(disk, len)?;
     let first = table.partitions.iter().map(|(_, partition)| partition.start).min().unwrap_or(len);
@@ -105,6 +107,8 @@ fn used(disk: &impl ReadAt, len: u64) -> Result<Vec<Range<u64>>> {
         } else if let Ok(reader) = Reader::open(window()) {
             let ranges = reader.used_ranges();
             ranges.with_context(|| format!("asking the filesystem of {} what it uses", partition.name))?
+        } else if partition.kind == TYPE_RECORDER {
+            vec![0..partition.len]
         } else {
             vec![0..1, partition.len - 1..partition.len]
         };
