@@ -27,8 +27,10 @@ const SIGNATURES: [(&str, u64, &[u8]); 13] = [
 ];
 /// The same for what stands at the end of a disk, whose beginning may be zeros: members of arrays. The places are from the end, down to a multiple of
 /// the last number (for md: Linux' `super_90_load` and `super_1_load`; DDF 2.0, 4.1; for Intel's, mdadm's super-intel.c).
-const AT_THE_END: [(&str, u64, u64, &[u8]); 4] = [
+const AT_THE_END: [(&str, u64, u64, &[u8]); 5] = [
+    // Two sectors before the end, of either length.
     ("Intel RAID", 1024, 512, b"Intel Raid ISM Cfg Sig. "),
+    ("Intel RAID", 8192, 4096, b"Intel Raid ISM Cfg Sig. "),
     ("DDF RAID", 512, 512, &[0xDE, 0x11, 0xDE, 0x11]),
     ("md RAID", 8192, 4096, &[0xFC, 0x4E, 0x2B, 0xA9]),
     ("md RAID", 65536, 65536, &[0xFC, 0x4E, 0x2B, 0xA9]),
@@ -252,7 +254,9 @@ mod tests {
     #[test]
     fn a_member_of_an_array_is_not_empty_though_its_beginning_is() {
         const END: usize = 2 << 20;
-        named(&with(END - 1024, b"Intel Raid ISM Cfg Sig. 1.3"), Some("intel-raid"));
+        for sector in [512, 4096] {
+            named(&with(END - 2 * sector, b"Intel Raid ISM Cfg Sig. 1.3"), Some("intel-raid"));
+        }
         named(&with(END - 512, &[0xDE, 0x11, 0xDE, 0x11]), Some("ddf-raid"));
         let md = [0xFC, 0x4E, 0x2B, 0xA9];
         for (at, odd) in [(END - 8192, 0), (END - 8192, 512), (END - 65536, 0)] {

@@ -84,8 +84,9 @@ pub(super) fn of(folder: &Path, kernel: &Kernel) -> Result<Vec<Use>> {
         }
         let node = kernel.dev.join(&name);
         let number = read(&folder.join("dev")).unwrap_or_default();
-        // Filesystems of several devices have a number of their own: their source tells.
-        let here = mounts.iter().filter(|mount| mount.number == number || Path::new(&mount.source) == node);
+        // Filesystems of several devices have a number of their own: their source tells, which may be a link of the device mapper's.
+        let named = |source: &str| Path::new(source) == node || fs::canonicalize(source).is_ok_and(|path| path == node);
+        let here = mounts.iter().filter(|mount| mount.number == number || named(&mount.source));
         uses.extend(here.map(|mount| Use::Mounted { device: name.clone(), at: mount.at.clone() }));
         if swaps.contains(&node) {
             uses.push(Use::Swap { device: name.clone() });
@@ -139,7 +140,11 @@ fn unescaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mount, mounts, swaps, unescaped};
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::super::Kernel;
+    use super::{Mount, Use, mounts, of, swaps, unescaped};
 
     #[test]
     fn mounts_are_read_with_their_optional_fields() {
@@ -152,6 +157,32 @@ mod tests {
             at: at.to_owned(),
         };
         assert_eq!(mounts(text), [mount("8:1", "/dev/sda1", "/"), mount("0:43", "/dev/sdb", "/mnt/a b")]);
+    }
+
+    /// btrfs has a device number of its own, and names what is below LVM or LUKS by a link.
+    #[test]
+    fn a_filesystem_is_found_through_what_it_is_made_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let kernel = Kernel { sys: root.join("sys"), proc: root.join("proc"), dev: root.join("dev") };
+        let (disk, mapped) = (kernel.sys.join("block/sdb"), kernel.sys.join("class/block/dm-0"));
+        fs::create_dir_all(disk.join("sdb1/holders/dm-0")).unwrap();
+        fs::create_dir_all(&mapped).unwrap();
+        for (folder, number) in [(&disk, "8:16"), (&disk.join("sdb1"), "8:17"), (&mapped, "253:0")] {
+            fs::write(folder.join("dev"), number).unwrap();
+        }
+        fs::write(disk.join("sdb1/partition"), "1").unwrap();
+        fs::create_dir_all(kernel.dev.join("mapper")).unwrap();
+        fs::write(kernel.dev.join("dm-0"), "").unwrap();
+        symlink("../dm-0", kernel.dev.join("mapper/luks-1")).unwrap();
+        let source = kernel.dev.join("mapper/luks-1").display().to_string();
+        fs::create_dir_all(kernel.proc.join("self")).unwrap();
+        fs::write(kernel.proc.join("self/mountinfo"), format!("61 29 0:43 / / rw - btrfs {source} rw\n")).unwrap();
+        let held = Use::Held { device: "sdb1".into(), by: "dm-0".into() };
+        let mounted = Use::Mounted { device: "dm-0".into(), at: "/".into() };
+        let mut uses = of(&disk, &kernel).unwrap();
+        uses.sort_by_key(|one| one == &held);
+        assert_eq!(uses, [mounted, held]);
     }
 
     #[test]
