@@ -43,6 +43,8 @@ pub struct Table {
     pub copy: Copy,
     /// The used entries in the order of their numbers.
     pub partitions: Vec<Partition>,
+    /// The disk's first sector.
+    mbr: Vec<u8>,
     header: Header,
     entries: Vec<u8>,
 }
@@ -141,7 +143,7 @@ impl Header {
 
 impl Table {
     /// Reads the table of a disk: the primary copy, and where that is not sound the backup in the last sector. Sectors of 512
-    /// bytes are tried before those of 4096.
+    /// bytes are tried before those of 4096. Where something else begins in the first sector, a backup is of what was on the disk before.
     ///
     /// # Errors
     /// No copy is sound, or the disk cannot be read.
@@ -184,11 +186,15 @@ impl Table {
         if crc32fast::hash(&entries) != header.entries_crc {
             return Ok(Err("the entries' checksum is wrong"));
         }
+        let mbr = bytes_at(disk, 0, sector)?;
+        if copy == Copy::Backup && !may_have_backup(&mbr) {
+            return Ok(Err("no signature"));
+        }
         let partitions = parse_entries(&entries, header.size as usize);
         if partitions.iter().any(|one| one.first > one.last || one.last >= sectors) {
             return Ok(Err("a partition ends behind the disk's end or before its start"));
         }
-        Ok(Ok(Self { sector, copy, partitions, header, entries }))
+        Ok(Ok(Self { sector, copy, partitions, mbr, header, entries }))
     }
 
     /// `DiskGUID`
@@ -243,7 +249,7 @@ impl Table {
             // MBR, header and entries in one piece: the window in which a power cut finds half of it is as small as it can be.
             primary: Write {
                 offset: 0,
-                bytes: [protective_mbr(self.sector, sectors), primary.bytes(self.sector), entries].concat(),
+                bytes: [grown_mbr(&self.mbr, self.sector, sectors), primary.bytes(self.sector), entries].concat(),
             },
         })
     }
@@ -269,6 +275,30 @@ pub struct Write {
     pub offset: u64,
     /// What.
     pub bytes: Vec<u8>,
+}
+
+/// Types of an MBR's partition records (UEFI 5.2.1, tables 5.1 and 5.2); none where it has no signature.
+fn records(mbr: &[u8]) -> [u8; 4] {
+    let kind = |at| mbr.get(at).copied().unwrap_or(0);
+    if mbr.get(510..512) == Some(&[0x55, 0xAA]) { [450, 466, 482, 498].map(kind) } else { [0; 4] }
+}
+
+/// Type of the record that protects a GPT (UEFI 5.2.3).
+const PROTECTIVE: u8 = 0xEE;
+
+/// Whether a disk that begins so may have lost no more than its primary table.
+fn may_have_backup(mbr: &[u8]) -> bool {
+    mbr.iter().all(|byte| *byte == 0) || records(mbr).contains(&PROTECTIVE)
+}
+
+/// The first sector of a disk that has grown. What else is in it is another system's (boot code, records of a hybrid MBR) and stays.
+fn grown_mbr(mbr: &[u8], sector: u64, sectors: u64) -> Vec<u8> {
+    let made = protective_mbr(sector, sectors);
+    match records(mbr) {
+        [PROTECTIVE, 0, 0, 0] => [mbr.get(..446).unwrap_or_default(), made.get(446..).unwrap_or_default()].concat(),
+        kinds if kinds.contains(&PROTECTIVE) => mbr.to_vec(),
+        _ => made,
+    }
 }
 
 /// UEFI 5.2.3, table 5.4. The boot code area is empty: these disks boot by UEFI alone.

@@ -69,6 +69,50 @@ fn the_backup_stands_in_for_a_damaged_primary() {
     assert!(matches!(Table::read(&mut &file), Err(Error::Missing)));
 }
 
+/// A disk that was written anew by something that leaves its end alone.
+#[test]
+fn a_backup_behind_another_disks_beginning_is_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(disk(folder.path())).unwrap();
+    let mut mbr = [0; 512];
+    file.read_exact_at(&mut mbr, 0).unwrap();
+    file.write_all_at(&[0; 512], 512).unwrap();
+    let is_there = |first: &[u8]| {
+        file.write_all_at(first, 0).unwrap();
+        Table::read(&mut &file).is_ok()
+    };
+    assert!(is_there(&mbr) && is_there(&[0; 512]));
+    // An MBR of type 0x0C, and what is no MBR at all.
+    let mut other = mbr;
+    other[450] = 0x0C;
+    assert!(!is_there(&other) && !is_there(&[b"XFSB".as_slice(), &[0; 508]].concat()));
+    // A hybrid one is one of a GPT.
+    other[466] = 0xEE;
+    assert!(is_there(&other));
+}
+
+#[test]
+fn growing_leaves_boot_code_and_a_hybrid_mbr_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(disk(folder.path())).unwrap();
+    let mut mbr = [0; 512];
+    file.read_exact_at(&mut mbr, 0).unwrap();
+    let grown = |first: &[u8; 512]| {
+        file.write_all_at(first, 0).unwrap();
+        let growth = Table::read(&mut &file).unwrap().grow(4, 64 * MIB).unwrap();
+        growth.primary.bytes[..512].to_vec()
+    };
+    mbr[..446].fill(0x90);
+    let plain = grown(&mbr);
+    assert_eq!(
+        (&plain[..446], &plain[458..462]),
+        (&mbr[..446], &131_071_u32.to_le_bytes()[..]),
+        "boot code, and a size"
+    );
+    mbr[466] = 0x0C;
+    assert_eq!(grown(&mbr), mbr);
+}
+
 #[test]
 fn two_damaged_copies_are_told_from_none() {
     let folder = tempfile::tempdir().unwrap();
@@ -122,6 +166,7 @@ fn sectors_of_4096_bytes() {
     let table = Table::read(&mut File::open(disk(folder.path())).unwrap()).unwrap();
     let mut wide = table.clone();
     wide.sector = 4096;
+    wide.mbr.resize(4096, 0);
     wide.partitions.retain(|one| one.number == 4);
     wide.header.first_usable = 6;
     let growth = wide.grow(4, 400 * MIB).unwrap();

@@ -2,7 +2,7 @@
 use kscratch_metadata::Purpose;
 
 use super::fsck::Ours;
-use crate::partition::{Error, Guid, Partition, Table};
+use crate::partition::{Copy, Error, Guid, Partition, Table};
 use crate::superblock::{Kind, Volume};
 use crate::sys::Flag;
 
@@ -72,6 +72,10 @@ impl Layout {
             Err(Error::Missing) if whole.kind == Kind::Blank => return Ok(Verdict::Make),
             Err(Error::Missing) => return Err(format!("is somebody else's: it holds {}", held(whole))),
         };
+        // Whoever made a filesystem over the whole disk may have left its end alone.
+        if table.copy == Copy::Backup && !matches!(whole.kind, Kind::Blank | Kind::Other) {
+            return Err(format!("is somebody else's: it holds {}", held(whole)));
+        }
         match table.partitions.as_slice() {
             [one] if one.kind == self.kind && one.name == self.unfinished() => Ok(Verdict::Finish(one.clone())),
             [one] if one.kind == self.kind => Ok(Verdict::Mount(one.clone())),
@@ -121,7 +125,7 @@ mod tests {
 
     use super::{Layout, Verdict};
     use crate::partition::single::Single;
-    use crate::partition::{Error, Guid, Table};
+    use crate::partition::{Copy, Error, Guid, Table};
     use crate::superblock::{Kind, Volume};
 
     fn volume(kind: Kind, label: &str) -> Volume {
@@ -186,6 +190,10 @@ mod tests {
         refused(table(Guid::VAR, &["state"]), &blank, "is somebody else's: it has the partition state");
         refused(table(Guid::VAR, &[]), &blank, "is somebody else's: it has a partition table without partitions");
         refused(table(Guid::ETCD, &["etcd"]), &blank, "is etcd's disk of a machine like this one");
+        // At its end is what is left of a disk of ours.
+        let mut left = table(Guid::DOCKER, &["docker-unfinished"]).unwrap();
+        left.copy = Copy::Backup;
+        refused(Ok(left), &ext4("photos"), "is somebody else's: it holds ext4 labelled \"photos\"");
     }
 
     #[test]
