@@ -261,7 +261,7 @@ fn another_address_of_the_server_takes_the_place_of_the_old_one() {
             metric: None,
         };
         network::set_route(&mut Netlink::open().unwrap(), route).unwrap();
-        keeper.plan_routes(vec![network::Route { link: None, ..route }]);
+        keeper.plan(vec![network::Route { link: None, ..route }], None);
         assert!(fixed());
         server.give("10.9.0.60");
         let at_renewal = || monotonic() + Duration::from_secs(61);
@@ -284,6 +284,49 @@ fn another_address_of_the_server_takes_the_place_of_the_old_one() {
         assert_eq!(addresses("client"), ["10.9.0.60/24"]);
         assert!(fixed());
         assert!(run("ip -4 route").contains("default via 10.9.0.1 dev client"));
+    });
+}
+
+/// What else a server says keeps a machine from nothing: an MTU that the link cannot have, or one where the metadata say another.
+#[test]
+fn an_address_comes_whatever_else_a_server_says() {
+    in_namespace("an_address_comes_whatever_else_a_server_says", || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::start(folder.path());
+        // The server says 1400; a macvlan has no more than the link below it.
+        run("ip link set client up mtu 1300");
+        run("ip link add above link client type macvlan mode bridge");
+        let take = |server: &Server, link: &str, mtu: Option<u32>| {
+            let mut keeper = Keeper::start(link, None, 0x1234_5678, 99, monotonic()).unwrap();
+            keeper.plan(Vec::new(), mtu);
+            keeper
+                .acquire(Duration::from_secs(30), monotonic)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));
+            assert!(run(&format!("ip link show {link}")).contains("mtu 1300"));
+        };
+        take(&server, "above", None);
+        assert_eq!(addresses("above"), ["10.9.0.50/24"]);
+        server.give("10.9.0.60");
+        take(&server, "client", Some(1300));
+        assert_eq!(addresses("client"), ["10.9.0.60/24"]);
+    });
+}
+
+/// A bond has an address by chance until its first member gives it its own.
+#[test]
+fn a_link_that_gets_another_address_asks_anew_by_that() {
+    in_namespace("a_link_that_gets_another_address_asks_anew_by_that", || {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path());
+        let mut keeper = Keeper::start("client", None, 0x1234_5678, 99, monotonic()).unwrap();
+        run("ip link set client address 52:54:00:00:00:99");
+        let link = network::existing_link(&mut Netlink::open().unwrap(), "client").unwrap();
+        keeper.link_changed(&link, monotonic());
+        keeper
+            .acquire(Duration::from_secs(30), monotonic)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));
+        let log = server.log();
+        assert!(log.lines().any(|line| line.contains("DHCPACK") && line.contains("52:54:00:00:00:99")), "{log}");
     });
 }
 

@@ -140,6 +140,11 @@ impl Client {
         }
     }
 
+    /// The link's address is this one; whether it was another. With a lease the client goes on as the one that got it.
+    pub fn has_address(&mut self, mac: [u8; 6]) -> bool {
+        self.lease().is_none() && std::mem::replace(&mut self.mac, mac) != mac
+    }
+
     /// The lease that is held.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {

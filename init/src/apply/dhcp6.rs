@@ -83,6 +83,15 @@ impl Client {
         Self { identity, host_name, xid, jitter, soliciting: SOLICIT, state: State::Idle, refused_by: None }
     }
 
+    /// The link's address is another one by now; whether it makes another client. With a lease it goes on as the one that got it.
+    pub fn is_known_as(&mut self, identity: Identity) -> bool {
+        if self.lease().is_some() || self.identity == identity {
+            return false;
+        }
+        self.identity = identity;
+        true
+    }
+
     /// The lease that is held.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {

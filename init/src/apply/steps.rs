@@ -127,7 +127,11 @@ impl<'a> Machine<'a> {
         });
         for keeper in four.filter(asks) {
             let routes = phase.steps.iter().filter_map(|step| fixed_route(step, keeper.link())).collect();
-            keeper.plan_routes(routes);
+            let mtu = phase.steps.iter().find_map(|step| match step {
+                Step::LinkUp { link, mtu } if link == keeper.link() => *mtu,
+                _ => None,
+            });
+            keeper.plan(routes, mtu);
         }
         faults
     }
@@ -295,7 +299,11 @@ impl<'a> Machine<'a> {
         let mut changed = network::links(&mut Netlink::open()?)?;
         loop {
             let now = log::monotonic();
-            changed.extend(news.read()?.unwrap_or_default().iter().filter_map(network::read_link));
+            match news.read()? {
+                Some(messages) => changed.extend(messages.iter().filter_map(network::read_link)),
+                // Some were lost.
+                None => changed = network::links(&mut Netlink::open()?)?,
+            }
             let (mut came4, mut came6) = (false, false);
             for keeper in &mut self.leases {
                 let mut changes: Vec<lease::Change> =

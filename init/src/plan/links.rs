@@ -8,7 +8,7 @@ use kscratch_metadata::{Bond, Interface, Link as Spec, Mac, RoleMetadata, Route,
 use super::{Phase, Plan, PlanError, Step};
 use crate::facts::{Facts, Link};
 
-/// Metric of the first link's routes that DHCP brings, where several links are named; each further one has one more.
+/// Metric of the first link's routes that DHCP brings, where several links are named or there are several cards; each further one has one more.
 const DHCP_METRIC: u32 = 100;
 
 /// A link that init makes, by the names that the kernel has for its members.
@@ -201,7 +201,16 @@ fn short_form<'a>(metadata: &'a RoleMetadata, facts: &Facts) -> Result<Vec<Wante
         (None, Some(fixed)) if facts.links.len() > 1 => {
             Err(PlanError::WhichLink { address: fixed.address, known: facts.links.iter().map(describe).collect() })
         }
-        (None, _) => Ok(facts.links.keys().map(|name| one(name.clone(), spec.clone())).collect()),
+        (None, _) => {
+            let mut links: Vec<Wanted<'a>> = facts.links.keys().map(|name| one(name.clone(), spec.clone())).collect();
+            // With one metric each lease, and each renewal, would move the default route to its own card.
+            if links.len() > 1 {
+                for (metric, link) in (DHCP_METRIC..).zip(&mut links) {
+                    link.metric = Some(metric);
+                }
+            }
+            Ok(links)
+        }
     }
 }
 

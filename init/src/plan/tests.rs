@@ -88,13 +88,13 @@ fn network_by_dhcp_on_every_link() {
         &RoleMetadata::standalone(),
         &two_links(),
         expect![[r#"
-        phase network
-          up lo
-          up eth0
-          dhcp eth0
-          up eth1
-          dhcp eth1
-    "#]],
+            phase network
+              up lo
+              up eth0
+              dhcp eth0 metric 100
+              up eth1
+              dhcp eth1 metric 101
+        "#]],
     );
 }
 

@@ -22,7 +22,8 @@ use crate::sys::Sys;
 /// How long the thread sleeps where nothing happens.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Metric of the routes that DHCP brings on a card that comes, where the metadata say none.
+/// Metric of the routes that DHCP brings on a card that comes, where the metadata name no links, and its number at the kernel's behind that: no two
+/// cards have one number, and which metrics those have that were there is not to be known from the plan.
 const LATE_METRIC: u32 = 1024;
 
 /// Names of the cards that are there, and the kernel's numbers for them: a card that was pulled and put back has another one.
@@ -83,11 +84,13 @@ fn forget_gone(leased: &mut BTreeSet<String>, went: &BTreeSet<String>, there: &B
 
 /// Who is still missing was said at the boot; a card that comes takes no default route from one that was there, and no address that others gave
 /// a link (one that masters share).
-fn beside_others(steps: &mut Vec<Step>) {
+fn beside_others(steps: &mut Vec<Step>, named: bool, cards: &Cards) {
     steps.retain(|step| !matches!(step, Step::Note(_)));
     for step in steps {
         match step {
-            Step::Dhcp { metric, .. } => _ = metric.get_or_insert(LATE_METRIC),
+            Step::Dhcp { link, metric, .. } if !named => {
+                *metric = Some(LATE_METRIC.saturating_add(cards.get(link).copied().unwrap_or(0)));
+            }
             Step::Addresses { alone, .. } => *alone = false,
             _ => {}
         }
@@ -154,7 +157,8 @@ impl Late {
         self.facts.links = network::hardware_links(&mut netlink)?;
         self.facts.made = network::made_links(&mut netlink)?;
         let mut plan = plan::network(&self.metadata, &self.facts)?;
-        plan.phases.iter_mut().for_each(|phase| beside_others(&mut phase.steps));
+        let named = !self.metadata.network.links.is_empty();
+        plan.phases.iter_mut().for_each(|phase| beside_others(&mut phase.steps, named, &self.known));
         self.teller.watch(&plan);
         let mut machine = Machine::new(self.sys, self.root, &self.facts.machine_id);
         machine.host_name.clone_from(&self.metadata.node.name);
@@ -207,8 +211,11 @@ mod tests {
         let dhcp = |metric| Step::Dhcp { link: "eth1".into(), metric, optional: false };
         let addresses =
             |alone| Step::Addresses { link: "eth0".into(), addresses: vec!["192.168.7.2/24".parse().unwrap()], alone };
-        let mut steps = vec![Step::Note("eth2 is not there".into()), dhcp(None), dhcp(Some(100)), addresses(true)];
-        beside_others(&mut steps);
-        assert_eq!(steps, [dhcp(Some(LATE_METRIC)), dhcp(Some(100)), addresses(false)]);
+        let cards = Cards::from([("eth0".to_owned(), 2), ("eth1".to_owned(), 7)]);
+        for (named, want) in [(true, Some(100)), (false, Some(LATE_METRIC + 7))] {
+            let mut steps = vec![Step::Note("eth2 is not there".into()), dhcp(Some(100)), addresses(true)];
+            beside_others(&mut steps, named, &cards);
+            assert_eq!(steps, [dhcp(want), addresses(false)]);
+        }
     }
 }

@@ -121,7 +121,7 @@ pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::conv
             loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default())
         });
     }
-    let rest = Rest {
+    let mut rest = Rest {
         sys,
         phases,
         machine,
@@ -146,6 +146,9 @@ pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::conv
         None => {
             let why = if wiped { "nothing is configured and" } else { "the reset is not done," };
             log::line(format_args!("{why} no service is started; the machine waits for the power button or a reboot"));
+            // The addresses stay, so somebody has to go on asking for them: a server gives what nobody asks for to another machine.
+            let leases = std::mem::take(&mut rest.machine.leases);
+            rest.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
             drop((rest, done));
         }
     }

@@ -54,6 +54,7 @@ pub struct Keeper {
     held: Option<Lease>,
     metric: Option<u32>,
     planned: Vec<network::Route>,
+    planned_mtu: Option<u32>,
 }
 
 impl Keeper {
@@ -79,6 +80,7 @@ impl Keeper {
             held: None,
             metric: None,
             planned: Vec::new(),
+            planned_mtu: None,
         };
         let actions = keeper.client.handle(Event::Start, now);
         keeper.perform(actions);
@@ -126,9 +128,11 @@ impl Keeper {
         Self { metric, ..self }
     }
 
-    /// Takes the link's fixed IPv4 routes, which the kernel removes with the link's last address: they are set again after each change.
-    pub fn plan_routes(&mut self, routes: Vec<network::Route>) {
+    /// Takes the link's fixed IPv4 routes, which the kernel removes with the link's last address: they are set again after each change. An MTU that is
+    /// planned for the link is its own, whatever a server says.
+    pub fn plan(&mut self, routes: Vec<network::Route>, mtu: Option<u32>) {
         self.planned = routes;
+        self.planned_mtu = mtu;
     }
 
     /// Metric of the routes that its leases bring.
@@ -207,7 +211,9 @@ impl Keeper {
         if link.index != self.index {
             return Vec::new();
         }
-        if link.carrier == std::mem::replace(&mut self.carrier, link.carrier) {
+        // A bond takes the address of its first member, which may come late; servers know a machine by it.
+        let renamed = <[u8; 6]>::try_from(link.mac.as_slice()).is_ok_and(|mac| self.client.has_address(mac));
+        if link.carrier == std::mem::replace(&mut self.carrier, link.carrier) && !renamed {
             return Vec::new();
         }
         if !link.carrier {
@@ -249,12 +255,13 @@ impl Keeper {
         changes
     }
 
+    /// The address is the lease. Of what else a server says, that which cannot be done is told, and keeps the machine from nothing.
     fn put(&mut self, lease: &Lease) -> Result<()> {
-        let netlink = &mut self.netlink;
-        if let Some(mtu) = lease.mtu {
-            network::link_up(netlink, &self.link, Some(mtu))?;
+        if let (Some(mtu), None) = (lease.mtu, self.planned_mtu) {
+            let done = network::link_up(&mut self.netlink, &self.link, Some(mtu)).map(drop);
+            self.tell(done);
         }
-        network::add_address(netlink, &self.link, lease.address)?;
+        network::add_address(&mut self.netlink, &self.link, lease.address)?;
         for route in &lease.routes {
             let route = network::Route {
                 destination: route.destination.into(),
@@ -262,19 +269,23 @@ impl Keeper {
                 link: Some(self.index),
                 metric: self.metric,
             };
-            network::set_route(netlink, route)?;
+            let done = network::set_route(&mut self.netlink, route);
+            self.tell(done);
         }
         self.set_planned();
         Ok(())
     }
 
-    /// One that cannot be set is no fault of the lease.
     fn set_planned(&mut self) {
-        for route in &self.planned {
-            let route = network::Route { link: Some(self.index), ..*route };
-            if let Err(error) = network::set_route(&mut self.netlink, route) {
-                log::line(format_args!("link {}: {error:#}", self.link));
-            }
+        for route in self.planned.clone() {
+            let done = network::set_route(&mut self.netlink, network::Route { link: Some(self.index), ..route });
+            self.tell(done);
+        }
+    }
+
+    fn tell(&self, done: Result<()>) {
+        if let Err(error) = done {
+            log::line(format_args!("link {}: {error:#}", self.link));
         }
     }
 }

@@ -62,6 +62,7 @@ enum Awaited {
 /// Keeps the lease of one link.
 pub struct Keeper {
     link: String,
+    firmware: String,
     index: u32,
     carrier: bool,
     client: Client,
@@ -95,6 +96,7 @@ impl Keeper {
         let socket = open(link).with_context(|| format!("opening a DHCPv6 socket on {link}"))?;
         Ok(Self {
             link: link.to_owned(),
+            firmware: firmware.to_owned(),
             index: facts.index,
             carrier: facts.carrier,
             client: Client::new(identity, host_name, xid, seed),
@@ -181,7 +183,13 @@ impl Keeper {
 
     /// Told of every change of a link: one that comes back may be on another network.
     pub fn link_changed(&mut self, link: &Link, now: Duration) -> Vec<Change> {
-        if link.index != self.index || link.carrier == std::mem::replace(&mut self.carrier, link.carrier) {
+        if link.index != self.index {
+            return Vec::new();
+        }
+        // A bond takes the address of its first member, which may come late.
+        let renamed = Identity::new(&self.firmware, &link.mac, &self.link)
+            .is_some_and(|identity| self.client.is_known_as(identity));
+        if link.carrier == std::mem::replace(&mut self.carrier, link.carrier) && !renamed {
             return Vec::new();
         }
         if !link.carrier {

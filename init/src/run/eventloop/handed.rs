@@ -1,12 +1,12 @@
 //! Turns what the boot hands over, and news of links, into services and leases that the loop keeps.
 use super::Loop;
 use crate::apply::lease::Change;
-use crate::apply::network::read_link;
+use crate::apply::network::{self, Link, read_link};
 use crate::log::monotonic;
 use crate::run::inbox::{Inbox, Message};
 use crate::run::logs::Log;
 use crate::supervise::Event;
-use kscratch_netlink::LinkNews;
+use kscratch_netlink::{LinkNews, Netlink};
 
 impl Loop {
     /// Takes what the boot's phases hand over.
@@ -46,15 +46,23 @@ impl Loop {
     /// Tells the leases what became of their links.
     pub(super) fn read_links(&mut self) {
         let Some(news) = &self.links else { return };
-        let messages = match news.read() {
-            Ok(messages) => messages.unwrap_or_default(),
+        let links = news.read().and_then(|messages| match messages {
+            Some(messages) => Ok(messages.iter().filter_map(read_link).collect()),
+            // Some were lost, and nobody knows of which link: each of them may have been away meanwhile.
+            None => {
+                let now = network::links(&mut Netlink::open()?)?;
+                Ok(now.into_iter().flat_map(|link| [Link { carrier: false, ..link.clone() }, link]).collect())
+            }
+        });
+        let links: Vec<Link> = match links {
+            Ok(links) => links,
             Err(error) => {
                 self.say(&format!("{error:#}"));
                 self.links = None;
                 return;
             }
         };
-        for link in messages.iter().filter_map(read_link) {
+        for link in links {
             for index in 0..self.leases.len() {
                 let changes = self.leases[index].link_changed(&link, monotonic());
                 self.tell_lease(index, &changes);
