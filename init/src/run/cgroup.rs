@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::io::Errno;
 use rustix::process::{Pid, kill_process};
 
 use crate::plan::Service;
@@ -66,26 +67,40 @@ pub fn signal(folder: &Path, signal: Signal) -> Result<()> {
     }
 }
 
+/// Tells all of them that can be told, and then what kept it from the others.
 fn terminate(folder: &Path) -> io::Result<()> {
+    let mut done = Ok(());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            match terminate(&entry.path()) {
-                // A container that ended meanwhile took its folder along.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
+            done = done.and(unless_gone(terminate(&entry.path())));
         }
     }
-    for line in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
-        if let Some(pid) = line.parse().ok().and_then(Pid::from_raw) {
-            match kill_process(pid, rustix::process::Signal::TERM) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
+    done.and(unless_gone(terminate_own(folder)))
+}
+
+fn terminate_own(folder: &Path) -> io::Result<()> {
+    let list = match fs::read_to_string(folder.join("cgroup.procs")) {
+        // A threaded cgroup's processes stand in the one above it whose threads it divides (cgroup-v2, "Threads").
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => return Ok(()),
+        list => list?,
+    };
+    let mut done = Ok(());
+    for pid in list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+        match kill_process(pid, rustix::process::Signal::TERM) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => done = done.and(Err(error.into())),
         }
     }
-    Ok(())
+    done
+}
+
+/// A container that ended meanwhile took its folder along, or does so while its file is open.
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NODEV) => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Opens the file that tells (by `POLLPRI`) when a cgroup gets empty. `None` where there is no such cgroup.

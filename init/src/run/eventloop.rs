@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal as UnixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::time::Timespec;
@@ -27,6 +26,7 @@ use crate::log::monotonic;
 use crate::plan::Service;
 use crate::stage::mounts::SERVICES;
 use crate::supervise::{Ended, Ending, Event, Reason, Share, Supervisor};
+use crate::sys::linux::ended_child;
 use kscratch_netlink::LinkNews;
 
 mod act;
@@ -302,19 +302,13 @@ impl Loop {
     /// Reaps every child that is no service. Looked at before it is reaped: a service's end has to be told as its own. What another
     /// thread started (`nft`) is that thread's to wait for; orphans become children of this one, the first (`__WNOTHREAD`, wait(2)).
     fn reap_orphans(&mut self) {
-        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(
-            Id::All,
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WNOTHREAD,
-        ) {
-            let service = self
-                .processes
-                .iter()
-                .find(|(_, process)| process.pid.as_raw_pid() == pid.as_raw())
-                .map(|(name, _)| *name);
+        while let Some(pid) = ended_child() {
+            let service = self.processes.iter().find(|(_, process)| process.pid == pid).map(|(name, _)| *name);
             match service {
                 Some(name) => self.reap(name),
                 None => {
-                    let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+                    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                    let _ = rustix::process::waitid(WaitId::Pid(pid), options);
                 }
             }
         }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::log;
 use crate::run::{recorder, watchdog};
@@ -77,10 +78,10 @@ fn reap_all(within: Duration) -> Result<bool> {
     loop {
         while matches!(signals.read_signal(), Ok(Some(_))) {}
         loop {
-            match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-                Ok(WaitStatus::StillAlive) => break,
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(nix::errno::Errno::ECHILD) => return Ok(true),
+            match rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(None) => break,
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return Ok(true),
                 Err(error) => return Err(error).context("reaping"),
             }
         }
@@ -90,7 +91,7 @@ fn reap_all(within: Duration) -> Result<bool> {
         }
         let timeout = rustix::time::Timespec::try_from(left).context("waiting for SIGCHLD")?;
         match rustix::event::poll(&mut [PollFd::new(&signals, PollFlags::IN)], Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).context("waiting for SIGCHLD"),
         }
     }

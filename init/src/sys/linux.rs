@@ -23,6 +23,19 @@ use crate::sntp::keeper::Adjust;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Linux;
 
+/// A child of the calling thread that has ended and is not reaped yet, whatever signal ended it: nix gives none whose signal has no name, as those
+/// for real time have none, and rustix gives no number.
+#[must_use]
+pub fn ended_child() -> Option<Pid> {
+    // SAFETY: all of its fields may be zeros.
+    let mut found: nix::libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = nix::libc::WEXITED | nix::libc::WNOHANG | nix::libc::WNOWAIT | nix::libc::__WNOTHREAD;
+    // SAFETY: it is written to by the call alone, and outlives it.
+    let done = unsafe { nix::libc::waitid(nix::libc::P_ALL, 0, &raw mut found, flags) };
+    // SAFETY: waitid(2) sets this field, to 0 where no child has ended.
+    if done == 0 { Pid::from_raw(unsafe { found.si_pid() }) } else { None }
+}
+
 /// `struct blkpg_partition` of `linux/blkpg.h`.
 #[repr(C)]
 struct BlkpgPartition {

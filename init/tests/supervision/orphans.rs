@@ -9,8 +9,8 @@ pub fn as_pid_1_orphans_are_reaped() {
     let mut scene = Scene::new();
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]).arg(own_program());
-    // Twenty grandchildren lose their parent and end later; then the service itself is asked who is left.
-    let script = "for i in $(seq 20); do sh -c 'sleep 0.2 &' ; done; sleep 0.6; cat /proc/[0-9]*/stat > $0 2>/dev/null; echo end; exec sleep 1000";
+    // Twenty-one grandchildren lose their parent and end later, the first by a signal that has no name; then the service itself is asked who is left.
+    let script = "sh -c 'sh -c \"sleep 0.1; kill -35 \\$\\$\" &'; for i in $(seq 20); do sh -c 'sleep 0.2 &' ; done; sleep 0.6; cat /proc/[0-9]*/stat > $0 2>/dev/null; echo end; exec sleep 1000";
     let list = scene.path("list");
     scene.start_by(
         command,
@@ -77,6 +77,9 @@ pub fn cgroups_hold_services_and_containers_end_between() {
     let kept = members("services/runtime").into_iter().filter(|pid| *pid < runtime_again).collect::<Vec<_>>();
     assert_eq!(kept.len(), 1, "the runtime's child outlives it");
 
+    // Of a cgroup of threads nobody can be told which processes it has; nobody else goes without a word for that.
+    fs::create_dir_all(folder.join("containers/odd/threads")).unwrap();
+    fs::write(folder.join("containers/odd/threads/cgroup.type"), "threaded").unwrap();
     // A container: it takes note of SIGTERM and goes.
     let script = format!("trap 'echo terminated > {marker}; exit' TERM; echo > {marker}; while :; do sleep 1; done");
     let mut container = Command::new("sh").args(["-c", &script]).spawn().unwrap();

@@ -138,6 +138,8 @@ impl Drop for Scene {
                 "services",
                 "containers/pod/box",
                 "containers/pod",
+                "containers/odd/threads",
+                "containers/odd",
                 "containers",
                 "",
             ] {
