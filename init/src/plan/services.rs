@@ -91,8 +91,9 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
         }
         let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
         if address.is_some() && shared.is_some() {
-            // The steward has given it its rights.
-            services.push(agent("address", ADDRESS, ADDRESS_READY, after, ADDRESS_RIGHTS));
+            // The steward has given it its rights. It gives the address back by this machine's API server, which the kubelet ends with its pods.
+            let keeper = agent("address", ADDRESS, ADDRESS_READY, after, ADDRESS_RIGHTS);
+            services.push(Service { stops_first: true, ..keeper });
         }
         services.push(kube_proxy(after));
     }

@@ -92,10 +92,15 @@ impl Supervisor {
 
     fn may_stop(&self, index: usize) -> bool {
         let unit = &self.units[index];
-        if !matches!(unit.state, State::Running(_)) || unit.service.stops_first {
-            return matches!(unit.state, State::Running(_));
+        if !matches!(unit.state, State::Running(_)) {
+            return false;
         }
-        !self.units.iter().any(|other| other.service.stops_first && other.has_process())
+        let mut first = self.units.iter().filter(|other| other.service.stops_first && other.has_process());
+        if unit.service.stops_first {
+            // Of those that stop before all others, too, who stands on another one goes before it.
+            return !first.any(|other| self.needs(other, unit.service.name, self.units.len()));
+        }
+        first.next().is_none()
             && (!unit.service.leave_children || self.containers == Containers::Gone)
             && !self
                 .units

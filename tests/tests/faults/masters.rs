@@ -1,4 +1,4 @@
-//! Three masters: the address that they share moves from one to another; one is lost, the others go on, and it comes back with an empty disk as the member that it was;
+//! Three masters: the address that they share moves from one to another, whose power went or who was switched off; one is lost, the others go on, and it comes back with an empty disk as the member that it was;
 //! one is removed, and knows it.
 use std::fs;
 use std::thread;
@@ -23,6 +23,14 @@ pub fn the_address_moves(cluster: &Cluster) {
     comes_back(cluster, &first);
     cluster.makes_map("with-all-three", SOON);
     assert_eq!(holder(cluster), second, "{first} has come back and taken what another had");
+    // One that goes in order gives it back while its API server still serves, and nobody waits for its lease to end.
+    let heard = Heard::of(cluster, &second);
+    cluster.power("off", &[&second]);
+    let said = heard.said();
+    assert!(said.contains("192.168.76.5 is free for another machine"), "{said}");
+    cluster.makes_map("after-an-orderly-end", SOON);
+    assert_ne!(holder(cluster), second, "who is off has the address");
+    comes_back(cluster, &second);
 }
 
 /// Switches a master on, and waits until it is one again: what the cluster says of its node may be from before.

@@ -83,6 +83,37 @@ fn a_service_whose_middle_is_missing_still_stops_first() {
     );
 }
 
+/// Of several that stop first, the one goes before what it stands on.
+#[test]
+fn who_stops_first_and_needs_another_that_does_goes_before_it() {
+    let [mut inhibitor, mut address] = [service("inhibitor", &[], false), service("address", &["kubelet"], false)];
+    (inhibitor.stops_first, address.stops_first) = (true, true);
+    let services = vec![inhibitor, service("kubelet", &["inhibitor"], false), address];
+    let mut script = vec![(0, Event::Timer)];
+    for name in ["inhibitor", "kubelet", "address"] {
+        script.extend([(0, started(name)), (0, Event::Ready { name })]);
+    }
+    let from = script.len();
+    script.extend([
+        (5000, Event::StopAll(Reason::PowerButton)),
+        (5100, exited("address", 0)),
+        (5200, exited("inhibitor", 0)),
+        (5300, exited("kubelet", 0)),
+    ]);
+    let want = "5000: say stopping: power button
+         5000: Terminate address
+         5100: say service address: stopped (0.1 s)
+         5100: kill cgroup of address
+         5100: Terminate inhibitor
+         5200: say service inhibitor: stopped (0.1 s)
+         5200: kill cgroup of inhibitor
+         5200: Terminate kubelet
+         5300: say service kubelet: stopped (0.1 s)
+         5300: kill cgroup of kubelet
+         5300: Terminate containers";
+    check_after(services, from, script, want);
+}
+
 /// The kubelet starts after it, and is its client: what would otherwise stop last stops first.
 #[test]
 fn who_stops_first_does_so_before_all_others() {
