@@ -42,6 +42,9 @@ pub fn to_another_name_and_back(cluster: &Cluster) {
     }
     let (code, text) = cluster.api().get("/api/v1/nodes/n2");
     assert_eq!(code, 200, "the old Node stays until somebody deletes it: {text}");
+    // Though that has its address, too.
+    let log = "/api/v1/namespaces/kube-system/pods/hello-n3/log?tailLines=1";
+    cluster.api().wait_for(log, BOOT, |(code, _)| *code == 200);
     let (_, text) = cluster.api().get("/api/v1/nodes/n3");
     assert!(text.contains("\"podCIDR\"") && !text.contains("10.244.77.0/24"), "{text}");
     // A token is not needed for a name that the machine had.

@@ -234,7 +234,10 @@ fn address_is_own(asked: IpAddr, own: &Node, others: &[&Node], policy: &Policy) 
     if let Some(range) = policy.ranges.iter().find(|range| IpNet::V4(**range).contains(&asked)) {
         return deny(format!("{asked} is of {range}, which is for services or pods"));
     }
-    if let Some(other) = others.iter().find(|other| has(other)) {
+    // What a node had that is off may be another one's by now: by DHCP, or because its machine has another name. A master's is kept for it, as those of
+    // masters are what the API server is reached by.
+    let kept = |other: &&&Node| other.alive() || (other.labelled(CONTROL_PLANE) && !own.labelled(CONTROL_PLANE));
+    if let Some(other) = others.iter().filter(kept).find(|other| has(other)) {
         return deny(format!("{asked} is an address of node {} too", other.name()));
     }
     if policy.addresses.contains(&asked) && !own.labelled(CONTROL_PLANE) {

@@ -43,15 +43,24 @@ fn cluster() -> Vec<Node> {
         node("kubernetes", &[("InternalIP", "192.168.7.67")], json!({})),
         serde_json::from_value(json!({
             "metadata": { "name": "gone" },
-            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "Unknown" }],
+                "addresses": [{ "type": "InternalIP", "address": "192.168.7.13" }],
+            },
         }))
         .unwrap(),
         // A master that no list names, and that is off.
         serde_json::from_value(json!({
             "metadata": { "name": "m9", "labels": { "node-role.kubernetes.io/control-plane": "" } },
-            "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": "Unknown" }],
+                "addresses": [{ "type": "InternalIP", "address": "192.168.7.19" }],
+            },
         }))
         .unwrap(),
+        // Those two machines under other names, or others that have their addresses.
+        node("heir", &[("InternalIP", "192.168.7.13"), ("InternalIP", "192.168.7.19")], json!({})),
+        node("m10", &[("InternalIP", "192.168.7.19")], json!({"node-role.kubernetes.io/control-plane": ""})),
     ]
 }
 
@@ -139,6 +148,17 @@ fn what_a_node_proves_is_approved() {
     );
     check(kubelet("m1", &["m1"], &["192.168.7.10"]), as_is, "approve: serving certificate of node m1 (192.168.7.10)");
     check(kubelet("n2", &[], &["fd00::12"]), as_is, "approve: serving certificate of node n2 (fd00::12)");
+}
+
+#[test]
+fn an_address_of_a_node_that_is_off_may_be_anothers_but_a_masters() {
+    let approved = "approve: serving certificate of node heir (192.168.7.13)";
+    check(kubelet("heir", &["heir"], &["192.168.7.13"]), as_is, approved);
+    let kept = "deny: 192.168.7.19 is an address of node m9 too";
+    check(kubelet("heir", &["heir"], &["192.168.7.19"]), as_is, kept);
+    // A master that is alive has it, too: the list's order says which is named.
+    let alive = "deny: 192.168.7.19 is an address of node heir too";
+    check(kubelet("m10", &["m10"], &["192.168.7.19"]), as_is, alive);
 }
 
 #[test]
