@@ -12,7 +12,7 @@ use kube::{Client, Config};
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long the server may be silent within an answer. Watches end before that ([`WATCH_SECONDS`]).
-const SILENCE: Duration = Duration::from_secs(75);
+const QUIET: Duration = Duration::from_secs(75);
 
 /// After how long the server ends a watch, so that one whose connection died unnoticed is missed soon.
 pub const WATCH_SECONDS: u32 = 60;
@@ -35,8 +35,25 @@ pub async fn bounded<T>(answer: impl Future<Output = kube::Result<T>>) -> Result
 pub async fn within<T>(time: Duration, answer: impl Future<Output = kube::Result<T>>) -> Result<T> {
     match tokio::time::timeout(time, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => bail!("there is no answer within {} s", time.as_secs_f32().ceil()),
+        Err(_) => Err(Silence(time).into()),
     }
+}
+
+/// There was no answer in time.
+#[derive(Debug)]
+struct Silence(Duration);
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "there is no answer within {} s", self.0.as_secs_f32().ceil())
+    }
+}
+
+impl std::error::Error for Silence {}
+
+/// Whether the API server had nothing to say, to this at least: a webhook that it asks may be silent, for as long as 30 s.
+pub fn is_silence(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Silence>().is_some()
 }
 
 /// Whether the object was deleted, or changed by somebody who was faster.
@@ -124,7 +141,7 @@ fn config(server: Uri, authorities: Vec<Vec<u8>>) -> Config {
     let mut config = Config::new(server);
     config.root_cert = Some(authorities);
     config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENCE);
+    config.read_timeout = Some(QUIET);
     config.write_timeout = Some(CONNECT);
     config.reset_reader_on_write = true;
     // Whoever asks has pauses of his own.

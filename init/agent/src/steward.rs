@@ -62,6 +62,9 @@ struct Steward {
     removal: Option<Removal>,
     watch: Option<Watch>,
     renewing: Outage,
+    registering: Outage,
+    /// When this machine's Node is tried again.
+    register_next: Duration,
     /// When they were looked at last, by a clock that nobody sets and by one that can be set.
     renewed: Option<(Instant, OffsetDateTime)>,
     /// Since when the cluster is asked to take the objects.
@@ -87,6 +90,8 @@ pub async fn run(wanted: contract::Steward) -> Result<()> {
         removal: wanted.member.as_ref().map(Removal::new),
         watch: wanted.member.as_ref().map(Watch::new),
         renewing: Outage::new("renewing this machine's certificates", 0),
+        registering: Outage::new("making this machine's Node with its range", 0),
+        register_next: Duration::ZERO,
         renewed: None,
         tried: None,
         ready: false,
@@ -121,10 +126,7 @@ impl Steward {
         ask_ready(&client).await?;
         self.pods.start_after_api_server()?;
         // Before all objects: its kubelet waits for it.
-        if let Some(node) = &self.wanted.register {
-            registration::make(&client, node).await?;
-            self.wanted.register = None;
-        }
+        self.register(&client).await?;
         let mut applied = Instant::now();
         let mut all = self.apply(&client).await?;
         self.outage.well(self.start.elapsed()).into_iter().for_each(say::line);
@@ -156,6 +158,7 @@ impl Steward {
                             all = self.apply(&client).await?;
                         }
                     }
+                    self.register(&client).await?;
                     self.requests.look();
                     if let Some(watch) = &mut self.watch {
                         watch.announce(self.start.elapsed()).await;
@@ -169,10 +172,33 @@ impl Steward {
         }
     }
 
+    /// Makes this machine's Node, where it is to have a range of its own choice. One that the cluster does not take is tried again, and keeps nobody waiting
+    /// but its kubelet.
+    async fn register(&mut self, client: &Client) -> Result<()> {
+        let Some(node) = &self.wanted.register else { return Ok(()) };
+        let now = self.start.elapsed();
+        if now < self.register_next {
+            return Ok(());
+        }
+        match registration::make(client, node).await {
+            Ok(()) => {
+                self.registering.well(now).into_iter().for_each(say::line);
+                self.wanted.register = None;
+            }
+            Err(error) if objects::is_of_one(client, &error).await => {
+                let failed = self.registering.failed(now, &say::words(error.as_ref()));
+                failed.line.into_iter().for_each(say::line);
+                self.register_next = self.start.elapsed() + failed.pause;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Says whether all objects are in the cluster.
     async fn apply(&mut self, client: &Client) -> Result<bool> {
-        let all = self.objects.apply(client, self.start.elapsed()).await?;
         let since = *self.tried.get_or_insert_with(Instant::now);
+        let all = self.objects.apply(client, self.start.elapsed()).await?;
         if !self.ready && (all || since.elapsed() >= TRIED) {
             mark(&self.wanted.ready)?;
             self.ready = true;

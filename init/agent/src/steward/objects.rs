@@ -14,11 +14,15 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use super::approval::CONTROL_PLANE;
-use crate::connection::{bounded, is_internal, is_refusal};
+use super::ask_ready;
+use crate::connection::{bounded, is_internal, is_refusal, is_silence};
 use crate::node::Node;
 use crate::outage::Outage;
 use crate::say;
 use kinds::Kind;
+
+/// How long an object is left alone that the API server had nothing to say to.
+const SELDOM: Duration = Duration::from_secs(5 * 60);
 
 /// Who the objects' fields belong to (server-side apply).
 const MANAGER: &str = "kscratch";
@@ -31,7 +35,15 @@ pub struct Objects {
     /// The master of a newer release, to which this one leaves what all have in common.
     newer: Option<String>,
     reading: Outage,
-    refused: BTreeMap<String, Outage>,
+    refused: BTreeMap<String, Refused>,
+}
+
+/// An object that the cluster does not take, or took at last.
+#[derive(Debug)]
+struct Refused {
+    outage: Outage,
+    /// When it is tried again.
+    next: Duration,
 }
 
 /// One object.
@@ -73,16 +85,27 @@ impl Objects {
         let mut all = true;
         for object in objects {
             let name = object.to_string();
-            let outage = self.refused.entry(name.clone()).or_insert_with(|| Outage::new(format!("applying {name}"), 0));
+            let refused = self.refused.entry(name.clone()).or_insert_with(|| Refused {
+                outage: Outage::new(format!("applying {name}"), 0),
+                next: Duration::ZERO,
+            });
+            if now < refused.next {
+                all = false;
+                continue;
+            }
+            let outage = &mut refused.outage;
             let applied = match bounded_apply(client, &object).await {
                 Ok(()) => tokens::remember(client, &object, OffsetDateTime::now_utc()).await,
                 error => error,
             };
             match applied {
                 Ok(()) => outage.well(now).into_iter().for_each(say::line),
-                Err(error) if is_refusal(&error) || is_internal(&error) => {
+                Err(error) if is_of_one(client, &error).await => {
                     all = false;
-                    outage.failed(now, &say::words(error.as_ref())).line.into_iter().for_each(say::line);
+                    let failed = outage.failed(now, &say::words(error.as_ref()));
+                    failed.line.into_iter().for_each(say::line);
+                    // Whoever is silent makes everybody wait: such a one is asked seldom.
+                    refused.next = if is_silence(&error) { now + SELDOM } else { Duration::ZERO };
                 }
                 Err(error) => return Err(error.context(format!("applying {name}"))),
             }
@@ -108,7 +131,7 @@ impl Objects {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     // One that is refused is not there either, and was told.
-                    if !self.refused.get(&object.to_string()).is_some_and(Outage::lasts) {
+                    if !self.refused.get(&object.to_string()).is_some_and(|one| one.outage.lasts()) {
                         say::line(format_args!("{object} is missing: applying it again"));
                         missing = true;
                     }
@@ -154,6 +177,12 @@ impl Objects {
             }
         }
     }
+}
+
+/// Whether it went wrong for one object alone: the API server says no to it, or is silent and serves all the same, as where a webhook that is asked for
+/// this object does not answer.
+pub(super) async fn is_of_one(client: &Client, error: &anyhow::Error) -> bool {
+    is_refusal(error) || is_internal(error) || (is_silence(error) && ask_ready(client).await.is_ok())
 }
 
 async fn bounded_apply(client: &Client, object: &Object) -> Result<()> {

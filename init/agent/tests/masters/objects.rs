@@ -35,6 +35,26 @@ fn an_object_that_is_not_taken_keeps_nobody_waiting() {
     steward.says("applying ConfigMap default/first goes on");
 }
 
+#[test]
+fn an_object_that_nothing_is_said_to_keeps_nobody_waiting() {
+    let (folder, cluster) = (with_data(), Cluster::of(&["m1"]));
+    let map = |name: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "default" } });
+    std::fs::create_dir_all(folder.path().join("addons")).unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [map("first"), map("second")] });
+    std::fs::write(folder.path().join("addons/10-maps.json"), list.to_string()).unwrap();
+    cluster.state().silent = Some("/first");
+    let steward = Steward::start(folder.path(), &cluster, "m1");
+    let (ready, end) = (folder.path().join("ready"), Instant::now() + Duration::from_secs(180));
+    while !ready.exists() {
+        assert!(Instant::now() < end, "{}", steward.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(cluster.state().written.iter().any(|path| path.ends_with("/second")), "{}", steward.log());
+    let log = steward.log();
+    assert!(log.contains("applying ConfigMap default/first failed: there is no answer within 30 s"), "{log}");
+    assert!(!log.contains("working with"), "{log}");
+}
+
 /// While masters are upgraded one after the other, what all have in common is written by those of the newest release that is alive.
 #[test]
 fn masters_of_two_releases_do_not_write_in_turns() {
