@@ -12,8 +12,9 @@ use super::rows::{Row, rows};
 use super::up::api;
 use crate::console::Console;
 
-/// How long machines may take to end after their power button was pressed, under emulation.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long machines may take to end after their power button was pressed: their pods have half a minute, by a clock that goes several times slower than
+/// this one's where an emulated machine has time of its own and others are busy beside it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How often they are looked at meanwhile.
 const EVERY: Duration = Duration::from_millis(200);
 
