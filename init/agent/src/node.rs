@@ -38,6 +38,8 @@ struct Status {
 struct Info {
     #[serde(default, rename = "kubeletVersion")]
     kubelet: String,
+    #[serde(default, rename = "osImage")]
+    image: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +90,11 @@ impl Node {
     /// Its kubelet's version, such as `v1.37.2`; nothing before it has said so.
     pub fn version(&self) -> &str {
         &self.status.info.kubelet
+    }
+
+    /// What it runs, such as `kscratch 0.1.0` (os-release(5), `PRETTY_NAME`); nothing before its kubelet has said so.
+    pub fn image(&self) -> &str {
+        &self.status.info.image
     }
 
     /// What its deletion waits for.

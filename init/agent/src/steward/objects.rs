@@ -148,16 +148,15 @@ impl Objects {
         let masters = ListParams::default().labels(CONTROL_PLANE);
         let masters = bounded(Api::<Node>::all(client.clone()).list(&masters)).await.context("listing the masters")?;
         let newer = newest::newer(&self.release, &masters.items);
-        if let Some(newer) = newer
+        if let Some((newer, by)) = newer
             && self.newer.is_none()
         {
             say::line(format_args!(
-                "{} is of a newer release ({}): what all masters have in common is left to it",
-                newer.name(),
-                newer.version()
+                "{} is of a newer release ({by}): what all masters have in common is left to it",
+                newer.name()
             ));
         }
-        self.newer = newer.map(|node| node.name().to_owned());
+        self.newer = newer.map(|(node, _)| node.name().to_owned());
         Ok(())
     }
 

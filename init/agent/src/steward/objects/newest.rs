@@ -7,11 +7,23 @@ pub fn is_shared(kind: Kind) -> bool {
     !["Node", "Secret"].contains(&kind.name)
 }
 
-/// A master that is alive and newer than this one, of the Nodes of masters. Whose release cannot be read is not newer.
-pub fn newer<'a>(own: &str, masters: &'a [Node]) -> Option<&'a Node> {
-    let own = release(own)?;
-    masters.iter().filter(|node| node.alive()).find(|node| release(node.version()).is_some_and(|other| other > own))
+/// A master that is alive and newer than this one, of the Nodes of masters, and by what it is: Kubernetes' release (`own`), or kscratch's where that is
+/// the same, as what a steward writes is of both. Whose release cannot be read is not newer.
+pub fn newer<'a>(own: &str, masters: &'a [Node]) -> Option<(&'a Node, &'a str)> {
+    let (kubernetes, kscratch) = (release(own)?, release(OWN)?);
+    masters.iter().filter(|node| node.alive()).find_map(|node| {
+        let other = release(node.version())?;
+        let image = || node.image().strip_prefix("kscratch ").and_then(release).is_some_and(|image| image > kscratch);
+        if other > kubernetes {
+            Some((node, node.version()))
+        } else {
+            (other == kubernetes && image()).then(|| (node, node.image()))
+        }
+    })
 }
+
+/// kscratch's own release, as os-release has it too.
+const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// `v1.37.2` and `1.37.2-rc.1` as numbers.
 fn release(version: &str) -> Option<[u32; 3]> {
@@ -25,14 +37,16 @@ fn release(version: &str) -> Option<[u32; 3]> {
 mod tests {
     use serde_json::json;
 
-    use super::{is_shared, newer};
+    use super::{OWN, is_shared, newer};
     use crate::node::Node;
     use crate::steward::objects::kinds::Kind;
 
-    fn master(name: &str, version: &str, ready: &str) -> Node {
+    fn master(name: &str, version: &str, image: &str, ready: &str) -> Node {
         serde_json::from_value(json!({
             "metadata": { "name": name },
-            "status": { "conditions": [{ "type": "Ready", "status": ready }], "nodeInfo": { "kubeletVersion": version } },
+            "status": {
+                "conditions": [{ "type": "Ready", "status": ready }], "nodeInfo": { "kubeletVersion": version, "osImage": image },
+            },
         }))
         .unwrap()
     }
@@ -40,8 +54,13 @@ mod tests {
     #[test]
     fn a_newer_master_that_is_alive_has_the_word() {
         let check = |own: &str, version: &str, ready: &str, want: bool| {
-            let masters = [master("m1", own, "True"), master("m2", version, ready)];
-            assert_eq!(newer(own, &masters).map(Node::name), want.then_some("m2"), "{own} {version} {ready}");
+            let image = format!("kscratch {OWN}");
+            let masters = [master("m1", own, &image, "True"), master("m2", version, &image, ready)];
+            assert_eq!(
+                newer(own, &masters).map(|(node, _)| node.name()),
+                want.then_some("m2"),
+                "{own} {version} {ready}"
+            );
         };
         check("1.37.2", "v1.37.2", "True", false);
         check("1.37.2", "v1.37.10", "True", true);
@@ -52,6 +71,22 @@ mod tests {
         check("1.37.2", "v1.x.2", "True", false);
         check("unknown", "v1.38.0", "True", false);
         check("1.37.2-rc.1", "v1.37.2+kscratch", "True", false);
+    }
+
+    /// An older Kubernetes on a newer kscratch is older: its API server is the one that knows less.
+    #[test]
+    fn of_one_release_of_kubernetes_the_newer_kscratch_has_the_word() {
+        for (version, image, want) in [
+            ("v1.37.2", "kscratch 9999.0.0", Some("kscratch 9999.0.0")),
+            ("v1.37.3", "kscratch 0.0.1", Some("v1.37.3")),
+            ("v1.37.2", "kscratch 0.0.1", None),
+            ("v1.37.1", "kscratch 9999.0.0", None),
+            ("v1.37.2", "Debian GNU/Linux 13 (trixie)", None),
+            ("v1.37.2", "", None),
+        ] {
+            let masters = [master("m2", version, image, "True")];
+            assert_eq!(newer("1.37.2", &masters).map(|(_, by)| by), want, "{version} {image}");
+        }
     }
 
     #[test]
