@@ -107,10 +107,9 @@ fn used(disk: &impl ReadAt, len: u64) -> Result<Vec<Range<u64>>> {
         } else if let Ok(reader) = Reader::open(window()) {
             let ranges = reader.used_ranges();
             ranges.with_context(|| format!("asking the filesystem of {} what it uses", partition.name))?
-        } else if partition.kind == TYPE_RECORDER {
-            vec![0..partition.len]
         } else {
-            vec![0..1, partition.len - 1..partition.len]
+            let beginning = if partition.kind == TYPE_RECORDER { partition.len - 1 } else { 1 };
+            vec![0..beginning, partition.len - 1..partition.len]
         };
         used.extend(inner.into_iter().map(|range| start + range.start..(start + range.end).min(end)));
     }
