@@ -1,4 +1,5 @@
 //! Objects that the cluster does not take keep neither the others nor anybody else waiting for ever.
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -6,13 +7,18 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::{Steward, with_data};
 
+/// Its objects are `first` and `second`.
+fn has_two_maps(folder: &Path) {
+    let map = |name: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "default" } });
+    std::fs::create_dir_all(folder.join("addons")).unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [map("first"), map("second")] });
+    std::fs::write(folder.join("addons/10-maps.json"), list.to_string()).unwrap();
+}
+
 #[test]
 fn an_object_that_is_not_taken_keeps_nobody_waiting() {
     let (folder, cluster) = (with_data(), Cluster::of(&["m1"]));
-    let map = |name: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "default" } });
-    std::fs::create_dir_all(folder.path().join("addons")).unwrap();
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [map("first"), map("second")] });
-    std::fs::write(folder.path().join("addons/10-maps.json"), list.to_string()).unwrap();
+    has_two_maps(folder.path());
     cluster.state().unwell = Some("/first");
     cluster.state().requests = vec![json!({
         "metadata": { "name": "a", "resourceVersion": "1" },
@@ -38,10 +44,7 @@ fn an_object_that_is_not_taken_keeps_nobody_waiting() {
 #[test]
 fn an_object_that_nothing_is_said_to_keeps_nobody_waiting() {
     let (folder, cluster) = (with_data(), Cluster::of(&["m1"]));
-    let map = |name: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "default" } });
-    std::fs::create_dir_all(folder.path().join("addons")).unwrap();
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": [map("first"), map("second")] });
-    std::fs::write(folder.path().join("addons/10-maps.json"), list.to_string()).unwrap();
+    has_two_maps(folder.path());
     cluster.state().silent = Some("/first");
     let steward = Steward::start(folder.path(), &cluster, "m1");
     let (ready, end) = (folder.path().join("ready"), Instant::now() + Duration::from_secs(180));
