@@ -217,6 +217,8 @@ fn a_service_with_a_user_of_its_own_gets_to_what_its_file_names() {
     // `inhibitor` has no such file: all that it has is a folder.
     users.retain(|(service, user)| *user != 0 && service.args.len() == 2);
     assert_eq!(users.iter().map(|(service, _)| service.name).collect::<Vec<_>>(), ["routes", "address"]);
+    // It needs the API server of this machine to give the address back.
+    assert_eq!(users.iter().map(|(service, _)| service.stops_first).collect::<Vec<_>>(), [false, true]);
     for (service, user) in users {
         let contract: Value = serde_json::from_slice(files[service.args[1].as_str()].0).unwrap();
         let named: Vec<&str> = texts(&contract).into_iter().filter(|text| text.starts_with('/')).collect();

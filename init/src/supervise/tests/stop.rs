@@ -83,16 +83,19 @@ fn a_service_whose_middle_is_missing_still_stops_first() {
     );
 }
 
+/// These have started, and are ready.
+fn booted(names: &[&'static str]) -> Vec<(u64, Event)> {
+    let ready = names.iter().flat_map(|name| [(0, started(name)), (0, Event::Ready { name })]);
+    [(0, Event::Timer)].into_iter().chain(ready).collect()
+}
+
 /// Of several that stop first, the one goes before what it stands on.
 #[test]
 fn who_stops_first_and_needs_another_that_does_goes_before_it() {
     let [mut inhibitor, mut address] = [service("inhibitor", &[], false), service("address", &["kubelet"], false)];
     (inhibitor.stops_first, address.stops_first) = (true, true);
     let services = vec![inhibitor, service("kubelet", &["inhibitor"], false), address];
-    let mut script = vec![(0, Event::Timer)];
-    for name in ["inhibitor", "kubelet", "address"] {
-        script.extend([(0, started(name)), (0, Event::Ready { name })]);
-    }
+    let mut script = booted(&["inhibitor", "kubelet", "address"]);
     let from = script.len();
     script.extend([
         (5000, Event::StopAll(Reason::PowerButton)),
@@ -120,10 +123,7 @@ fn who_stops_first_does_so_before_all_others() {
     let mut first = service("inhibitor", &[], false);
     first.stops_first = true;
     let services = vec![first, service("kubelet", &["inhibitor"], false), service("proxy", &["kubelet"], false)];
-    let mut booted = vec![(0, Event::Timer)];
-    for name in ["inhibitor", "kubelet", "proxy"] {
-        booted.extend([(0, started(name)), (0, Event::Ready { name })]);
-    }
+    let booted = booted(&["inhibitor", "kubelet", "proxy"]);
     let from = booted.len();
     let then = |more: Vec<(u64, Event)>| booted.iter().cloned().chain(more).collect();
     let script = vec![
