@@ -245,6 +245,11 @@ impl Drop for Progress {
     }
 }
 
+/// `1 master`, `2 masters`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Bytes in a second.
 fn mean_rate(bytes: u64, elapsed: Duration) -> u64 {
     (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64

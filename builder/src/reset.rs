@@ -31,6 +31,8 @@ use crate::stamp;
 
 /// GPT name of the state partition: init wants it besides the type.
 const NAME: &str = "state";
+/// Its name while init makes its filesystem: what a power cut left of that is nothing.
+const UNFINISHED: &str = "state-unfinished";
 /// What init looks at before it calls a partition blank.
 const WIPED: u64 = 1 << 20;
 /// The superblock is in these bytes, whatever the filesystem's blocks are (ext4's blocks are 4 KiB at the most here).
@@ -71,7 +73,7 @@ pub struct Machine {
 /// What is on a state partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// The first MiB is zeros: the next boot makes it in any case.
+    /// The first MiB is zeros, or a filesystem was begun on it and never finished: the next boot makes it in any case.
     Blank,
     /// State, which can be read.
     Ours {
@@ -178,7 +180,10 @@ fn bears_changes(path: &Path, form: Form) -> Result<()> {
 
 /// The one partition that init would take for state.
 fn state_partition(table: &Table) -> Result<(u32, Partition)> {
-    let mut all = table.partitions.iter().filter(|(_, one)| one.kind == TYPE_VAR && one.name == NAME);
+    let mut all = table
+        .partitions
+        .iter()
+        .filter(|(_, one)| one.kind == TYPE_VAR && [NAME, UNFINISHED].contains(&one.name.as_str()));
     match (all.next(), all.next()) {
         (Some((number, partition)), None) => Ok((*number, partition.clone())),
         (None, _) => Err(anyhow!("there is no partition of the type {TYPE_VAR} with the name {NAME} on it")
@@ -192,7 +197,7 @@ fn machine(disk: &Opened, table: &Table, place: &Partition) -> Result<Machine> {
     let window = Window { inner: disk, start: place.start, len: place.len };
     let mut start = vec![0; WIPED.min(place.len) as usize];
     window.read_at(0, &mut start).context("reading the state partition")?;
-    let (state, name) = state(&window, &start);
+    let (state, name) = if place.name == UNFINISHED { (State::Blank, None) } else { state(&window, &start) };
     let document = ondisk::document(disk, table);
     let metadata: Vec<&RoleMetadata> = match &document {
         Some(Document::Machine(metadata)) => vec![metadata],

@@ -170,6 +170,11 @@ fn a_disk_without_state_or_with_something_else_is_refused() {
     refused(&file, &["--yes", "--override", "holds:swap"], &words);
     done(&file, &["--yes", "--override", "holds:luks"]);
     becomes_sound(folder.path(), state_of(&fs::read(&file).unwrap()));
+    // What init did not make to its end is nobody's, whatever it looks like: the next boot makes it anew.
+    disk.write_all_at(b"LUKS\xBA\xBE", STATE * MIB).unwrap();
+    run("sgdisk", "gdisk", &["-c", "5:state-unfinished", file.to_str().unwrap()]);
+    let told = done(&file, &[]);
+    assert!(told.contains("nothing is to be wiped"), "{told}");
     // Init would not take one of another name either.
     run("sgdisk", "gdisk", &["-c", "5:var", file.to_str().unwrap()]);
     refused(&file, &["--yes"], &["with the name state on it", "state = \"elsewhere\""]);

@@ -1,4 +1,4 @@
-//! Turns the bytes of a disk into its GPT ([`Table`]), and a table with a grown last partition into the bytes to write.
+//! Turns the bytes of a disk into its GPT ([`Table`]), and a table with a grown last partition, or with another name of one, into the bytes to write.
 //!
 //! Format: UEFI Specification 2.10, section 5.3; field names are those of its tables 5.5 (header) and 5.6 (entry).
 mod guid;
@@ -208,23 +208,65 @@ impl Table {
     ///
     /// The backup comes first and lies where nothing was before, so at every moment one sound copy is on the disk.
     #[must_use]
-    pub fn grow(&self, number: u32, length: u64) -> Option<Growth> {
+    pub fn grow(&self, number: u32, length: u64) -> Option<Change> {
         let old = self.partitions.iter().find(|one| one.number == number)?;
         if self.partitions.iter().any(|other| other.first > old.first) {
             return None;
         }
-        let sectors = length / self.sector;
-        let entry_sectors = self.header.entries_bytes().div_ceil(self.sector);
-        let last_usable = sectors.checked_sub(entry_sectors + 2)?;
         // Partitions end on a MiB as they begin on one: a bit less, and aligned for every disk.
         let alignment = (1 << 20) / self.sector;
-        let last = ((last_usable + 1) / alignment * alignment).checked_sub(1)?;
+        let last = ((self.last_usable(length)? + 1) / alignment * alignment).checked_sub(1)?;
         if last <= old.last {
             return None;
         }
         let mut entries = self.entries.clone();
-        let at = usize::try_from(number - 1).ok()? * self.header.size as usize;
-        entries.get_mut(at + 40..at + 48)?.copy_from_slice(&last.to_le_bytes());
+        self.entry(&mut entries, number)?.get_mut(40..48)?.copy_from_slice(&last.to_le_bytes());
+        let [backup, primary] = self.copies(entries, length)?;
+        Some(Change {
+            start: old.first * self.sector,
+            length: (last + 1 - old.first) * self.sector,
+            first: backup,
+            then: primary,
+        })
+    }
+
+    /// The table with this name of partition `number`, of which what goes beyond 36 units of UTF-16 is left out, on a disk of `length` bytes. `None` where
+    /// there is no such partition, or the table has no room where it is written.
+    ///
+    /// The copy that was not read comes first: at every moment one sound copy is on the disk.
+    #[must_use]
+    pub fn rename(&self, number: u32, name: &str, length: u64) -> Option<Change> {
+        let old = self.partitions.iter().find(|one| one.number == number)?;
+        let mut entries = self.entries.clone();
+        let mut units = name.encode_utf16();
+        for place in self.entry(&mut entries, number)?.get_mut(56..128)?.chunks_exact_mut(2) {
+            place.copy_from_slice(&units.next().unwrap_or(0).to_le_bytes());
+        }
+        let [backup, primary] = self.copies(entries, length)?;
+        let [first, then] = if self.copy == Copy::Backup { [primary, backup] } else { [backup, primary] };
+        Some(Change { start: old.first * self.sector, length: (old.last + 1 - old.first) * self.sector, first, then })
+    }
+
+    /// The bytes of an entry.
+    fn entry<'a>(&self, entries: &'a mut [u8], number: u32) -> Option<&'a mut [u8]> {
+        let (size, before) = (self.header.size as usize, usize::try_from(number.checked_sub(1)?).ok()?);
+        entries.chunks_exact_mut(size).nth(before)
+    }
+
+    /// The last sector that a partition may have, where the disk has `length` bytes and the backup stands at its end.
+    fn last_usable(&self, length: u64) -> Option<u64> {
+        let entry_sectors = self.header.entries_bytes().div_ceil(self.sector);
+        (length / self.sector).checked_sub(entry_sectors + 2)
+    }
+
+    /// The backup and the primary copy of this table with these entries, on a disk of `length` bytes.
+    fn copies(&self, mut entries: Vec<u8>, length: u64) -> Option<[Write; 2]> {
+        let sectors = length / self.sector;
+        let entry_sectors = self.header.entries_bytes().div_ceil(self.sector);
+        let last_usable = self.last_usable(length)?;
+        if self.partitions.iter().any(|one| one.last > last_usable) {
+            return None;
+        }
         let primary = Header {
             my_lba: 1,
             alternate_lba: sectors - 1,
@@ -239,33 +281,31 @@ impl Table {
         let backup =
             Header { my_lba: primary.alternate_lba, alternate_lba: 1, entries_lba: last_usable + 1, ..primary };
         entries.resize(usize::try_from(entry_sectors * self.sector).ok()?, 0);
-        Some(Growth {
-            start: old.first * self.sector,
-            length: (last + 1 - old.first) * self.sector,
-            backup: Write {
+        Some([
+            Write {
                 offset: backup.entries_lba * self.sector,
                 bytes: [entries.clone(), backup.bytes(self.sector)].concat(),
             },
             // MBR, header and entries in one piece: the window in which a power cut finds half of it is as small as it can be.
-            primary: Write {
+            Write {
                 offset: 0,
                 bytes: [grown_mbr(&self.mbr, self.sector, sectors), primary.bytes(self.sector), entries].concat(),
             },
-        })
+        ])
     }
 }
 
-/// What to write to make a partition, or to make it longer.
+/// What to write to make a partition, or to change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Growth {
+pub struct Change {
     /// Where the partition starts, in bytes.
     pub start: u64,
     /// How long it is then, in bytes.
     pub length: u64,
-    /// To be written, and to have reached the disk, first.
-    pub backup: Write,
-    /// To be written then.
-    pub primary: Write,
+    /// The one copy of the table: to be written, and to have reached the disk, first.
+    pub first: Write,
+    /// The other copy, to be written then.
+    pub then: Write,
 }
 
 /// Bytes and their place on the disk.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{boot, condition, is_ready, object, text};
-use crate::console::{human_bytes, shown};
+use crate::console::{counted, human_bytes, shown};
 use crate::vmcluster::api::Api;
 
 /// A machine as its cluster sees it.
@@ -100,6 +100,6 @@ fn usage(out: &mut String, stats: &Value) {
         row(out, "state", &format!("{} left of {}", human_bytes(left), human_bytes(all)));
     }
     if let Some(pods) = stats["pods"].as_array() {
-        row(out, "running", &format!("{} pods", pods.len()));
+        row(out, "running", &counted(pods.len(), "pod"));
     }
 }

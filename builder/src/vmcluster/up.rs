@@ -19,7 +19,7 @@ use super::{identity, logs};
 use crate::cluster::kubectl;
 use crate::cluster::merge::Addition;
 use crate::cluster::userconfig::{self, Users};
-use crate::console::{Console, Hint};
+use crate::console::{Console, Hint, counted};
 use crate::run::tools::Qemu;
 use crate::spec::Role;
 
@@ -145,18 +145,13 @@ fn prepare(options: &Options, place: &Place, now: OffsetDateTime, console: &Cons
     }
     write_private(&place.file(PLAN), &plan.text()?)?;
     let what = if before.is_some() { "going on with" } else { "made" };
-    let (masters, nodes) = (counted(plan.count(true), "master"), counted(plan.count(false), "node"));
+    let (masters, nodes) = (counted(plan.count(true).into(), "master"), counted(plan.count(false).into(), "node"));
     console.say(format_args!(
         "{what} the machines of {}: {masters}, {nodes}, in {}",
         plan.name,
         place.path().display()
     ));
     Ok(plan)
-}
-
-/// `1 master`, `2 masters`.
-fn counted(count: u8, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What the user wants, and the way to every master's API server.

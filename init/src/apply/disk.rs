@@ -13,18 +13,20 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use fsck::Ours;
 
 use crate::log;
-use crate::partition::{Growth, Write};
+use crate::partition::{Change, Table, Write};
 use crate::stage::block::{Devices, Found};
 use crate::superblock::{Kind, Volume, look};
 use crate::sys::{Flag, Mount, Sys};
 
 /// GPT name of the partition.
 pub const NAME: &str = "state";
+/// GPT name of a partition for state whose filesystem is not finished: nothing on it could be missed.
+const UNFINISHED: &str = "state-unfinished";
 /// Label of its filesystem.
 pub const LABEL: &str = "kscratch-state";
 
@@ -76,7 +78,7 @@ pub fn mount_state(sys: &dyn Sys, root: &Path, devices: &Devices, whereabouts: W
 }
 
 fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, whereabouts: Whereabouts) -> Result<State> {
-    let Place { found, passed_over } = whereabouts::find(devices, whereabouts)?;
+    let Place { mut found, passed_over } = whereabouts::find(devices, whereabouts)?;
     if !passed_over.is_empty() {
         let (disk, others) = (&found.disk.name, passed_over.join(", "));
         log::line(format_args!(
@@ -88,7 +90,7 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, whereabouts: Where
     let volume = volume.with_context(|| format!("reading {}", device.display()))?;
     let made = is_blank(&volume, &found)?;
     if made {
-        fsck::make(sys, &STATE, &device)?;
+        make(sys, &mut found, &device)?;
     }
     fsck::mount(sys, &STATE, &device, target, Some(&volume).filter(|_| !made), &[Flag::NoAtime])?;
     // What is mounted bears the time of now.
@@ -101,6 +103,9 @@ fn partition(sys: &dyn Sys, target: &Path, devices: &Devices, whereabouts: Where
 
 /// Whether the partition is still to become ours; an error where it is not ours to use: never a byte is written over what somebody else may miss.
 fn is_blank(volume: &Volume, found: &Found) -> Result<bool> {
+    if found.partition.name == UNFINISHED {
+        return Ok(true);
+    }
     let place = format!("partition {} of {}", found.partition.number, found.disk.name);
     match volume.kind {
         Kind::Blank => Ok(true),
@@ -112,21 +117,45 @@ fn is_blank(volume: &Volume, found: &Found) -> Result<bool> {
     }
 }
 
-fn grow_partition(sys: &dyn Sys, what: &str, found: &Found) -> Result<()> {
-    let Some(growth) = found.table.grow(found.partition.number, found.disk.size) else { return Ok(()) };
-    let context = || format!("growing partition {} of {}", found.partition.number, found.disk.name);
-    write_table(&found.disk.device, &growth).with_context(context)?;
-    sys.resize_partition(&found.disk.device, found.partition.number, growth.start, growth.length)
+/// Makes the filesystem. The partition has another name meanwhile: what a power cut leaves of it looks like what somebody may miss, or like state that is damaged.
+fn make(sys: &dyn Sys, found: &mut Found, device: &Path) -> Result<()> {
+    rename(found, UNFINISHED)?;
+    fsck::make(sys, &STATE, device)?;
+    rename(found, NAME)
+}
+
+fn rename(found: &mut Found, name: &str) -> Result<()> {
+    let Found { disk, table, partition } = found;
+    if partition.name == name {
+        return Ok(());
+    }
+    let context = || format!("naming partition {} of {} {name}", partition.number, disk.name);
+    let change = table.rename(partition.number, name, disk.size);
+    let change = change.context("its partition table has no room for its second copy").with_context(context)?;
+    write_table(&disk.device, &change).with_context(context)?;
+    *table = File::open(&disk.device)
+        .map_err(Error::from)
+        .and_then(|mut disk| Ok(Table::read(&mut disk)?))
         .with_context(context)?;
-    log::line(format_args!("{what}: partition grown to {} MiB", growth.length >> 20));
+    name.clone_into(&mut partition.name);
     Ok(())
 }
 
-fn write_table(disk: &Path, growth: &Growth) -> io::Result<()> {
+fn grow_partition(sys: &dyn Sys, what: &str, found: &Found) -> Result<()> {
+    let Some(grown) = found.table.grow(found.partition.number, found.disk.size) else { return Ok(()) };
+    let context = || format!("growing partition {} of {}", found.partition.number, found.disk.name);
+    write_table(&found.disk.device, &grown).with_context(context)?;
+    sys.resize_partition(&found.disk.device, found.partition.number, grown.start, grown.length)
+        .with_context(context)?;
+    log::line(format_args!("{what}: partition grown to {} MiB", grown.length >> 20));
+    Ok(())
+}
+
+fn write_table(disk: &Path, change: &Change) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(disk)?;
-    for Write { offset, bytes } in [&growth.backup, &growth.primary] {
+    for Write { offset, bytes } in [&change.first, &change.then] {
         file.write_all_at(bytes, *offset)?;
-        // The second copy is not begun before the first is safe.
+        // The other copy is not begun before the one is safe.
         file.sync_all()?;
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Turns what one partition is to be into the table of a disk that holds nothing else, as bytes to write.
-use super::{Growth, Guid, Header, Write, protective_mbr};
+use super::{Change, Guid, Header, Write, protective_mbr};
 
 /// Entries of a table, of this many bytes each: what everybody writes (UEFI 5.3.1 asks for 16 KiB at least).
 const COUNT: u32 = 128;
@@ -22,7 +22,7 @@ impl Single<'_> {
     /// Both copies of the table of a disk of `length` bytes in sectors of `sector`, whose partition has all of it, from MiB to MiB. `None` where the disk
     /// is too small to have one.
     #[must_use]
-    pub fn table(&self, sector: u64, length: u64) -> Option<Growth> {
+    pub fn table(&self, sector: u64, length: u64) -> Option<Change> {
         let sectors = length.checked_div(sector)?;
         let entry_sectors = u64::from(COUNT * SIZE).div_ceil(sector);
         let alignment = (1 << 20) / sector;
@@ -47,14 +47,14 @@ impl Single<'_> {
         let backup =
             Header { my_lba: primary.alternate_lba, alternate_lba: 1, entries_lba: last_usable + 1, ..primary };
         entries.resize(usize::try_from(entry_sectors * sector).ok()?, 0);
-        Some(Growth {
+        Some(Change {
             start: 1 << 20,
             length: (last + 1 - alignment) * sector,
-            backup: Write {
+            first: Write {
                 offset: backup.entries_lba * sector,
                 bytes: [entries.clone(), backup.bytes(sector)].concat(),
             },
-            primary: Write {
+            then: Write {
                 offset: 0,
                 bytes: [protective_mbr(sector, sectors), primary.bytes(sector), entries].concat(),
             },
@@ -96,7 +96,7 @@ mod tests {
             let growth = single().table(sector, length).unwrap();
             let mut file = File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
             file.set_len(length).unwrap();
-            for write in [&growth.backup, &growth.primary] {
+            for write in [&growth.first, &growth.then] {
                 file.write_all_at(&write.bytes, write.offset).unwrap();
             }
             for damaged in [false, true] {
@@ -127,9 +127,9 @@ mod tests {
             let length = sectors * sector;
             match single().table(sector, length) {
                 Some(growth) => {
-                    prop_assert!(growth.start + growth.length <= growth.backup.offset);
-                    prop_assert_eq!(growth.backup.offset + growth.backup.bytes.len() as u64, length);
-                    prop_assert!(growth.primary.bytes.len() as u64 <= growth.start);
+                    prop_assert!(growth.start + growth.length <= growth.first.offset);
+                    prop_assert_eq!(growth.first.offset + growth.first.bytes.len() as u64, length);
+                    prop_assert!(growth.then.bytes.len() as u64 <= growth.start);
                 }
                 None => prop_assert!(length < 3 << 20),
             }

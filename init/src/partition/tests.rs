@@ -100,7 +100,7 @@ fn growing_leaves_boot_code_and_a_hybrid_mbr_alone() {
     let grown = |first: &[u8; 512]| {
         file.write_all_at(first, 0).unwrap();
         let growth = Table::read(&mut &file).unwrap().grow(4, 64 * MIB).unwrap();
-        growth.primary.bytes[..512].to_vec()
+        growth.then.bytes[..512].to_vec()
     };
     mbr[..446].fill(0x90);
     let plain = grown(&mbr);
@@ -135,10 +135,10 @@ fn state_grows_to_the_disks_end_and_sgdisk_finds_no_fault() {
     for length in [64 * MIB, 100 * MIB + 512] {
         file.set_len(length).unwrap();
         let growth = Table::read(&mut &file).unwrap().grow(4, length).unwrap();
-        file.write_all_at(&growth.backup.bytes, growth.backup.offset).unwrap();
+        file.write_all_at(&growth.first.bytes, growth.first.offset).unwrap();
         // A power cut here: the old primary still stands.
         assert_eq!(Table::read(&mut &file).unwrap().copy, Copy::Primary);
-        file.write_all_at(&growth.primary.bytes, growth.primary.offset).unwrap();
+        file.write_all_at(&growth.then.bytes, growth.then.offset).unwrap();
         let table = Table::read(&mut &file).unwrap();
         let state = &table.partitions[2];
         assert_eq!((state.first * 512, (state.last + 1 - state.first) * 512), (growth.start, growth.length));
@@ -147,6 +147,46 @@ fn state_grows_to_the_disks_end_and_sgdisk_finds_no_fault() {
         assert!(sgdisk(&["-v"], &path).contains("No problems found"));
         assert!(table.grow(4, length).is_none(), "it is grown already");
     }
+}
+
+#[test]
+fn a_partition_gets_another_name_and_sgdisk_finds_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path());
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut before = Table::read(&mut &file).unwrap();
+    // On the disk as it is, with a copy lost, and on one that is larger than its table knows.
+    for (name, lost, length) in [
+        ("state-unfinished", None, 40 * MIB),
+        ("state", Some(512), 40 * MIB),
+        ("a name of thirty-six characters is ä", Some(40 * MIB - 512), 40 * MIB),
+        ("state", None, 64 * MIB),
+        ("", Some(512), 64 * MIB),
+    ] {
+        file.set_len(length).unwrap();
+        if let Some(at) = lost {
+            file.write_all_at(&[0; 512], at).unwrap();
+        }
+        let change = Table::read(&mut &file).unwrap().rename(4, name, length).unwrap();
+        assert_eq!((change.start, change.length), (17 * MIB, 4 * MIB));
+        for write in [&change.first, &change.then] {
+            // A power cut here: one of the copies is sound.
+            file.write_all_at(&write.bytes[..write.bytes.len() / 2], write.offset).unwrap();
+            let table = Table::read(&mut &file).unwrap();
+            assert!([name, &before.partitions[2].name].contains(&table.partitions[2].name.as_str()), "{table:?}");
+            file.write_all_at(&write.bytes, write.offset).unwrap();
+        }
+        let table = Table::read(&mut &file).unwrap();
+        name.clone_into(&mut before.partitions[2].name);
+        assert_eq!((table.copy, &table.partitions), (Copy::Primary, &before.partitions), "{name}");
+        assert!(sgdisk(&["-v"], &path).contains("No problems found"), "{name}");
+    }
+    let table = Table::read(&mut &file).unwrap();
+    assert!(table.rename(3, "state", 64 * MIB).is_none() && table.rename(0, "state", 64 * MIB).is_none());
+    assert!(table.rename(4, "state", 21 * MIB).is_none(), "the backup would be in the partition");
+    let long = table.rename(4, &"ab".repeat(30), 64 * MIB).unwrap();
+    file.write_all_at(&long.then.bytes, 0).unwrap();
+    assert_eq!(Table::read(&mut &file).unwrap().partitions[2].name, "ab".repeat(18));
 }
 
 #[test]
@@ -172,7 +212,7 @@ fn sectors_of_4096_bytes() {
     let growth = wide.grow(4, 400 * MIB).unwrap();
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.path().join("wide")).unwrap();
     file.set_len(400 * MIB).unwrap();
-    for write in [&growth.backup, &growth.primary] {
+    for write in [&growth.first, &growth.then] {
         file.write_all_at(&write.bytes, write.offset).unwrap();
     }
     let read = Table::read(&mut &file).unwrap();
@@ -207,6 +247,7 @@ proptest! {
         bytes[512..1024].copy_from_slice(&sector);
         if let Ok(table) = Table::read(&mut Cursor::new(bytes)) {
             let _ = table.grow(count, entries);
+            let _ = table.rename(my as u32, "state", entries);
         }
     }
 }

@@ -139,7 +139,7 @@ mod tests {
         let single = Single { kind, name, disk: guid, guid };
         let growth = single.table(512, 8 << 20).unwrap();
         let mut disk = vec![0; 8 << 20];
-        disk[..growth.primary.bytes.len()].copy_from_slice(&growth.primary.bytes);
+        disk[..growth.then.bytes.len()].copy_from_slice(&growth.then.bytes);
         let mut table = Table::read(&mut Cursor::new(disk))?;
         let one = table.partitions.remove(0);
         let named = |(number, name): (u32, &&str)| crate::partition::Partition {

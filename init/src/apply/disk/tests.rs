@@ -7,6 +7,7 @@ use std::process::Command;
 use super::fsck::first_copy;
 use super::whereabouts::Whereabouts;
 use super::{Growing, State, mount_state};
+use crate::partition::Table;
 use crate::stage::block::Devices;
 use crate::stage::block::tests::{ROOT, machine};
 use crate::sys::Recording;
@@ -94,6 +95,34 @@ fn a_blank_partition_gets_a_filesystem() {
     let (state, calls) = run(&Recording::new(), folder.path(), &devices);
     assert_eq!(state, State::Partition { device: devices.dev.join("vda4"), made: true, written: None });
     assert!(calls.iter().any(|line| line.starts_with("run /usr/sbin/mkfs.ext4 -q -F -L kscratch-state")), "{calls:?}");
+}
+
+/// Name of the state partition.
+fn name(devices: &Devices) -> String {
+    let table = Table::read(&mut File::open(devices.dev.join("vda")).unwrap()).unwrap();
+    table.partitions.into_iter().find(|one| one.number == 4).unwrap().name
+}
+
+/// What a power cut leaves of a filesystem that was being made is anything, even state by its label.
+#[test]
+fn a_filesystem_that_was_not_finished_is_made_again() {
+    let rests: [&dyn Fn(&Path); 3] = [&|_| {}, &|path| std::fs::write(path, "half of it").unwrap(), &|path| {
+        tool("mke2fs", &["-q", "-L", "kscratch-state"], path)
+    }];
+    for rest in rests {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = with_state(folder.path(), 40, |_| {});
+        let sys = Recording::new().answering("run /usr/sbin/mkfs.ext4", 1, "the power is gone\n");
+        let (state, _) = run(&sys, folder.path(), &devices);
+        assert!(matches!(state, State::Memory { reason } if reason.contains("the power is gone")));
+        assert_eq!(name(&devices), "state-unfinished");
+        rest(&devices.dev.join("vda4"));
+        let (state, calls) = run(&Recording::new(), folder.path(), &devices);
+        assert_eq!(state, State::Partition { device: devices.dev.join("vda4"), made: true, written: None });
+        assert!(calls[0].starts_with("run /usr/sbin/mkfs.ext4 -q -F"), "{calls:?}");
+        assert_eq!(name(&devices), "state");
+        tool("sgdisk", &["-v"], &devices.dev.join("vda"));
+    }
 }
 
 /// Runs a case that must end on a tmpfs, with nothing made, checked or mounted from the disk.

@@ -2,9 +2,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{LABEL, NAME};
+use super::{LABEL, NAME, UNFINISHED};
 use crate::cmdline::CommandLine;
-use crate::partition::Guid;
+use crate::partition::{Guid, Partition};
 use crate::stage::block::{Devices, Found};
 use crate::superblock::{Kind, look};
 
@@ -66,7 +66,7 @@ impl Holds {
     fn words(self) -> &'static str {
         match self {
             Self::State => "holds state",
-            Self::Nothing => "is blank",
+            Self::Nothing => "holds nothing yet",
             Self::Other => "holds something else",
         }
     }
@@ -96,7 +96,8 @@ pub(super) fn with_device(devices: &Devices, device: &Path) -> Option<Found> {
 fn partitions(devices: &Devices) -> Vec<Found> {
     let mut all = Vec::new();
     for (disk, table) in devices.tables() {
-        let ours = table.partitions.iter().filter(|one| one.kind == Guid::VAR && one.name == NAME);
+        let is_ours = |one: &&Partition| one.kind == Guid::VAR && [NAME, UNFINISHED].contains(&one.name.as_str());
+        let ours = table.partitions.iter().filter(is_ours);
         all.extend(ours.map(|one| Found { disk: disk.clone(), table: table.clone(), partition: one.clone() }));
     }
     all
@@ -127,6 +128,9 @@ fn choose(holds: &[Holds]) -> Option<usize> {
 }
 
 fn holds(found: &Found) -> Holds {
+    if found.partition.name == UNFINISHED {
+        return Holds::Nothing;
+    }
     let volume = found.device().and_then(|device| File::open(device).ok()).and_then(|mut file| look(&mut file).ok());
     match volume {
         Some(volume) if volume.kind == Kind::Blank => Holds::Nothing,
@@ -234,17 +238,23 @@ mod tests {
         // Another one, with state, that comes before it or behind it.
         for name in ["sda", "sdc"] {
             add(&devices, name, with_state);
-            assert_eq!(place(&devices), Ok((name.into(), vec!["sdb1 is blank".into()])), "{name}");
+            assert_eq!(place(&devices), Ok((name.into(), vec!["sdb1 holds nothing yet".into()])), "{name}");
             fs::remove_dir_all(devices.sysfs.join(name)).unwrap();
         }
         add(&devices, "sda", |_| {});
         let told = place(&devices).unwrap_err().to_string();
-        assert!(told.contains(": sda1 is blank, sdb1 is blank; pull the disk"), "{told}");
+        assert!(told.contains(": sda1 holds nothing yet, sdb1 holds nothing yet; pull the disk"), "{told}");
         for name in ["sda", "sdb"] {
             with_state(&devices.dev.join(format!("{name}1")));
         }
         let told = place(&devices).unwrap_err().to_string();
         assert!(told.contains(": sda1 holds state, sdb1 holds state; pull the disk"), "{told}");
+        // Half a filesystem with the label of state, by the name of its partition.
+        let rename =
+            |name: &str| Command::new("sgdisk").args(["-c", name]).arg(devices.dev.join("sda")).status().unwrap();
+        assert!(rename("1:state-unfinished").success());
+        assert_eq!(place(&devices), Ok(("sdb".into(), vec!["sda1 holds nothing yet".into()])));
+        assert!(rename("1:state").success());
         fs::write(devices.dev.join("sda1"), "LUKS").unwrap();
         assert_eq!(place(&devices), Ok(("sdb".into(), vec!["sda1 holds something else".into()])));
         // On the image's own disk it is as good as on another.
