@@ -64,13 +64,23 @@ const MASTER: &str = "/metadata/labels/node-role.kubernetes.io~1control-plane";
 /// All masters.
 const MASTERS: &str = "/api/v1/nodes?labelSelector=node-role.kubernetes.io/control-plane";
 
-/// Refuses a machine of which nobody could tell that it is off: a master, without which the others are too few for etcd and so for an API server.
+/// Refuses a machine of which nobody could tell that it is off: a master, without which the others are too few for etcd and so for an API server; or the
+/// very one that the kubeconfig leads to.
 ///
 /// # Errors
 /// It is one; or there is no such Node, or the API server does not answer or refuses.
 pub fn outlived(api: &Api, node: &str) -> Result<()> {
-    if object(api, node)?.pointer(MASTER).is_none() {
+    let known = object(api, node)?;
+    if known.pointer(MASTER).is_none() {
         return Ok(());
+    }
+    let without = format!("kscratch-image node shutdown {node}, without --wait: its console says when it is off");
+    let addresses = known.pointer("/status/addresses").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if api.host().is_some_and(|host| addresses.iter().any(|one| text(one, "/address") == host)) {
+        let hint =
+            Hint(format!("a kubeconfig with another master's address, or the one that they share; or {without}"));
+        return Err(anyhow!("{node} is the very master that the kubeconfig leads to, and cannot tell that it is off")
+            .context(hint));
     }
     let (status, body) = api.get(MASTERS)?;
     if status != 200 {
@@ -83,9 +93,8 @@ pub fn outlived(api: &Api, node: &str) -> Result<()> {
     if others * 2 > masters.len() {
         return Ok(());
     }
-    let hint = Hint(format!("kscratch-image node shutdown {node}, without --wait: its console says when it is off"));
     Err(anyhow!("{node} is a master, and without it no API server is left that could tell that it is off")
-        .context(hint))
+        .context(Hint(without)))
 }
 
 /// Gives an order, for the boot that the Node tells of; gives that boot.

@@ -154,6 +154,18 @@ fn nobody_waits_for_a_master_whose_end_nobody_could_tell() {
 }
 
 #[test]
+fn a_master_that_the_kubeconfig_leads_to_is_not_waited_for() {
+    let mut master = node("b1", "True", "");
+    master["metadata"]["labels"] = json!({"node-role.kubernetes.io/control-plane": ""});
+    master["status"]["addresses"][0]["address"] = "127.0.0.1".into();
+    let (api, _asked) = server(vec![(200, "", master.to_string())]);
+    expect![[r#"
+        error: n1 is the very master that the kubeconfig leads to, and cannot tell that it is off
+        hint: a kubeconfig with another master's address, or the one that they share; or kscratch-image node shutdown n1, without --wait: its console says when it is off"#]]
+    .assert_eq(&crate::console::error_lines(&outlived(&api, "n1").unwrap_err()).join("\n"));
+}
+
+#[test]
 fn the_last_order_takes_back_the_others() {
     let others = |reboot: Value, shutdown: Value, reset: Value| {
         json!({

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use ureq::http::Response;
+use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
@@ -192,6 +192,12 @@ impl Api {
             .timeout_global(Some(PATIENCE))
             .build();
         Ok(Api { server: access.server.clone(), agent: config.new_agent() })
+    }
+
+    /// Where the server is: a name, or an address without brackets.
+    pub fn host(&self) -> Option<String> {
+        let server: Uri = self.server.parse().ok()?;
+        Some(server.host()?.trim_matches(['[', ']']).to_owned())
     }
 
     /// All nodes, by name.
