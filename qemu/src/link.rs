@@ -4,21 +4,24 @@
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::{Shutdown, shutdown};
 
 use crate::error::Error;
+use cable::{Cable, Next};
 use switch::{Switch, Way};
 
+pub use cable::{Condition, Traffic};
+
+mod cable;
 pub mod frame;
+mod lane;
+mod queue;
 pub mod switch;
 
-/// How many frames wait for a machine that takes none; what comes then is lost, as in any switch.
-const QUEUE: usize = 1024;
 /// Frames that are written at once.
 const BUFFER: usize = 128 << 10;
 
@@ -28,36 +31,6 @@ pub struct Link {
     folder: PathBuf,
     shared: Arc<Shared>,
     plugs: Vec<Plug>,
-}
-
-/// How well the cable of one port works; it counts for both directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condition {
-    /// Whether anything comes through. The guest's card keeps its carrier: only the frames are gone.
-    pub up: bool,
-    /// How many of a thousand frames are lost, drawn the same way in every run.
-    pub loss: u16,
-    /// How much later a frame comes out than it went in.
-    pub delay: Duration,
-    /// How many kilobits come through a second, each way; 0 for as many as this host can. What does not fit into the queue is lost.
-    pub rate: u32,
-}
-
-impl Default for Condition {
-    fn default() -> Self {
-        Condition { up: true, loss: 0, delay: Duration::ZERO, rate: 0 }
-    }
-}
-
-/// What went through a port, in frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// From its machine into the link.
-    pub sent: u64,
-    /// From the link towards its machine.
-    pub received: u64,
-    /// Lost: the cable is down or lossy, or the machine took none.
-    pub lost: u64,
 }
 
 #[derive(Debug)]
@@ -78,26 +51,17 @@ struct State {
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Port {
-    condition: Condition,
-    traffic: Traffic,
-    dice: u64,
+    cable: Cable,
     machine: Option<Connected>,
-    /// Until when frames that came before are on the cable: those of the machine, and those for it.
-    busy: [Option<Instant>; 2],
 }
 
+/// A machine that is there. Dropped, its socket is shut, so that the reading side ends, and the writing side wakes to find it gone.
 #[derive(Debug)]
 struct Connected {
     stream: UnixStream,
-    queue: SyncSender<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    due: Instant,
-    frame: Arc<[u8]>,
+    wake: Arc<Condvar>,
 }
 
 impl Link {
@@ -123,7 +87,7 @@ impl Link {
             let mut state = self.shared.state();
             // Any number but 0; far apart, so that no two ports lose the same frames.
             let dice = (state.ports.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            state.ports.push(Port { dice, ..Port::default() });
+            state.ports.push(Port { cable: Cable::new(dice), machine: None });
             state.ports.len() - 1
         };
         let accepting = thread::Builder::new()
@@ -137,19 +101,20 @@ impl Link {
         Ok(path)
     }
 
-    /// Sets the condition of a port's cable; `false` where there is no port of this name.
+    /// Sets the condition of a port's cable for the frames from now on; `false` where there is no port of this name. What is on the way
+    /// comes out when it would have, so that later frames may overtake it.
     pub fn set_condition(&self, name: &str, condition: Condition) -> bool {
-        self.port(name).map(|port| self.shared.state().ports[port].condition = condition).is_some()
+        self.port(name).map(|port| self.shared.state().ports[port].cable.set(condition)).is_some()
     }
 
     /// The condition of a port's cable.
     pub fn condition(&self, name: &str) -> Option<Condition> {
-        self.port(name).map(|port| self.shared.state().ports[port].condition)
+        self.port(name).map(|port| self.shared.state().ports[port].cable.condition())
     }
 
     /// What went through a port so far.
     pub fn traffic(&self, name: &str) -> Option<Traffic> {
-        self.port(name).map(|port| self.shared.state().ports[port].traffic)
+        self.port(name).map(|port| self.shared.state().ports[port].cable.traffic())
     }
 
     fn port(&self, name: &str) -> Option<usize> {
@@ -161,9 +126,8 @@ impl Drop for Link {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.closed = true;
-        for connected in state.ports.iter_mut().filter_map(|port| port.machine.take()) {
-            // It may be gone already, which is what is wanted.
-            let _ = connected.stream.shutdown(std::net::Shutdown::Both);
+        for port in &mut state.ports {
+            port.machine = None;
         }
         drop(state);
         for plug in &mut self.plugs {
@@ -177,11 +141,19 @@ impl Drop for Link {
     }
 }
 
+impl Drop for Connected {
+    fn drop(&mut self) {
+        // It may be gone already, which is what is wanted.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.wake.notify_one();
+    }
+}
+
 impl Shared {
-    fn accept(self: &Arc<Self>, port: usize, listener: &UnixListener) {
+    fn accept(&self, port: usize, listener: &UnixListener) {
         while let Ok((stream, _)) = listener.accept() {
             // A machine that cannot be served (no more descriptors or threads) sees its cable pulled.
-            let _ = self.serve(port, stream);
+            let _ = self.serve(port, &stream);
             if self.state().closed {
                 return;
             }
@@ -189,36 +161,65 @@ impl Shared {
     }
 
     /// Carries frames until the machine leaves.
-    fn serve(&self, port: usize, stream: UnixStream) -> io::Result<()> {
-        let (queue, waiting) = sync_channel(QUEUE);
-        let out = stream.try_clone()?;
-        let writing = thread::Builder::new().name("link-out".to_owned()).spawn(move || {
-            // The reading side learns of the end by itself.
-            let _ = write_out(&out, &waiting);
-            let _ = out.shutdown(std::net::Shutdown::Both);
-        })?;
+    fn serve(&self, port: usize, stream: &UnixStream) -> io::Result<()> {
+        let wake = Arc::new(Condvar::new());
+        let connected = Connected { stream: stream.try_clone()?, wake: Arc::clone(&wake) };
         {
             let mut state = self.state();
             if state.closed {
                 return Ok(());
             }
-            state.ports[port].machine = Some(Connected { stream: stream.try_clone()?, queue });
+            state.ports[port].machine = Some(connected);
         }
+        thread::scope(|scope| {
+            let writing = thread::Builder::new().name("link-out".to_owned()).spawn_scoped(scope, || {
+                // The reading side learns of the end by itself.
+                let _ = self.write_out(port, stream, &wake);
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            });
+            let ended = writing.and_then(|_| self.read_in(port, stream));
+            self.state().leave(port);
+            ended
+        })
+    }
+
+    /// Carries what the machine sends.
+    fn read_in(&self, port: usize, stream: &UnixStream) -> io::Result<()> {
         let mut reader = BufReader::with_capacity(BUFFER, stream);
-        let ended = loop {
-            match frame::read(&mut reader) {
-                Ok(Some(frame)) => self.state().carry(port, frame.into()),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        while let Some(frame) = frame::read(&mut reader)? {
+            let mut state = self.state();
+            // The clock is read under the lock: times then go up from frame to frame, whichever port they are of.
+            state.carry(port, Instant::now(), &frame.into());
+        }
+        Ok(())
+    }
+
+    /// Writes what comes out of the cable, each frame when it is due, until the machine is gone.
+    fn write_out(&self, port: usize, stream: &UnixStream, wake: &Condvar) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(BUFFER, stream);
         let mut state = self.state();
-        state.ports[port].machine = None;
-        state.switch.forget(port);
+        while state.ports[port].machine.is_some() {
+            let now = Instant::now();
+            match state.ports[port].cable.next(now) {
+                Next::Frame(frame) => {
+                    drop(state);
+                    frame::write(&mut out, &frame)?;
+                    state = self.state();
+                }
+                Next::Wait(_) if !out.buffer().is_empty() => {
+                    drop(state);
+                    out.flush()?;
+                    state = self.state();
+                }
+                Next::Wait(None) => state = wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Next::Wait(Some(due)) => {
+                    let early = due.saturating_duration_since(now);
+                    (state, _) = wake.wait_timeout(state, early).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
         drop(state);
-        let _ = reader.into_inner().shutdown(std::net::Shutdown::Both);
-        let _ = writing.join();
-        ended
+        out.flush()
     }
 
     // Nothing is left half done where a thread panics.
@@ -228,84 +229,34 @@ impl Shared {
 }
 
 impl State {
-    fn carry(&mut self, from: usize, frame: Arc<[u8]>) {
-        let port = &mut self.ports[from];
-        port.traffic.sent += 1;
-        if !port.passes() {
-            return;
-        }
-        let due = port.through(0, Instant::now(), frame.len()) + port.condition.delay;
-        match self.switch.forward(from, &frame) {
+    fn carry(&mut self, from: usize, now: Instant, frame: &Arc<[u8]>) {
+        let Some(ready) = self.ports[from].cable.send(now, frame.len()) else { return };
+        match self.switch.forward(from, frame) {
             Way::Nowhere => {}
-            Way::Port(to) => self.ports[to].take(due, &frame),
+            Way::Port(to) => self.ports[to].take(now, ready, frame),
             Way::Flood => {
                 for (_, port) in self.ports.iter_mut().enumerate().filter(|(to, _)| *to != from) {
-                    port.take(due, &frame);
+                    port.take(now, ready, frame);
                 }
             }
         }
     }
+
+    fn leave(&mut self, port: usize) {
+        self.ports[port].machine = None;
+        self.ports[port].cable.clear();
+        self.switch.forget(port);
+    }
 }
 
 impl Port {
-    /// Whether one frame comes through the cable.
-    fn passes(&mut self) -> bool {
-        let condition = self.condition;
-        let passes = condition.up && (condition.loss == 0 || self.roll() >= u64::from(condition.loss));
-        self.traffic.lost += u64::from(!passes);
-        passes
-    }
-
-    /// When the last bit of a frame is through, that stands at the cable's end from `ready` on.
-    fn through(&mut self, way: usize, ready: Instant, bytes: usize) -> Instant {
-        let rate = u64::from(self.condition.rate);
-        // Bits by kilobits a second are milliseconds.
-        let Some(micros) = (bytes as u64 * 8 * 1000).checked_div(rate) else { return ready };
-        let begins = self.busy[way].map_or(ready, |busy| busy.max(ready));
-        let through = begins + Duration::from_micros(micros);
-        self.busy[way] = Some(through);
-        through
-    }
-
-    /// The next of a fixed row of numbers below 1000 (Marsaglia, "Xorshift RNGs", 2003).
-    fn roll(&mut self) -> u64 {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % 1000
-    }
-
-    fn take(&mut self, due: Instant, frame: &Arc<[u8]>) {
-        if self.machine.is_none() || !self.passes() {
-            return;
-        }
-        let due = self.through(1, due, frame.len()) + self.condition.delay;
-        let waiting = Waiting { due, frame: Arc::clone(frame) };
-        match self.machine.as_ref().map(|machine| machine.queue.try_send(waiting)) {
-            Some(Ok(())) => self.traffic.received += 1,
-            _ => self.traffic.lost += 1,
+    fn take(&mut self, now: Instant, ready: Instant, frame: &Arc<[u8]>) {
+        let Some(machine) = &self.machine else { return };
+        let before = self.cable.due();
+        self.cable.take(now, ready, frame);
+        // The writing side waits for the first one that is due; others are no news to it.
+        if self.cable.due() != before {
+            machine.wake.notify_one();
         }
     }
-}
-
-fn write_out(stream: &UnixStream, waiting: &Receiver<Waiting>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER, stream);
-    let mut next = waiting.recv().ok();
-    while let Some(Waiting { due, frame }) = next {
-        let early = due.saturating_duration_since(Instant::now());
-        if !early.is_zero() {
-            out.flush()?;
-            thread::sleep(early);
-        }
-        frame::write(&mut out, &frame)?;
-        next = match waiting.try_recv() {
-            Ok(next) => Some(next),
-            Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) => {
-                out.flush()?;
-                waiting.recv().ok()
-            }
-        };
-    }
-    out.flush()
 }

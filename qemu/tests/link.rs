@@ -12,7 +12,10 @@ use kscratch_qemu::{Condition, Error, Gateway, Link, Toolset};
 const BOUND: Duration = Duration::from_secs(20);
 const N1: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x14];
 const N2: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x15];
+const N3: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x16];
 const ALL: [u8; 6] = [0xff; 6];
+/// What a good cable needs far less than, and one that waits for a bad one far more.
+const SOON: Duration = Duration::from_millis(1500);
 
 /// A card that a test plays.
 struct Card(UnixStream);
@@ -34,6 +37,16 @@ impl Card {
         frame::read(&mut self.0).unwrap().unwrap()
     }
 
+    /// The next frame that is none of those of [`Card::settle`].
+    fn hear(&mut self) -> Vec<u8> {
+        loop {
+            let frame = self.receive();
+            if frame[12..14] != [0x88, 0xb5] {
+                return frame;
+            }
+        }
+    }
+
     /// Waits until the link has taken this card in: a card that is told of a broadcast of `other` hears it.
     fn settle(&mut self, other: &mut Card, link: &Link, names: [&str; 2]) {
         let deadline = Instant::now() + BOUND;
@@ -45,6 +58,16 @@ impl Card {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+/// Waits until the link has taken in so many frames of a port: what becomes of them is decided then.
+#[track_caller]
+fn wait_for_sent(link: &Link, name: &str, sent: u64) {
+    let deadline = Instant::now() + BOUND;
+    while link.traffic(name).unwrap().sent < sent {
+        assert!(Instant::now() < deadline, "{name}: {:?}", link.traffic(name));
+        std::thread::yield_now();
     }
 }
 
@@ -94,6 +117,87 @@ fn machines_hear_each_other_and_a_pulled_cable_is_pulled() {
     }
     let bytes: usize = (0..10).map(|_| a.receive().len()).sum();
     assert!(sent.elapsed() >= Duration::from_millis(bytes as u64), "{bytes} bytes in {:?}", sent.elapsed());
+}
+
+#[test]
+fn a_slow_cable_delays_no_frames_but_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut link = Link::new(folder.path());
+    let [mut a, mut b, mut c] = ["n1", "n2", "n3"].map(|name| Card::plugged(&link.plug(name).unwrap()));
+    a.settle(&mut b, &link, ["n1", "n2"]);
+    b.settle(&mut c, &link, ["n2", "n3"]);
+    let slow = Condition { delay: Duration::from_secs(3), ..Condition::default() };
+    assert!(link.set_condition("n1", slow));
+    let sent = link.traffic("n1").unwrap().sent;
+    let began = Instant::now();
+    a.send(ALL, N1, &[0x88, 0xc0]);
+    wait_for_sent(&link, "n1", sent + 1);
+
+    let others = Instant::now();
+    b.send(N3, N2, &[0x88, 0xc1]);
+    assert_eq!(c.hear()[12..14], [0x88, 0xc1]);
+    c.send(N2, N3, &[0x88, 0xc2]);
+    assert_eq!(b.hear()[12..14], [0x88, 0xc2]);
+    assert!(others.elapsed() < SOON, "{:?}", others.elapsed());
+
+    for card in [&mut b, &mut c] {
+        assert_eq!(card.hear()[12..14], [0x88, 0xc0], "late, but not lost");
+    }
+    assert!(began.elapsed() >= slow.delay);
+}
+
+#[test]
+fn a_flooded_cable_works_at_once_when_it_is_made_good() {
+    const FLOOD: u64 = 2000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut link = Link::new(folder.path());
+    let (mut a, mut b) = (Card::plugged(&link.plug("n1").unwrap()), Card::plugged(&link.plug("n2").unwrap()));
+    a.settle(&mut b, &link, ["n1", "n2"]);
+    let mut long = vec![0x88, 0xc3];
+    long.resize(60_000, 0);
+    for good in [Condition { rate: 1_000_000, ..Condition::default() }, Condition::default()] {
+        // A byte a millisecond: the long frame keeps the cable busy for a minute, and what comes behind it finds no room.
+        assert!(link.set_condition("n1", Condition { rate: 8, ..Condition::default() }));
+        let lost = link.traffic("n1").unwrap().lost;
+        for (card, to, from, name) in [(&mut a, N2, N1, "n1"), (&mut b, N1, N2, "n2")] {
+            let sent = link.traffic(name).unwrap().sent;
+            card.send(to, from, &long);
+            for _ in 0..FLOOD {
+                card.send(to, from, &[0x88, 0xc4]);
+            }
+            wait_for_sent(&link, name, sent + 1 + FLOOD);
+        }
+        assert_eq!(link.traffic("n1").unwrap().lost, lost + 2 * FLOOD);
+
+        assert!(link.set_condition("n1", good));
+        let again = Instant::now();
+        a.send(N2, N1, &[0x88, 0xc5]);
+        assert_eq!(b.hear()[12..14], [0x88, 0xc5], "{good:?}");
+        b.send(N1, N2, &[0x88, 0xc6]);
+        assert_eq!(a.hear()[12..14], [0x88, 0xc6], "{good:?}");
+        assert!(again.elapsed() < SOON, "{:?} with {good:?}", again.elapsed());
+    }
+}
+
+#[test]
+fn no_end_waits_for_frames_that_are_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut link = Link::new(folder.path());
+    let first = link.plug("n1").unwrap();
+    let (mut a, mut b) = (Card::plugged(&first), Card::plugged(&link.plug("n2").unwrap()));
+    a.settle(&mut b, &link, ["n1", "n2"]);
+    assert!(link.set_condition("n1", Condition { delay: 10 * BOUND, ..Condition::default() }));
+    for (card, to, from, name) in [(&mut a, N2, N1, "n1"), (&mut b, N1, N2, "n2")] {
+        let sent = link.traffic(name).unwrap().sent;
+        card.send(to, from, &[0x88, 0xc7]);
+        wait_for_sent(&link, name, sent + 1);
+    }
+    drop(a);
+    let mut again = Card::plugged(&first);
+    again.settle(&mut b, &link, ["n1", "n2"]);
+    let end = Instant::now();
+    drop(link);
+    assert!(end.elapsed() < BOUND, "{:?}", end.elapsed());
 }
 
 #[test]
