@@ -12,6 +12,10 @@ const LEAF_DAYS: u32 = 365;
 /// More days than any certificate is asked for: a hundred years.
 const MOST_DAYS: u32 = 36_500;
 
+/// Most characters of a common name: those of a kubelet whose node has the longest name that a node may have. RFC 5280, A.1, ends at 64
+/// (`ub-common-name`), to which OpenSSL holds only where it writes names itself. Go does not, in which all of Kubernetes is written, nor does kubeadm.
+const LONGEST_NAME: usize = "system:node:".len() + 63;
+
 /// What a certificate shall say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,9 +72,8 @@ impl Wanted {
     pub fn check(&self) -> Result<(), Error> {
         let why = if self.common_name.is_empty() {
             "it has no common name"
-        } else if self.common_name.chars().count() > 64 {
-            // `ub-common-name`, RFC 5280, A.1; OpenSSL holds to it.
-            "its common name is longer than 64 characters"
+        } else if self.common_name.chars().count() > LONGEST_NAME {
+            "its common name is longer than 75 characters"
         } else if self.organizations.len() > 1 {
             "it has more than one organization"
         } else if self.organizations.iter().any(String::is_empty) {

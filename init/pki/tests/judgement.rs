@@ -116,6 +116,7 @@ fn what_cannot_be_made_is_refused() {
         assert!(error.ends_with(want), "{error}");
     };
     row(&|wanted| wanted.common_name.clear(), "it has no common name");
+    row(&|wanted| wanted.common_name = format!("system:node:{}", "n".repeat(64)), "is longer than 75 characters");
     row(&|wanted| wanted.organizations = vec!["a".to_owned(), "b".to_owned()], "it has more than one organization");
     row(&|wanted| wanted.usages.clear(), "usages are \"server\" and \"client\"");
     row(&|wanted| wanted.days = 0, "not between 1 and 36500");

@@ -72,6 +72,20 @@ fn openssl_believes_what_an_authority_issues() {
     );
 }
 
+#[test]
+fn the_longest_name_of_a_node_is_read_by_openssl() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, own) = Authority::new_with_pair("kubernetes", now(), 10).unwrap();
+    let name = format!("system:node:{}", "n".repeat(63));
+    let pair = authority.issue(&Wanted::client(name.clone(), Some("system:nodes")), now()).unwrap();
+    fs::write(folder.path().join("ca.crt"), &own.certificate_pem).unwrap();
+    fs::write(folder.path().join("leaf.crt"), &pair.certificate_pem).unwrap();
+    let verify = ["verify", "-x509_strict", "-CAfile", "ca.crt", "-attime", "1800000000", "-purpose", "sslclient"];
+    ok(folder.path(), &[&verify[..], &["leaf.crt"]].concat());
+    let subject = ok(folder.path(), &["x509", "-in", "leaf.crt", "-noout", "-subject"]);
+    assert_eq!(subject.trim_end(), format!("subject=O = system:nodes, CN = {name}"));
+}
+
 /// The extensions as openssl prints them, without key identifiers.
 fn extensions(folder: &Path, file: &str) -> String {
     let text = ok(folder, &["x509", "-in", file, "-noout", "-text", "-certopt", "no_sigdump"]);
