@@ -4,11 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::console::{Console, Hint};
 use crate::debian::mirror::Mirrors;
-use crate::http::Http;
+use crate::http::{Http, Other};
 use crate::lock::{Artifact, Lock, Origin};
 use crate::store::{Digest, Store};
 
@@ -58,6 +58,34 @@ pub fn offline(lock: &Lock, store: &Store) -> Result<()> {
 
 /// Fetches what the store lacks. Tells how many artifacts and bytes that were.
 pub fn all(lock: &Lock, store: &Store, mirrors: &Mirrors, http: &Http, console: &Console) -> Result<(usize, u64)> {
+    // Archives drop superseded packages after a while.
+    let hint = |name: &str| format!("if the archive has a newer version by now: kscratch-image lock --update {name}");
+    each(lock, store, mirrors, http, console, &hint)
+}
+
+/// [`all`] for a lock that was made a moment ago and is in no file: there is nothing that its user could bring up to date.
+pub fn just_resolved(
+    lock: &Lock,
+    store: &Store,
+    mirrors: &Mirrors,
+    http: &Http,
+    console: &Console,
+) -> Result<(usize, u64)> {
+    let hint = |_: &str| "the mirror is being updated, or is broken: try again in a while".to_owned();
+    each(lock, store, mirrors, http, console, &hint)
+}
+
+/// What helps where the server has another file than the lock, or none, by the artifact's name.
+type HintFor<'a> = &'a (dyn Fn(&str) -> String + Sync);
+
+fn each(
+    lock: &Lock,
+    store: &Store,
+    mirrors: &Mirrors,
+    http: &Http,
+    console: &Console,
+    hint: HintFor<'_>,
+) -> Result<(usize, u64)> {
     let mut wanted = missing(lock, store);
     // The largest first: the last ones to finish are small.
     wanted.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
@@ -72,6 +100,8 @@ pub fn all(lock: &Lock, store: &Store, mirrors: &Mirrors, http: &Http, console: 
             let told = &mut |bytes| progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(bytes);
             if let Err(error) = one(artifact, digest, *size, store, mirrors, http, told) {
                 next.store(wanted.len(), Ordering::Relaxed);
+                let error =
+                    if error.root_cause().is::<Other>() { error.context(Hint(hint(&artifact.name))) } else { error };
                 return Err(error.context(format!("fetching {} {}", artifact.name, artifact.version)));
             }
             console.detail(format_args!("fetched {} {}", artifact.name, artifact.version));
@@ -96,9 +126,6 @@ fn one(
         Origin::GoBuild { .. } | Origin::LocalFile { .. } => return Ok(()),
     };
     let part = store.part(digest);
-    http.download(&url, &part, size, digest, told).with_context(|| {
-        // Archives drop superseded packages after a while.
-        Hint(format!("if the archive has a newer version by now: kscratch-image lock --update {}", artifact.name))
-    })?;
+    http.download(&url, &part, size, digest, told)?;
     store.publish(&part, digest)
 }

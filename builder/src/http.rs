@@ -22,6 +22,11 @@ pub struct Http {
     attempts: u32,
 }
 
+/// The server has another file than the one that is wanted, or none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Other(String);
+
 /// A fault of one attempt.
 #[derive(Debug)]
 enum Fault {
@@ -142,7 +147,8 @@ impl Http {
         }
         if actual != *sha256 {
             std::fs::remove_file(part).with_context(|| format!("removing {}", part.display()))?;
-            return Err(anyhow!("its digest is {actual}, expected {sha256}").context(format!("fetching {url}")));
+            let other = Other(format!("its digest is {actual}, expected {sha256}"));
+            return Err(anyhow!(other).context(format!("fetching {url}")));
         }
         file.sync_all().with_context(|| format!("writing {} to disk", part.display()))
     }
@@ -164,10 +170,8 @@ impl Http {
             if let Some(announced) = body.content_length()
                 && have + announced != size
             {
-                return Err(Fault::Lasting(anyhow!(
-                    "the server's file has {} bytes, expected {size}",
-                    have + announced
-                )));
+                let other = Other(format!("the server's file has {} bytes, expected {size}", have + announced));
+                return Err(Fault::Lasting(other.into()));
             }
             let mut body = body.into_reader();
             let mut buffer = vec![0; 128 << 10];
@@ -238,9 +242,11 @@ fn lasting(error: io::Error) -> Fault {
 }
 
 fn expect_status(status: u16, good: &[u16]) -> Result<(), Fault> {
-    let error = || anyhow!("the server answered with status {status}");
+    let said = || format!("the server answered with status {status}");
+    let error = || anyhow!(said());
     match status {
         status if good.contains(&status) => Ok(()),
+        404 | 410 => Err(Fault::Lasting(Other(said()).into())),
         408 | 425 | 429 | 500..=599 => Err(Fault::Passing(error())),
         _ => Err(Fault::Lasting(error())),
     }

@@ -20,7 +20,7 @@ mod patched;
 mod pinned;
 mod tarball;
 mod toolchain;
-mod version;
+pub(crate) mod version;
 
 pub use version::Version;
 

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Hint;
+use crate::kubernetes::version;
 use crate::spec::{CriDockerdSource, ImageSpec, Role};
-use crate::store::Digest;
+use crate::store::{Digest, sync_folder};
 
 /// Every artifact of an image, and what was asked for when they were chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +160,9 @@ impl Lock {
             {
                 bail!("the path `{path}` of {} leads out of the archive", artifact.name);
             }
+            if let Origin::GoBuild { go, .. } = &artifact.origin {
+                version::go(go).with_context(|| format!("reading the artifact {}", artifact.name))?;
+            }
             if artifact.sha256.is_some() != artifact.size.is_some() {
                 bail!("{} has one of size and sha256 without the other", artifact.name);
             }
@@ -191,8 +195,9 @@ impl Lock {
             .tempfile_in(folder)
             .with_context(context)?;
         part.write_all(self.print()?.as_bytes()).with_context(context)?;
+        part.as_file().sync_all().with_context(context)?;
         part.persist(file).with_context(context)?;
-        Ok(())
+        sync_folder(file).with_context(context)
     }
 
     /// An artifact by its name.

@@ -11,7 +11,7 @@ use crate::installer::Installer;
 use crate::plan::{DiskPlan, TYPE_VAR};
 use crate::rootarchive::Archive;
 use crate::spec::Role;
-use crate::store::Digest;
+use crate::store::{Digest, sync_folder};
 use crate::tree::{Kind, Node};
 use crate::write::Written;
 
@@ -67,8 +67,9 @@ pub(crate) fn write_text(file: &Path, text: &[u8]) -> Result<()> {
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         let mut part = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
         std::io::Write::write_all(&mut part, text)?;
+        part.as_file().sync_all()?;
         part.persist(file)?;
-        Ok(())
+        sync_folder(file)
     };
     fs::create_dir_all(folder)
         .and_then(|()| write().map_err(std::io::Error::other))

@@ -77,7 +77,7 @@ pub fn packages(names: &[String], spec: &ImageSpec, source: &Source, console: &C
 }
 
 /// A lock that differs from `old` only in the artifacts named, in those whose settings have changed, and in what is new or no longer
-/// needed.
+/// asked for.
 pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -> Result<Lock> {
     let kernel = spec.kernel.flavour.package();
     // The kernel's package has its version in its name; its flavour's package stands for it.
@@ -96,16 +96,31 @@ pub fn update(spec: &ImageSpec, old: &Lock, mut fresh: Lock, names: &[String]) -
         None if is_kernel(name) => !kernel_named,
         None => !names.iter().any(|named| named == name),
     };
+    let stays = |name: &str| keeps(name) && old.inputs.same_settings(&fresh.inputs, name);
+    let declared = |name: &str| old.inputs.packages.iter().any(|package| package == name);
     let mut artifacts: Vec<Artifact> = Vec::new();
     for artifact in std::mem::take(&mut fresh.artifacts) {
-        let locked = if is_kernel(&artifact.name) { old.kernel().ok() } else { old.get(&artifact.name) };
+        let locked = if is_kernel(&artifact.name) {
+            // One of another flavour is not what the settings ask for.
+            old.kernel().ok().filter(|_| declared(kernel))
+        } else {
+            old.get(&artifact.name)
+        };
         artifacts.push(match locked {
-            Some(locked) if keeps(&artifact.name) && old.inputs.same_settings(&fresh.inputs, &artifact.name) => {
-                locked.clone()
-            }
+            Some(locked) if stays(&artifact.name) => locked.clone(),
             _ => artifact,
         });
     }
+    // What stays may need libraries that nothing new does; which, its ELF files alone say. One too many is in no image: only what is reached is.
+    let libraries: Vec<Artifact> = old
+        .artifacts
+        .iter()
+        .filter(|artifact| matches!(artifact.origin, Origin::DebianPackage { .. }))
+        .filter(|Artifact { name, .. }| !is_kernel(name) && !declared(name) && stays(name))
+        .filter(|library| !artifacts.iter().any(|artifact| artifact.name == library.name))
+        .cloned()
+        .collect();
+    artifacts.extend(libraries);
     artifacts.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Lock { artifacts, ..fresh })
 }

@@ -243,8 +243,19 @@ pub(crate) fn sync_folder(entry: &Path) -> Result<()> {
     let Some(folder) = entry.parent() else {
         return Ok(());
     };
+    // A name alone is one in the folder that this program works in.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some folders that a virtual machine or a server shares cannot be asked to (fsync(2), EINVAL): what was written is there all the same.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced.with_context(|| format!("writing {} to disk", folder.display())),
+    }
+}
+
+/// Waits until a folder's whole filesystem is on the disk: one call for a tree of thousands of files that is about to get its name.
+pub(crate) fn sync_filesystem(folder: &Path) -> Result<()> {
     File::open(folder)
-        .and_then(|folder| folder.sync_all())
+        .and_then(|folder| rustix::fs::syncfs(&folder).map_err(io::Error::from))
         .with_context(|| format!("writing {} to disk", folder.display()))
 }
 
@@ -333,9 +344,10 @@ impl Write for Incoming {
 
 #[cfg(test)]
 mod tests {
-    use super::{Digest, Store, Stored};
+    use super::{Digest, Store, Stored, sync_filesystem, sync_folder};
     use crate::console::Console;
     use std::io::Write;
+    use std::path::Path;
 
     fn names(store: &Store, folder: &str) -> Vec<String> {
         let entries = std::fs::read_dir(store.root().join(folder)).unwrap();
@@ -364,6 +376,19 @@ mod tests {
         let error = incoming.finish(Some(&Digest::of(b"good"))).unwrap_err().to_string();
         assert!(error.starts_with("the digest of the 8 bytes is ") && error.contains("expected "), "{error}");
         assert!(names(&store, "sha256").is_empty() && names(&store, "tmp").is_empty());
+    }
+
+    #[test]
+    fn folders_are_written_to_disk_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        sync_filesystem(folder.path()).unwrap();
+        for entry in [folder.path().join("entry").as_path(), Path::new("entry"), Path::new("/")] {
+            sync_folder(entry).unwrap();
+        }
+        let gone = folder.path().join("gone");
+        for error in [sync_folder(&gone.join("entry")).unwrap_err(), sync_filesystem(&gone).unwrap_err()] {
+            assert_eq!(error.to_string(), format!("writing {} to disk", gone.display()));
+        }
     }
 
     #[test]

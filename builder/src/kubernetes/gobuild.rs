@@ -16,17 +16,38 @@ use crate::derived;
 use crate::lock::{Artifact, Origin};
 use crate::store::{Digest, Store};
 
-/// The environment that decides what comes out. Where modules come from (GOPROXY and its kin) stays as the machine has it: go.sum
-/// holds their checksums.
-const ENVIRONMENT: [(&str, &str); 8] = [
+/// The environment that decides what comes out. To Go an empty variable is one that is not set, and then the user's own file counts (`go env -w`):
+/// that file is left out.
+const ENVIRONMENT: [(&str, &str); 11] = [
     ("CGO_ENABLED", "0"),
+    ("GO111MODULE", "on"),
     ("GOAMD64", "v1"),
     ("GOARCH", "amd64"),
+    ("GOENV", "off"),
     ("GOEXPERIMENT", ""),
     ("GOFIPS140", "off"),
     ("GOFLAGS", ""),
     ("GOOS", "linux"),
     ("GOTOOLCHAIN", "local"),
+    ("GOWORK", "off"),
+];
+
+/// Variables that stay as the machine has them, in its environment or in the user's file: where modules come from, as go.sum holds their checksums,
+/// and where Go keeps what it has.
+const OF_MACHINE: [&str; 13] = [
+    "GOAUTH",
+    "GOCACHE",
+    "GOCACHEPROG",
+    "GOINSECURE",
+    "GOMODCACHE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOPATH",
+    "GOPRIVATE",
+    "GOPROXY",
+    "GOSUMDB",
+    "GOTMPDIR",
+    "GOVCS",
 ];
 
 /// Lines of the compiler's output that an error shows.
@@ -50,6 +71,7 @@ pub fn go_version(go: &Path) -> Result<String> {
     let output = Command::new(go)
         .args(["env", "GOVERSION"])
         .env("GOTOOLCHAIN", "local")
+        .env_remove("GOROOT")
         .output()
         .with_context(|| format!("running {}", go.display()))?;
     ensure!(output.status.success(), "{} env GOVERSION ended with {}", go.display(), output.status);
@@ -59,7 +81,37 @@ pub fn go_version(go: &Path) -> Result<String> {
         .strip_prefix("go")
         .with_context(|| format!("{} says its version is `{}`", go.display(), text.trim()))?;
     // Distributions add words behind the number.
-    Ok(version.split_whitespace().next().unwrap_or_default().to_owned())
+    let version = version.split_whitespace().next().unwrap_or_default();
+    version::go(version).with_context(|| format!("asking {} for its version", go.display()))?;
+    Ok(version.to_owned())
+}
+
+/// The machine's values of [`OF_MACHINE`], by Go's own word for them.
+fn of_machine(go: &Path, work: &Path) -> Result<BTreeMap<String, String>> {
+    let output = Command::new(go)
+        .current_dir(work)
+        .args(["env", "-json"])
+        .args(OF_MACHINE)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOWORK", "off")
+        .env_remove("GOROOT")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {}", go.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} env ended with {}: {}", go.display(), output.status, said.trim());
+    serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {} env says", go.display()))
+}
+
+/// Go in a folder of work, in the environment of a compile.
+fn in_environment(go: &Path, verb: &str, work: &Path, kept: &BTreeMap<String, String>, offline: bool) -> Command {
+    let mut command = Command::new(go);
+    // Each Go finds its own library; a variable would give it another one's.
+    command.current_dir(work).envs(kept).envs(ENVIRONMENT).env_remove("GOROOT").arg(verb).stdin(Stdio::null());
+    if offline {
+        command.env("GOPROXY", "off");
+    }
+    command
 }
 
 /// The version of this Go, if it can compile the module.
@@ -114,7 +166,7 @@ fn key(module: &Module, go: &str) -> Digest {
     let parts = [digest.0.as_slice(), go.as_bytes()];
     let words = module.programs.iter().map(|main| main.package.as_bytes());
     derived::key(
-        "go build 1",
+        "go build 2",
         parts
             .into_iter()
             .chain(words)
@@ -151,14 +203,8 @@ pub fn compile(
         write("main.go", main_go)?;
     }
     let packages: Vec<&str> = module.programs.iter().map(|main| main.package).collect();
-    let command = |verb: &str| {
-        let mut command = Command::new(go);
-        command.current_dir(work.path()).envs(ENVIRONMENT).arg(verb).stdin(Stdio::null());
-        if offline {
-            command.env("GOPROXY", "off");
-        }
-        command
-    };
+    let kept = of_machine(go, work.path()).context("asking Go where modules come from")?;
+    let command = |verb: &str| in_environment(go, verb, work.path(), &kept, offline);
     let what = format!("{} {}", module.name, module.version());
     let spinner = console.spinner(&format!("compiling {what}"));
     spinner.message("downloading modules");
@@ -238,6 +284,7 @@ fn run(command: &mut Command, told: &mut dyn FnMut(&str)) -> Result<Vec<String>>
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
@@ -257,12 +304,15 @@ mod tests {
         patches: &[],
     };
 
+    /// What the machine says of where modules come from.
+    const SAID: &str = r#"{"GOPROXY": "https://proxy.example.test", "GOPRIVATE": "example.test", "GONOSUMDB": ""}"#;
+
     /// A Go that is a script: what it was asked is kept beside it.
     fn go(folder: &Path, version: &str, build: &str) -> PathBuf {
         let path = folder.join("go");
         let script = format!(
             "#!/bin/sh\necho \"$@\" >> {0}/asked; echo \"proxy=$GOPROXY cgo=$CGO_ENABLED\" >> {0}/asked\n\
-             case $1 in env) echo go{version};; list) printf 'x\\ny\\n';; build) {build};; esac\n",
+             case $1$2 in env-json) echo '{SAID}';; env*) echo go{version};; list*) printf 'x\\ny\\n';; build*) {build};; esac\n",
             folder.display()
         );
         fs::write(&path, script).unwrap();
@@ -304,13 +354,52 @@ mod tests {
         let build = "cat go.mod patched/a.go > ../../seen; while [ \"$1\" != -o ]; do shift; done; echo A > $2/a; echo B > $2/b";
         let go = go(folder.path(), "1.26.8", build);
         let script = fs::read_to_string(&go).unwrap();
-        let download = format!("mod) echo '{{'; echo '\"Dir\": \"{}\"}}';; env)", upstream.display());
-        fs::write(&go, script.replacen("env)", &download, 1)).unwrap();
+        let download = format!("mod*) echo '{{'; echo '\"Dir\": \"{}\"}}';; env*)", upstream.display());
+        fs::write(&go, script.replacen("env*)", &download, 1)).unwrap();
         let patches = &[Patch { file: "a.go", from: "two", to: "three" }];
         compile(&Module { patches, ..MODULE }, &go, "1.26.8", true, &store, &Console::silent()).unwrap();
         let seen = fs::read_to_string(store.root().join("seen")).unwrap();
         assert!(seen.ends_with("\nreplace example.test/thing => ./patched\none three"), "{seen}");
         assert_eq!(fs::read_to_string(upstream.join("a.go")).unwrap(), "one two");
+    }
+
+    #[test]
+    fn the_machine_says_where_modules_come_from_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let go = go(folder.path(), "1.26.8", "");
+        let kept = of_machine(&go, folder.path()).unwrap();
+        let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert!(asked.starts_with(&format!("env -json {}\n", OF_MACHINE.join(" "))), "{asked}");
+        for (offline, name, want) in [
+            (false, "GOPROXY", Some("https://proxy.example.test")),
+            (true, "GOPROXY", Some("off")),
+            (false, "GOPRIVATE", Some("example.test")),
+            (false, "GOENV", Some("off")),
+            (false, "GOFLAGS", Some("")),
+            (false, "GOWORK", Some("off")),
+            (false, "GO111MODULE", Some("on")),
+            (false, "GOTOOLCHAIN", Some("local")),
+            (false, "GOROOT", None),
+        ] {
+            let command = in_environment(&go, "build", folder.path(), &kept, offline);
+            let set = command.get_envs().find(|(key, _)| *key == OsStr::new(name)).map(|(_, value)| value);
+            // Of what is not set, the machine's would be inherited: it has to be taken away.
+            assert_eq!(set, Some(want.map(OsStr::new)), "{name}");
+        }
+        for (what, want) in [("exit 3", "env ended with exit status: 3"), ("echo no", "reading what ")] {
+            fs::write(&go, format!("#!/bin/sh\n{what}\n")).unwrap();
+            let error = format!("{:#}", of_machine(&go, folder.path()).unwrap_err());
+            assert!(error.contains(want), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_go_of_an_unknown_version_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", fitting_go(&go(folder.path(), "1.26.8-own", ""), &MODULE).unwrap_err());
+        for part in ["install Go 1.26.0", "the Go version `1.26.8-own` is not of the form"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn go(folder: &Path, version: &str) -> PathBuf {
     }
     let download = format!("echo '{{\"Dir\": \"{}\"}}'", folder.join("upstream").display());
     let script = format!(
-        "#!/bin/sh\ncase $1 in env) echo go{version};; list) echo x;; mod) {download};; build) {build};; esac\n"
+        "#!/bin/sh\ncase $1$2 in env-json) echo {{}};; env*) echo go{version};; list*) echo x;; mod*) {download};; build*) {build};; esac\n"
     );
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

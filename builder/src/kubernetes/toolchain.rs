@@ -12,7 +12,7 @@ use crate::console::{Console, Hint};
 use crate::lock::{Artifact, Inputs, Lock};
 use crate::resolve::{self, Source};
 use crate::spec::{Debian, ImageSpec, Role};
-use crate::store::{Digest, Store};
+use crate::store::{Digest, Store, sync_filesystem, sync_folder};
 use crate::unpack::{self, EntryKind};
 
 /// How many minor versions of Go newer than a module's own are tried.
@@ -101,7 +101,7 @@ fn debian(
         let lock = Lock { version: 1, inputs: Inputs::of(&spec, Role::Node), releases, artifacts };
         if !program(source.store, &version).is_some_and(|program| program.is_file()) {
             console.say(format_args!("taking Go {version} from Debian's {suite}"));
-            crate::fetch::all(&lock, source.store, source.mirrors, source.http, console)?;
+            crate::fetch::just_resolved(&lock, source.store, source.mirrors, source.http, console)?;
             install(&lock.artifacts, &version, source.store).with_context(|| format!("unpacking Go {version}"))?;
         }
         return Ok(Some(version));
@@ -126,7 +126,10 @@ fn install(artifacts: &[Artifact], version: &str, store: &Store) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    fs::rename(&root, &place).with_context(|| format!("naming {}", place.display()))
+    // A folder of that name is always a whole one, after a power cut too.
+    sync_filesystem(&root)?;
+    fs::rename(&root, &place).with_context(|| format!("naming {}", place.display()))?;
+    sync_folder(&place)
 }
 
 fn lay_out(package: &Digest, root: &Path, store: &Store) -> Result<()> {
@@ -197,6 +200,10 @@ mod tests {
         assert_eq!(go_version(&program).unwrap(), "1.26.11");
         assert!(store.root().join("go/1.26.11/usr/share/go-1.26/src/x.go").is_file());
         assert!(!store.root().join("go/1.26.11/etc").exists());
+        // A version that leads to another program, and to this one by another way.
+        for elsewhere in ["1.26.11/../1.26.11", "1.26.11/../../../x"] {
+            assert!(of_version(Path::new("/nonexistent/go"), &module, elsewhere, &store).is_err(), "{elsewhere}");
+        }
         let error = of_version(Path::new("/nonexistent/go"), &module, "1.26.12", &store).unwrap_err();
         assert!(
             format!("{error:#}").contains("the lock says Go 1.26.12, and there is none on this machine"),

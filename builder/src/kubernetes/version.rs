@@ -1,7 +1,7 @@
 //! The text of a Kubernetes version becomes a [`Version`] that this program can make a node of.
 use std::fmt;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::console::Hint;
 
@@ -61,19 +61,26 @@ impl fmt::Display for Version {
     }
 }
 
-/// A Go version `1.26.8`, for comparing.
+/// A Go version `1.26.8` or `1.26rc1`, for comparing. Nothing may stand behind it: it becomes a folder of the cache that a program is started from.
 ///
 /// # Errors
 /// Another form.
 pub fn go(text: &str) -> Result<(u32, u32, u32)> {
-    let mut parts = text.trim_start_matches("go").split('.');
-    let mut next = || match parts.next() {
-        // `26rc1` counts as 26: what is tried before a release compiles what the release does.
-        Some(part) => part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse::<u32>(),
-        None => Ok(0),
+    let form = || anyhow!("the Go version `{text}` is not of the form 1.26.8 or 1.26rc1");
+    let number = |digits: &str| -> Result<u32> {
+        // A number of Rust's may have a `+` before it.
+        ensure!(digits.bytes().all(|byte| byte.is_ascii_digit()), form());
+        digits.parse().map_err(|_| form())
     };
-    let mut number = || next().with_context(|| format!("reading the Go version `{text}`"));
-    Ok((number()?, number()?, number()?))
+    let whole = text.strip_prefix("go").unwrap_or(text);
+    // `1.26rc1` counts as 1.26: what is tried before a release compiles what the release does.
+    let (release, candidate) = whole.split_once("rc").map_or((whole, None), |(release, rc)| (release, Some(rc)));
+    candidate.map(number).transpose()?;
+    match release.split('.').map(number).collect::<Result<Vec<u32>>>()?[..] {
+        [major, minor] => Ok((major, minor, 0)),
+        [major, minor, patch] => Ok((major, minor, patch)),
+        _ => Err(form()),
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +114,28 @@ mod tests {
     fn go_versions_compare_as_numbers() {
         assert!(go("go1.26.8").unwrap() > go("1.26.0").unwrap());
         assert!(go("1.9").unwrap() < go("1.10").unwrap());
-        assert_eq!(go("1.26rc1").unwrap(), (1, 26, 0));
-        assert!(go("devel").is_err());
+        assert_eq!((go("1.26rc1").unwrap(), go("1.26.1rc2").unwrap()), ((1, 26, 0), (1, 26, 1)));
+    }
+
+    #[test]
+    fn only_whole_go_versions_are_read() {
+        for bad in [
+            "1.26.11/../../../x",
+            "../1.26",
+            "1.26/..",
+            "1.26.8-custom",
+            "1.26.8.1",
+            "1.26rc1/x",
+            "1.26rc",
+            "1.+26",
+            "1.26.",
+            "1",
+            "gogo1.26",
+            "devel",
+            "",
+        ] {
+            let error = go(bad).unwrap_err().to_string();
+            assert_eq!(error, format!("the Go version `{bad}` is not of the form 1.26.8 or 1.26rc1"));
+        }
     }
 }

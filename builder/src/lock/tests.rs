@@ -114,6 +114,8 @@ fn bad_locks_are_refused() {
     };
     check(&good.replace("version = 1\n", "version = 2\n"), "it is of version 2");
     check(&good.replace("pool/main", "../main"), "leads out of the archive");
+    let elsewhere = "reading the artifact kubernetes: the Go version `1.26.11/../../../x` is not of the form 1.26.8";
+    check(&good.replace("go = \"1.26.1\"", "go = \"1.26.11/../../../x\""), elsewhere);
     check(&good.replace("size = 9\n", ""), "mount has one of size and sha256 without the other");
     check(
         &good.replace("\"kubernetes\"", "\"mount\""),

@@ -5,7 +5,8 @@ use super::{Source, lock, update, with_control_plane};
 use crate::console::Console;
 use crate::debian::testarchive::{KeyOptions, NOW, TestArchive, TestKey, deb};
 use crate::http::Http;
-use crate::lock::{Artifact, Lock, Origin};
+use crate::http::testserver::Fault;
+use crate::lock::{Artifact, Lock, Origin, is_kernel};
 use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::{fetch, unpack};
@@ -185,11 +186,37 @@ fn a_package_that_is_not_the_locked_one_leaves_nothing() {
         &["fetching libc6 2.41-12", path, &format!("expected {digest}"), "hint: ", "lock --update libc6"],
     );
     assert!(!case.store().has(&digest) && !case.store().part(&digest).exists());
+    case.archive.server.put(path, &good[..good.len() - 9]);
+    refused(case.fetch(&lock), &["fetching libc6 2.41-12", "the server's file has ", "lock --update libc6"]);
     case.archive.server.state.lock().unwrap().files.remove(path);
-    refused(case.fetch(&lock), &["fetching libc6 2.41-12", "status 404"]);
+    refused(case.fetch(&lock), &["fetching libc6 2.41-12", "status 404", "lock --update libc6"]);
     case.archive.server.put(path, good);
     case.fetch(&lock).unwrap();
     assert!(case.store().has(&digest));
+}
+
+#[test]
+fn only_what_an_update_would_mend_is_told_to_be_updated() {
+    let case = Case::new();
+    let lock = case.resolve(&spec("")).unwrap();
+    let check = |fetched: anyhow::Result<(usize, u64)>, parts: &[&str]| {
+        let error = fetched.unwrap_err();
+        assert!(!format!("{error:#}").contains("--update"), "{error:#}");
+        refused::<()>(Err(error), parts);
+    };
+    // As many as all threads could ask for.
+    case.archive.server.fail(&[Fault::Busy; 40]);
+    check(case.fetch(&lock), &["fetching ", "status 503"]);
+    case.archive.server.fail(&[]);
+    // Nobody has a file with this lock.
+    case.archive.server.state.lock().unwrap().files.remove("/debian/pool/main/libc6_2.41-12_amd64.deb");
+    let (mirrors, http, store) = (case.archive.mirrors(), Http::new().unwrap().attempts(2), case.store());
+    let fetched = fetch::just_resolved(&lock, &store, &mirrors, &http, &Console::silent());
+    check(fetched, &["fetching libc6 2.41-12", "status 404", "hint: the mirror is being updated"]);
+    // It cannot be written.
+    std::fs::remove_dir_all(store.root().join("tmp")).unwrap();
+    let fetched = fetch::all(&lock, &store, &mirrors, &http, &Console::silent());
+    check(fetched, &["fetching ", "opening ", "No such file"]);
 }
 
 #[test]
@@ -280,6 +307,55 @@ fn one_artifact_is_brought_up_to_date() {
     let updated = update(&spec(""), &other, fresh.clone(), &["mount".into()]).unwrap();
     assert_eq!(versions(&updated), versions(&fresh));
     refused(update(&spec(""), &old, fresh, &["nothing".into()]), &["there is no artifact `nothing`"]);
+}
+
+#[test]
+fn the_kernel_of_another_flavour_is_not_kept() {
+    let mut case = Case::new();
+    let kernel = "Section: kernel\nDepends: linux-image-6.12.1-amd64\n";
+    case.archive.package("linux-image-amd64", "6.12-1", kernel, deb(&[]));
+    case.archive.package("linux-image-6.12.1-amd64", "6.12-1", "Section: kernel\n", deb(&[]));
+    case.archive.publish();
+    let (cloud, metal) = (spec(""), spec("[kernel]\nflavour='metal'\n[hardware]\nfirmware=[]\nmicrocode=[]"));
+    for (before, after, want) in [
+        (&cloud, &metal, "linux-image-6.12.1-amd64"),
+        (&metal, &cloud, "linux-image-6.12.1-cloud-amd64"),
+        (&cloud, &cloud, "linux-image-6.12.1-cloud-amd64"),
+        (&metal, &metal, "linux-image-6.12.1-amd64"),
+    ] {
+        let (old, fresh) = (case.resolve(before).unwrap(), case.resolve(after).unwrap());
+        let updated = update(after, &old, fresh, &["mount".into()]).unwrap();
+        let kernels = updated.artifacts.iter().map(|artifact| artifact.name.as_str()).filter(|name| is_kernel(name));
+        assert_eq!(kernels.collect::<Vec<_>>(), [want]);
+        updated.matches(after, Role::Node).unwrap();
+    }
+}
+
+#[test]
+fn libraries_of_packages_that_stay_stay_too() {
+    let mut case = Case::new();
+    let old = case.resolve(&spec("packages=['libpam-runtime']")).unwrap();
+    // Its libraries are no longer those of the package that is kept.
+    case.archive.package("mount", "2.41-2", "Section: admin\nDepends: libnew1\n", deb(&[]));
+    case.archive.package("libnew1", "1", "Section: libs\n", deb(&[]));
+    case.archive.publish();
+    let fresh = case.resolve(&spec("")).unwrap();
+    assert!(fresh.get("libmount1").is_none());
+    let check = |named: &str, want: &[&str]| {
+        let updated = update(&spec(""), &old, fresh.clone(), &[named.to_owned()]).unwrap();
+        let versions = updated.artifacts.iter().map(|artifact| format!("{} {}", artifact.name, artifact.version));
+        // What was declared, and no longer is, is gone.
+        assert_eq!(versions.collect::<Vec<_>>(), want);
+        assert_eq!(Lock::parse(&updated.print().unwrap()).unwrap(), updated);
+    };
+    let kernel = "linux-image-6.12.1-cloud-amd64 6.12-1";
+    let stub = "systemd-boot-efi 257-1";
+    check("kernel", &["libc6 2.41-12", "libmount1 2.41-1", "libnew1 1", kernel, "mount 2.41-1", stub]);
+    check("libmount1", &["libc6 2.41-12", "libnew1 1", kernel, "mount 2.41-1", stub]);
+    // What was chosen from other suites is of no use.
+    let mut other = old.clone();
+    other.inputs.suites.push("trixie-updates".into());
+    assert_eq!(update(&spec(""), &other, fresh.clone(), &["kernel".into()]).unwrap(), fresh);
 }
 
 fn compiled(name: &str, version: &str) -> Artifact {

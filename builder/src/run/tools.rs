@@ -13,7 +13,7 @@ use crate::debian::keyring::Keyring;
 use crate::debian::mirror::Mirrors;
 use crate::http::Http;
 use crate::spec::ImageSpec;
-use crate::store::{Store, Stored};
+use crate::store::{Store, Stored, sync_filesystem, sync_folder};
 use crate::unpack::{self, Entry, EntryKind, Unpacked};
 use crate::{fetch, resolve};
 
@@ -120,17 +120,18 @@ fn unpack_packages(root: &Path, packages: &[&str], store: &Store, console: &Cons
     let source = resolve::Source { mirrors: &mirrors, keyring: &keyring, http: &http, store, now: resolve::now()? };
     let names: Vec<String> = packages.iter().copied().map(str::to_owned).collect();
     let lock = resolve::packages(&names, &spec, &source, console)?;
-    fetch::all(&lock, store, &mirrors, &http, console)?;
+    fetch::just_resolved(&lock, store, &mirrors, &http, console)?;
     let unpacked = unpack::all(store, &lock, console)?;
-    // Beside its place, then named: a folder of that name is always a whole one.
+    // Beside its place, then named: a folder of that name is always a whole one, after a power cut too.
     let parent = root.parent().context("the cache is a folder in a folder")?;
     let folder = tempfile::tempdir_in(parent).with_context(|| format!("making a folder in {}", parent.display()))?;
     for package in unpacked.values() {
         lay_out(package, store, folder.path())?;
     }
+    sync_filesystem(folder.path())?;
     fs::rename(folder.path(), root).with_context(|| format!("naming {}", root.display()))?;
     drop(folder.keep());
-    Ok(())
+    sync_folder(root)
 }
 
 fn lay_out(package: &Unpacked, store: &Store, root: &Path) -> Result<()> {
