@@ -355,9 +355,9 @@ pub struct RunArgs {
     /// Role metadata for this run, handed over by firmware (fw_cfg)
     #[arg(long, value_name = "FILE")]
     pub metadata: Option<PathBuf>,
-    /// Size of the disk that the guest sees, e.g. 8GiB
-    #[arg(long, default_value = "8GiB", value_name = "SIZE")]
-    pub disk_size: String,
+    /// Size of the disk that the guest sees, e.g. 8GiB [default: 8GiB, or that of the overlay that it goes on from]
+    #[arg(long, value_name = "SIZE")]
+    pub disk_size: Option<String>,
     /// End the machine after this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,

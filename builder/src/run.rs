@@ -9,6 +9,7 @@ use kscratch_qemu::toolset::Program;
 use kscratch_qemu::{
     Accelerator, CardModel, Condition, Disk, DiskModel, Firmware, Forward, Machine, Overlay, Serial, Toolset, Tpm, Vm,
 };
+use nix::sys::signal::Signal;
 
 use crate::console::{Console, Hint};
 use crate::spec::ByteSize;
@@ -16,11 +17,16 @@ use crate::spec::ByteSize;
 mod direct;
 mod faults;
 pub mod hardware;
+mod interrupt;
+mod kept;
+mod refused;
 pub mod tools;
 
 pub use faults::Cut;
 use faults::{Cable, Heard};
 use hardware::MoreDisk;
+pub use interrupt::Interrupt;
+use refused::hinted;
 
 /// How often it is looked whether the machine has said something, or has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,13 +56,13 @@ pub struct Options {
     /// Role metadata for this run.
     pub metadata: Option<PathBuf>,
     /// Size of the disk that the guest sees.
-    pub disk_size: ByteSize,
+    pub disk_size: Option<ByteSize>,
     /// When the machine is ended, however far it is.
     pub timeout: Option<Duration>,
-    /// A qcow2 file that keeps what the machine writes; gone on from where it is there already. What a TPM remembers is kept beside it.
+    /// A qcow2 file that keeps what the machine writes; gone on from where it is there already. What a TPM remembers is kept beside it, and what the image was.
     pub overlay: Option<PathBuf>,
-    /// How the disk is reached, and the bytes of its sectors.
-    pub disk: (DiskModel, u32),
+    /// How the disk is reached, and the bytes of its sectors; those that the image is made for where `None`.
+    pub disk: (DiskModel, Option<u32>),
     /// Further disks.
     pub disks: Vec<MoreDisk>,
     /// What the network card is.
@@ -107,16 +113,19 @@ pub enum Outcome {
     TimedOut,
     /// Its power was cut, as wanted.
     Cut,
+    /// A signal ended it.
+    Signalled(Signal),
     /// QEMU itself failed.
     Failed(ExitStatus),
 }
 
 impl Outcome {
-    /// What the program ends with: as timeout(1), 124 tells that time was up.
+    /// What the program ends with: as timeout(1), 124 tells that time was up; as in shells, 128 and its number that a signal came.
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Off | Outcome::Cut => 0,
             Outcome::TimedOut => 124,
+            Outcome::Signalled(signal) => interrupt::status(signal),
             Outcome::Failed(_) => 1,
         }
     }
@@ -125,9 +134,13 @@ impl Outcome {
 /// Refuses what cannot be booted, before QEMU is fetched for it.
 ///
 /// # Errors
-/// There is no such image, it is compressed, or the metadata is wrong.
+/// There is no such image, it is compressed, the overlay is none over it, or the metadata is wrong.
 pub fn check(options: &Options) -> Result<()> {
     refuse_compressed(&options.image)?;
+    hardware::image_disk(&options.image, options.disk)?;
+    if let Some(overlay) = &options.overlay {
+        kept::check(overlay, &options.image, options.disk_size)?;
+    }
     hardware::check(&options.disks)?;
     options.metadata.as_deref().map_or(Ok(()), check_metadata)
 }
@@ -137,18 +150,26 @@ pub fn check(options: &Options) -> Result<()> {
 ///
 /// # Errors
 /// The image is none that QEMU can boot, a port is taken.
-pub fn run(options: &Options, tools: &Toolset, swtpm: Option<&Program>, console: &Console) -> Result<Outcome> {
-    let (overlay, size) = (options.overlay.as_deref(), Some(options.disk_size.0));
-    let overlay = match overlay {
-        Some(path) => Overlay::kept(tools, &options.image, size, path),
-        None => Overlay::create(tools, &options.image, size),
+pub fn run(
+    options: &Options,
+    tools: &Toolset,
+    swtpm: Option<&Program>,
+    interrupt: &Interrupt,
+    console: &Console,
+) -> Result<Outcome> {
+    interrupt.begin();
+    let overlay = match &options.overlay {
+        Some(path) => kept::lay(tools, path, &options.image, options.disk_size),
+        None => {
+            Overlay::create(tools, &options.image, Some(options.disk_size.unwrap_or(kept::DISK).0)).map_err(Into::into)
+        }
     }
     .with_context(|| format!("laying a copy-on-write disk over {}", options.image.display()))?;
     // Holds the unpacked kernel and initramfs until the machine has ended.
     let (_unpacked, firmware) = firmware(options, tools)?;
     // Disks that begin empty, sockets of the cable, and what the machine says.
     let folder = tempfile::tempdir().context("making a folder for the machine")?;
-    let mut machine = machine(options, firmware, &overlay);
+    let mut machine = machine(options, hardware::image_disk(&options.image, options.disk)?, firmware, &overlay);
     machine.disks.extend(hardware::disks(&options.disks, folder.path())?);
     let booting = || format!("booting {}", options.image.display());
     // A carrier is all that an unplugged cable takes.
@@ -168,6 +189,9 @@ pub fn run(options: &Options, tools: &Toolset, swtpm: Option<&Program>, console:
     let tpm = swtpm.map(|swtpm| tpm(swtpm, options, tools, folder.path())).transpose()?;
     machine.tpm = tpm.as_ref().map(|tpm| tpm.socket().to_owned());
     let heard = machine.console_file.as_deref().map(Heard::from_now).transpose()?;
+    if let Some(signal) = interrupt.signal() {
+        return Ok(Outcome::Signalled(signal));
+    }
     let mut vm = Vm::start(tools, &machine).map_err(|error| hinted(error.into())).with_context(booting)?;
     if !options.cable.up {
         let pulled = if bad { vm.set_carrier(0, false) } else { vm.set_user_carrier(false) };
@@ -175,7 +199,7 @@ pub fn run(options: &Options, tools: &Toolset, swtpm: Option<&Program>, console:
     }
     let forwards = cable.as_ref().map_or_else(|| vm.forwards().to_vec(), Cable::forwards);
     announce(options, &vm, &forwards, console);
-    watch(options, vm, heard, console)
+    watch(options, vm, heard, interrupt, console)
 }
 
 fn firmware(options: &Options, tools: &Toolset) -> Result<(Option<tempfile::TempDir>, Firmware)> {
@@ -204,8 +228,7 @@ fn tpm_beside(overlay: &Path) -> PathBuf {
     name.into()
 }
 
-fn machine(options: &Options, firmware: Firmware, overlay: &Overlay) -> Machine {
-    let (model, sector) = options.disk;
+fn machine(options: &Options, (model, sector): (DiskModel, u32), firmware: Firmware, overlay: &Overlay) -> Machine {
     let mut machine = Machine::new(firmware).disk(Disk { sector, ..Disk::from(overlay).model(model) });
     machine.card_model = options.card;
     machine.more_user_cards = options.cards.saturating_sub(1);
@@ -240,7 +263,13 @@ fn announce(options: &Options, vm: &Vm, forwards: &[Forward], console: &Console)
         .say("Ctrl-A x ends it at once, Ctrl-A c leads to QEMU's monitor (system_powerdown presses the power button)");
 }
 
-fn watch(options: &Options, mut vm: Vm, mut heard: Option<Heard>, console: &Console) -> Result<Outcome> {
+fn watch(
+    options: &Options,
+    mut vm: Vm,
+    mut heard: Option<Heard>,
+    interrupt: &Interrupt,
+    console: &Console,
+) -> Result<Outcome> {
     let seconds = |time: Duration| time.as_secs();
     loop {
         let age = vm.age();
@@ -250,6 +279,11 @@ fn watch(options: &Options, mut vm: Vm, mut heard: Option<Heard>, console: &Cons
             }
             console.warn(format!("QEMU ended with {status}: {}", vm.stderr()));
             return Ok(Outcome::Failed(status));
+        }
+        if let Some(signal) = interrupt.signal() {
+            vm.quit();
+            console.warn(format!("the machine was ended by {signal}"));
+            return Ok(Outcome::Signalled(signal));
         }
         let cut = match (&options.cut, &mut heard) {
             (Some(Cut::After(time)), _) => age >= *time,
@@ -292,19 +326,6 @@ fn check_metadata(path: &Path) -> Result<()> {
     kscratch_metadata::read(&text, None)
         .map(drop)
         .with_context(|| format!("reading the role metadata {}", path.display()))
-}
-
-/// The command that helps with what QEMU most often refuses.
-fn hinted(error: anyhow::Error) -> anyhow::Error {
-    let text = error.to_string();
-    if text.contains("host forwarding rule") {
-        return error.context(Hint("--forward 0:8080 takes any free port".to_owned()));
-    }
-    if text.contains("\"write\" lock") {
-        return error
-            .context(Hint("another machine runs on this overlay: end it, or take another --overlay".to_owned()));
-    }
-    error
 }
 
 #[cfg(test)]
@@ -353,6 +374,7 @@ mod tests {
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(Outcome::Off.exit_code(), 0);
         assert_eq!(Outcome::TimedOut.exit_code(), 124);
+        assert_eq!(Outcome::Signalled(Signal::SIGTERM).exit_code(), 143);
         assert_eq!(Outcome::Failed(ExitStatus::from_raw(256)).exit_code(), 1);
     }
 }

@@ -195,19 +195,19 @@ fn system(args: &mut Arguments, machine: &Machine) {
 fn network(args: &mut Arguments, machine: &Machine) {
     if machine.user_network {
         user_network(args, machine);
-        for number in 1..=machine.more_user_cards {
-            let id = format!("net{number}");
-            let restricted = if machine.isolated { ",restrict=on" } else { "" };
-            args.option("-netdev", format!("user,id={id}{restricted}"));
-            let mut mac = machine.mac;
-            mac[5] = mac[5].wrapping_add(number);
-            card(args, machine.card_model, &id, mac, None);
-        }
     }
     for (index, link) in machine.cards.iter().enumerate() {
         let id = card_on_link(index);
         args.option("-netdev", stream(&id, &link.plug));
         card(args, machine.card_model, &id, link.mac, None);
+    }
+    for number in 1..=machine.more_user_cards {
+        let id = format!("net{number}");
+        let restricted = if machine.isolated { ",restrict=on" } else { "" };
+        args.option("-netdev", format!("user,id={id}{restricted}"));
+        let mut mac = machine.mac;
+        mac[5] = mac[5].wrapping_add(number);
+        card(args, machine.card_model, &id, mac, None);
     }
     if machine.card_slot {
         args.option("-device", format!("pcie-root-port,id={CARD_SLOT},chassis=1"));
@@ -373,6 +373,9 @@ mod tests {
             ],
             &["user,id=net0", "netdev=net0"],
         );
+        linked.more_user_cards = 1;
+        let second = "netdev=link0,mac=52:54:00:00:00:14,romfile= -netdev user,id=net1 -device virtio-net-pci,netdev=net1,mac=52:54:00:6b:73:02,romfile=";
+        check(&linked, false, &[second], &["netdev=net0"]);
         linked.user_network = true;
         check(&linked, false, &["netdev=net0,mac=52:54:00:6b:73:01", "netdev=link0,mac=52:54:00:00:00:14"], &[]);
         let mut other = direct();

@@ -30,6 +30,7 @@ mod opening;
 pub mod overlay;
 pub mod plugging;
 pub mod qmp;
+mod terminal;
 pub mod toolset;
 pub mod tpm;
 pub mod vm;

@@ -32,7 +32,7 @@ pub struct Machine {
     pub tap: Option<String>,
     /// Whether the firmware boots from that card, behind the disks. It has its own means for that: no ROM of QEMU's is needed.
     pub boots_from_network: bool,
-    /// Further cards, each on a user-mode network of its own, behind that one. They have the hardware addresses that follow its.
+    /// Further cards, each on a user-mode network of its own, behind all others. They have the hardware addresses that follow [`Machine::mac`].
     pub more_user_cards: u8,
     /// TCP ports of the guest that are reachable on 127.0.0.1, by the user-mode network.
     pub forwards: Vec<Forward>,

@@ -29,7 +29,7 @@ impl Overlay {
         Ok(Overlay { path, folder: Some(folder) })
     }
 
-    /// Makes one at `path` that stays, or takes the one that is there already.
+    /// Makes one at `path` that stays, or takes the one that is there already, as it is: whether that one lies over this very image is for the caller to know.
     ///
     /// # Errors
     /// As for [`Overlay::create`].

@@ -17,6 +17,7 @@ use crate::machine::{Accelerator, Firmware, Forward, Machine, Serial};
 use crate::memory::{self, Memory};
 use crate::opening::{self, QMP_BOUND, QUIT_BOUND, ended};
 use crate::qmp::{Event, Qmp};
+use crate::terminal::Terminal;
 use crate::toolset::Toolset;
 
 /// Between two looks at what the guest has told of its memory, which it is asked for once a second.
@@ -34,6 +35,8 @@ pub struct Vm {
     stdin: Option<ChildStdin>,
     qmp: Qmp,
     child: Child,
+    // Behind the process that changes it. `None` where the serial line is not on it.
+    _terminal: Option<Terminal>,
     // Holds the QMP socket and the firmware's variables, unless they have a place; declared last, so that it goes after the process that
     // uses it.
     _folder: Option<tempfile::TempDir>,
@@ -63,6 +66,8 @@ impl Vm {
         let started = Instant::now();
         let program = tools.qemu.path.display().to_string();
         let nice = if accelerated { 0 } else { machine.nice };
+        // Before the process, so that it is set right again behind it where the start fails.
+        let terminal = (machine.serial == Serial::Terminal).then(Terminal::of_this_program);
         let (child, stdin, stdout) =
             Child::start_nice(command, nice).map_err(|source| Error::Spawn { program, source })?;
         let console = Console::new();
@@ -78,7 +83,19 @@ impl Vm {
         let forwards = if forwards.is_empty() { Vec::new() } else { opening::forwards(&mut qmp)? };
         let forwards = forwards.iter().map(|forward| Forward { host: forward.host, guest: forward.port }).collect();
         let (name, serial) = (machine.name.clone(), machine.serial);
-        Ok(Vm { name, serial, accelerated, forwards, started, console, stdin, qmp, child, _folder: folder })
+        Ok(Vm {
+            name,
+            serial,
+            accelerated,
+            forwards,
+            started,
+            console,
+            stdin,
+            qmp,
+            child,
+            _terminal: terminal,
+            _folder: folder,
+        })
     }
 
     /// Waits for a line of the console, of before or of later.
@@ -339,7 +356,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // A killed QEMU would leave the terminal in raw mode; a watched one has nothing to tidy up, and `child` kills it.
+        // A person's machine ends with its files closed, however its program ends; a watched one has nothing to tidy up, and `child` kills it.
         if self.serial == Serial::Terminal && self.child.status().is_none() {
             self.quit();
         }
@@ -364,11 +381,10 @@ fn run_files(tools: &Toolset, machine: &Machine, folder: &Path) -> Result<RunFil
 }
 
 fn command(tools: &Toolset, machine: &Machine, files: &RunFiles, kvm: bool) -> Command {
-    let watched = machine.serial == Serial::Watched;
-    // At a terminal QEMU must get the chance to leave raw mode.
-    let mut command = tools.qemu_that_ends_with_us(if watched { "KILL" } else { "TERM" });
+    // No signal that can be blocked: a program that waits for signals has them blocked, and what it starts has them blocked with it.
+    let mut command = tools.qemu_that_ends_with_us("KILL");
     command.args(arguments::qemu(machine, files, kvm));
-    if watched {
+    if machine.serial == Serial::Watched {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
     }
     command

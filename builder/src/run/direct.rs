@@ -15,7 +15,8 @@ const UKI: &str = "/EFI/BOOT/BOOTX64.EFI";
 /// A UKI larger than this is none of ours.
 const UKI_LIMIT: u64 = 512 << 20;
 
-struct RawDisk(File);
+/// A file as the bytes that it has.
+pub(super) struct RawDisk(pub(super) File);
 
 impl ReadAt for RawDisk {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use kscratch_formats::gpt;
 use kscratch_qemu::{Disk, DiskFormat, DiskModel};
 
@@ -94,6 +94,15 @@ pub fn fits(model: DiskModel, sector: u32) -> Result<(), String> {
     Ok(())
 }
 
+/// The model and the sectors of the disk that an image is: those that are asked for, or that the image is made for, which has to be there by now.
+pub(super) fn image_disk(image: &Path, (model, asked): (DiskModel, Option<u32>)) -> Result<(DiskModel, u32)> {
+    let sector = asked.unwrap_or_else(|| sector_of(image));
+    fits(model, sector)
+        .map_err(|error| anyhow!(error))
+        .with_context(|| format!("giving the machine {} as its disk", image.display()))?;
+    Ok((model, sector))
+}
+
 /// Refuses further disks that are not there, before anything is started.
 ///
 /// # Errors
@@ -130,7 +139,29 @@ pub(super) fn disks(disks: &[MoreDisk], folder: &Path) -> Result<Vec<Disk>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use kscratch_formats::guid::Guid;
+    use kscratch_formats::image::Data;
+
     use super::*;
+
+    #[test]
+    fn an_image_is_asked_for_its_sectors_once_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("built.img");
+        assert_eq!(image_disk(&image, (DiskModel::Nvme, None)).unwrap(), (DiskModel::Nvme, 512));
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(4 << 20).unwrap();
+        for extent in gpt::tables::<()>(Guid([9; 16]), 4 << 20, 4096, &[]).unwrap() {
+            let Data::Bytes(bytes) = extent.data else { panic!("a table is bytes") };
+            file.write_all_at(&bytes, extent.offset).unwrap();
+        }
+        assert_eq!(image_disk(&image, (DiskModel::Nvme, None)).unwrap(), (DiskModel::Nvme, 4096));
+        assert_eq!(image_disk(&image, (DiskModel::Sata, Some(512))).unwrap(), (DiskModel::Sata, 512));
+        let error = format!("{:#}", image_disk(&image, (DiskModel::Sata, None)).unwrap_err());
+        assert!(error.contains("built.img as its disk: QEMU's SATA disks have sectors of 512 bytes"), "{error}");
+    }
 
     #[track_caller]
     fn check(text: &str, want: Result<MoreDisk, &str>) {
