@@ -13,13 +13,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::CHUNK;
 use crate::inspect::Opened;
-use crate::manifest::{beside, write_text};
+use crate::manifest::write_text;
 use crate::plan::TYPE_RECORDER;
 use crate::write::Written;
 
-/// Where the block map of an image stands, as bmaptool looks for it.
+/// Where the block map of an image stands: the first place where bmaptool looks for it. Its name has all of the image's: another form of the same disk may
+/// have been stamped since.
 pub fn place(image: &Path) -> PathBuf {
-    beside(image, "bmap")
+    let mut name = image.as_os_str().to_owned();
+    name.push(".bmap");
+    name.into()
 }
 
 /// Writes the block map of an image that was just written, and tells where.

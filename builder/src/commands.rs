@@ -92,8 +92,14 @@ fn build(args: &BuildArgs, console: &Console) -> Result<()> {
     let request = image::Request { spec: &spec, lock: &lock, role, esp_files, output, form, root_url };
     let built = image::build(&request, &workshop)?;
     summary(&request.output, &built, console);
+    if !request.esp_files.is_empty() {
+        console.say(ITS_OWNERS);
+    }
     Ok(())
 }
+
+/// Of an image with role metadata.
+const ITS_OWNERS: &str = "only its owner can read it: it holds the machine's secrets";
 
 fn default_output(role: Role, format: crate::cli::Format) -> PathBuf {
     PathBuf::from(format!("kscratch-{}{}", role.as_str(), format.ending()))
@@ -207,9 +213,12 @@ fn stamp(args: &StampArgs, console: &Console) -> Result<()> {
         args.secrets.as_ref().map_or_else(|| "secrets.toml".to_owned(), |path| path.display().to_string());
     let texts = stamp::Texts { role: &role, secrets: secrets.as_deref(), names: (&role_name, &secrets_name) };
     let time = i64::try_from(resolve::now()?).context("taking this machine's clock as a time")?;
-    stamp::stamp(&args.image, &texts, time)?;
+    let closed = stamp::stamp(&args.image, &texts, time)?;
     blockmap::renew(&args.image)?;
     console.say(format_args!("{} has the role metadata of {role_name}", args.image.display()));
+    if closed {
+        console.say(ITS_OWNERS);
+    }
     Ok(())
 }
 

@@ -162,8 +162,12 @@ pub fn write(prepared: &Prepared<'_>, interrupt: &Interrupt, console: &Console) 
     ensure!(!is_locked(target.file()), "{} is in use by now: nothing was written", to.display());
     interrupt.begin();
     write_all(request, disk, map, &target, interrupt, console).map_err(|Failure { left, error }| {
+        // A file that is there is refused, and this one is now.
+        let to_file = format!("run the same again with --override exists:{}", to.display());
         let what = if left == Left::Untouched {
             "look at the image, and run the same again"
+        } else if victim.device.is_none() {
+            &to_file
         } else if target.is_gone() {
             "the device is not there any more (was it pulled out?): put it in again and run the same"
         } else if Interrupted::of(&error).is_some() {

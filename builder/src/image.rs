@@ -19,6 +19,7 @@ use crate::spec::{ImageSpec, Role};
 use crate::store::{Digest, Store};
 use crate::tree::{Content, Kind, Node, Origin, Tree};
 use crate::unpack::{self, Unpacked};
+use crate::write::Readers;
 use crate::{
     blockmap, check, controlplane, dockerstore, fetch, filesystem, firmware, initramfs, manifest, microcode, plan,
     resolve, rootarchive, sbom, uki, write,
@@ -222,7 +223,8 @@ pub fn build(request: &Request<'_>, workshop: &Workshop) -> Result<Built> {
     if installer {
         return medium::installer(request, &root, &packages, &plan, workshop, clock);
     }
-    let written = write_image(&plan.image, format, &request.output, "writing the disk", workshop)?;
+    let out = (request.output.as_path(), Readers::of(esp_files));
+    let written = write_image(&plan.image, format, out, "writing the disk", workshop)?;
     clock.done("write");
     let map = blockmap::write(&request.output, &written)?;
     clock.done("block map");
@@ -382,7 +384,7 @@ fn package_file(packages: &[Package<'_>], path: &str, store: &Store) -> Result<V
 fn write_image(
     image: &Image<Content>,
     format: write::Format,
-    output: &Path,
+    (output, readers): (&Path, Readers),
     what: &'static str,
     workshop: &Workshop,
 ) -> Result<write::Written> {
@@ -392,7 +394,7 @@ fn write_image(
             bar.add(bytes);
         }
     };
-    write::image(image, workshop.store.root(), format, output, &progress)
+    write::image_for(readers, image, workshop.store.root(), format, output, &progress)
 }
 
 /// `SOURCE_DATE_EPOCH`, or the newest date of the Debian releases in the lock; seconds since 1970.

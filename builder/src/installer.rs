@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::plan::TYPE_ESP;
 use crate::store::Digest;
 use crate::tree::Content;
-use crate::write::{self, Contents, Written};
+use crate::write::{self, Contents, Readers, Written};
 use crate::{blockmap, digest, filesystem};
 
 /// `Volume Identifier` of the CD.
@@ -104,7 +104,8 @@ pub fn write(
         esp.image.extents.iter().try_for_each(|extent| copy(extent, start, &contents, file))?;
         Ok(guid)
     };
-    let (guid, metadata) = write::whole(out, put).with_context(|| format!("writing {}", out.display()))?;
+    let (guid, metadata) =
+        write::whole(out, Readers::of(medium.files), put).with_context(|| format!("writing {}", out.display()))?;
     Ok(Installer { guid, len: metadata.len(), allocated: metadata.blocks() * 512 })
 }
 

@@ -9,7 +9,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::store::{Digest, Store};
 use crate::tree::{Content, Contents, Kind, Node, Tree};
-use crate::write;
+use crate::write::{self, Readers};
 
 /// Longest name and link target that stand in a header itself.
 const NAME: usize = 100;
@@ -43,7 +43,7 @@ pub fn write(tree: &Tree, store: &Store, time: i64, out: &Path, progress: &mut d
         hashed.file.flush().context("writing the archive")?;
         Ok(Archive { sha256: Digest(hashed.hash.finalize().into()), len: hashed.len })
     };
-    let (archive, _) = write::whole(out, put).with_context(|| format!("writing {}", out.display()))?;
+    let (archive, _) = write::whole(out, Readers::All, put).with_context(|| format!("writing {}", out.display()))?;
     Ok(archive)
 }
 

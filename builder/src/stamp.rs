@@ -1,6 +1,6 @@
 //! Turns a finished image, raw or qcow2, and role metadata into the same image with that metadata on its ESP.
-use std::fs::File;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -26,8 +26,9 @@ pub struct Texts<'a> {
 }
 
 /// Checks the metadata as init will, then puts it on the ESP of the image at `path`. `time` is in seconds since 1970. A power cut on the
-/// way leaves every file old or new, and the volume readable; a qcow2 file may have grown by clusters that nothing refers to.
-pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
+/// way leaves every file old or new, and the volume readable; a qcow2 file may have grown by clusters that nothing refers to. Of a file others than its owner
+/// can read nothing any more, as it holds secrets; says whether they could.
+pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<bool> {
     let action = || format!("stamping {}", path.display());
     let disk = Opened::alone(path).with_context(action)?;
     if disk.form() == Form::Vmdk {
@@ -45,7 +46,21 @@ pub fn stamp(path: &Path, texts: &Texts<'_>, time: i64) -> Result<()> {
     let file = File::options().read(true).write(true).custom_flags(alone(path)).open(path);
     let file = file.with_context(|| format!("opening {} to write", path.display()))?;
     ensure!(!is_locked(&file), "{} is in use by now: nothing was written", path.display());
-    onto(&file, &disk, texts, time).with_context(action)
+    let closed = close(&file).with_context(action)?;
+    onto(&file, &disk, texts, time).with_context(action)?;
+    Ok(closed)
+}
+
+/// Takes from a file what its group and others may do with it. A device has readers of its own.
+fn close(file: &File) -> Result<bool> {
+    let found = file.metadata()?;
+    let mode = found.permissions().mode();
+    if !found.is_file() || mode & 0o077 == 0 {
+        return Ok(false);
+    }
+    let closed = Permissions::from_mode(mode & 0o700);
+    file.set_permissions(closed).context("taking it from the eyes of others, as it is to hold secrets")?;
+    Ok(true)
 }
 
 /// A device is asked for alone (open(2): O_EXCL without O_CREAT), a file cannot be.

@@ -4,6 +4,7 @@ mod early;
 mod frames;
 mod parallel;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -62,6 +63,29 @@ pub fn work(image: &Image<Content>) -> u64 {
     image.extents.iter().map(|extent| extent.data.len()).sum()
 }
 
+/// Who may read a file that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Everybody, as of any image.
+    All,
+    /// Its owner alone: it holds a machine's secrets.
+    Owner,
+}
+
+impl Readers {
+    /// Those of a disk that has this role metadata on it.
+    pub(crate) fn of(files: &BTreeMap<String, Vec<u8>>) -> Readers {
+        if files.is_empty() { Readers::All } else { Readers::Owner }
+    }
+
+    fn mode(self) -> u32 {
+        match self {
+            Readers::All => 0o644,
+            Readers::Owner => 0o600,
+        }
+    }
+}
+
 /// Writes the disk to `out`; `store` is the store's folder. A file of that name is replaced only when the new one is complete.
 pub fn image(
     image: &Image<Content>,
@@ -70,10 +94,23 @@ pub fn image(
     out: &Path,
     progress: Progress<'_>,
 ) -> Result<Written> {
-    written(image, store, format, out, progress).with_context(|| format!("writing {}", out.display()))
+    image_for(Readers::All, image, store, format, out, progress)
+}
+
+/// The same for these readers.
+pub(crate) fn image_for(
+    readers: Readers,
+    image: &Image<Content>,
+    store: &Path,
+    format: Format,
+    out: &Path,
+    progress: Progress<'_>,
+) -> Result<Written> {
+    written(readers, image, store, format, out, progress).with_context(|| format!("writing {}", out.display()))
 }
 
 fn written(
+    readers: Readers,
     image: &Image<Content>,
     store: &Path,
     format: Format,
@@ -96,12 +133,16 @@ fn written(
         identify(image, &digest, format, name, file)?;
         Ok((chunks, digest))
     };
-    let ((chunks, digest), metadata) = whole(out, put)?;
+    let ((chunks, digest), metadata) = whole(out, readers, put)?;
     Ok(Written { digest, disk: image.len, len: metadata.len(), allocated: metadata.blocks() * 512, chunks })
 }
 
 /// Makes a file whole: beside its name, synced, then renamed. Gives what `put` gives, and what the file is then.
-pub(crate) fn whole<T>(out: &Path, put: impl FnOnce(&File) -> Result<T>) -> Result<(T, fs::Metadata)> {
+pub(crate) fn whole<T>(
+    out: &Path,
+    readers: Readers,
+    put: impl FnOnce(&File) -> Result<T>,
+) -> Result<(T, fs::Metadata)> {
     let folder = match out.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -110,7 +151,7 @@ pub(crate) fn whole<T>(out: &Path, put: impl FnOnce(&File) -> Result<T>) -> Resu
     let part = tempfile::Builder::new()
         .prefix(".kscratch-")
         .suffix(".part")
-        .permissions(fs::Permissions::from_mode(0o644))
+        .permissions(fs::Permissions::from_mode(readers.mode()))
         .tempfile_in(folder)
         .with_context(|| format!("making a file in {}", folder.display()))?;
     let done = put(part.as_file())?;

@@ -4,6 +4,7 @@ mod tool;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -41,9 +42,12 @@ fn made() -> Made {
 }
 
 fn make(disk: &Path, told: &Written, store: &Path, iso: &Path) -> Installer {
+    make_with(BTreeMap::new(), disk, told, store, iso)
+}
+
+fn make_with(files: BTreeMap<String, Vec<u8>>, disk: &Path, told: &Written, store: &Path, iso: &Path) -> Installer {
     let source = Source { disk, written: told, sector: 512 };
     let program = |guid: Guid| -> anyhow::Result<Arc<[u8]>> { Ok(Arc::from(boot(guid))) };
-    let files = BTreeMap::new();
     let medium = Medium { boot: &program, files: &files, time: TIME };
     let mut done = 0;
     let made = installer::write(&source, &medium, store, iso, &mut |bytes| done += bytes).unwrap();
@@ -103,6 +107,16 @@ fn what_it_installs_is_the_disk() {
     let again = folder.path().join("again.iso");
     assert_eq!(make(&disk, &told, folder.path(), &again).guid, made.guid);
     assert!(fs::read(&again).unwrap() == fs::read(&iso).unwrap(), "two builds differ");
+}
+
+#[test]
+fn with_metadata_it_is_its_owners_alone() {
+    let Made { folder, disk, told, iso, .. } = made();
+    let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&iso), 0o644);
+    let files = BTreeMap::from([("/kscratch/role.toml".to_owned(), b"version = 1\nrole = \"node\"\n".to_vec())]);
+    make_with(files, &disk, &told, folder.path(), &iso);
+    assert_eq!(mode(&iso), 0o600);
 }
 
 #[test]

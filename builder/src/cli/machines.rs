@@ -86,10 +86,10 @@ pub struct UpArgs {
     /// A new master has a further disk of this size for etcd's data, e.g. 4GiB
     #[arg(long, value_name = "SIZE")]
     pub etcd_disk: Option<String>,
-    /// Image of nodes [default: kscratch-node.img, which is built where there is none]
+    /// Image of new nodes [default: kscratch-node.img, which is built where there is none]
     #[arg(long, value_name = "FILE")]
     pub image_node: Option<PathBuf>,
-    /// Image of masters [default: kscratch-master.img, which is built where there is none]
+    /// Image of new masters [default: kscratch-master.img, which is built where there is none]
     #[arg(long, value_name = "FILE")]
     pub image_master: Option<PathBuf>,
     /// Port of this machine that leads to the API server [default: any free one]

@@ -65,9 +65,18 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
     }
     let context = args.context.as_ref().unwrap_or(&args.name);
     let users = args.merge_kubeconfig.then(users_kubeconfig).transpose()?;
-    let image = |role: Role, given: Option<&PathBuf>| match new.contains(&super::role(role)) {
-        true => image(role, given.map(PathBuf::as_path), args, console),
-        false => Ok(Image::default()),
+    let image = |role: Role, given: Option<&PathBuf>| match (new.contains(&super::role(role)), given) {
+        (true, given) => image(role, given.map(PathBuf::as_path), args, console),
+        (false, None) => Ok(Image::default()),
+        (false, Some(file)) => {
+            let hint = format!("cluster down {} --delete, then up, makes all machines anew", place.argument());
+            Err(anyhow!(
+                "no {} is made that {} could be the image of: the machines that there are keep theirs",
+                role.as_str(),
+                file.display()
+            )
+            .context(Hint(format!("kscratch-image {hint}"))))
+        }
     };
     let options = up::Options {
         make: Make {

@@ -10,7 +10,7 @@ use crate::plan::DiskPlan;
 use crate::reach::Package;
 use crate::tree::Tree;
 use crate::uki::{self, Place};
-use crate::write::Format;
+use crate::write::{Format, Readers};
 use crate::{manifest, modules, sbom};
 
 /// What an installer's initramfs has besides that of a disk: what reads a virtual machine's metadata, and hears keys and the power button.
@@ -35,7 +35,7 @@ pub fn installer(
     std::fs::create_dir_all(folder).with_context(making)?;
     let beside = tempfile::Builder::new().prefix(".kscratch-").tempdir_in(folder).with_context(making)?;
     let disk = beside.path().join("disk.img");
-    let written = write_image(&plan.image, Format::Raw, &disk, "writing the disk", workshop)?;
+    let written = write_image(&plan.image, Format::Raw, (&disk, Readers::Owner), "writing the disk", workshop)?;
     clock.done("write");
     let mut kernel = spec.kernel_with_hardware();
     kernel.initramfs.extend(MODULES.map(str::to_owned));

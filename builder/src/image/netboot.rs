@@ -15,7 +15,7 @@ use crate::spec::ImageSpec;
 use crate::store::Digest;
 use crate::tree::Tree;
 use crate::uki::{self, Place};
-use crate::write::{self, Format};
+use crate::write::{self, Format, Readers};
 use crate::{manifest, overlay, sbom};
 
 /// The script that iPXE runs.
@@ -65,9 +65,13 @@ pub fn folder(
     let parts = boot_parts(spec, root, &unpacked.packages(request.lock)?, release(&root.tree)?, &workshop.store, time)?;
     clock.done("filesystems");
 
+    // All of it first, names then: a script names its root by the digest, and machines that ask meanwhile get what goes together.
+    let making = || format!("making a folder in {}", out.display());
+    std::fs::create_dir_all(out).with_context(making)?;
+    let unnamed = tempfile::Builder::new().prefix(".kscratch-").tempdir_in(out).with_context(making)?;
     let mut files = Files::new();
-    let file = out.join(ROOT);
-    write_image(&filesystem.image, Format::RawZst, &file, "writing the root", workshop)?;
+    let file = unnamed.path().join(ROOT);
+    write_image(&filesystem.image, Format::RawZst, (&file, Readers::All), "writing the root", workshop)?;
     let root_file = written(&file)?;
     files.insert(ROOT, root_file);
     let line = |base: &str| {
@@ -76,8 +80,8 @@ pub fn folder(
         uki::command_line(place, &spec.kernel.console, &spec.kernel.cmdline)
     };
     let mut put = |name: &'static str, bytes: &[u8]| -> Result<()> {
-        let file = out.join(name);
-        write::whole(&file, |mut to: &File| Ok(to.write_all(bytes)?))
+        let file = unnamed.path().join(name);
+        write::whole(&file, Readers::All, |mut to: &File| Ok(to.write_all(bytes)?))
             .with_context(|| format!("writing {}", file.display()))?;
         files.insert(name, Written { sha256: Digest::of(bytes), len: bytes.len() as u64 });
         Ok(())
@@ -94,6 +98,13 @@ pub fn folder(
             ));
         }
     }
+    for name in [ROOT, KERNEL, INITRAMFS, SCRIPT, UKI].into_iter().filter(|name| files.contains_key(name)) {
+        let file = out.join(name);
+        std::fs::rename(unnamed.path().join(name), &file)
+            .with_context(|| format!("giving {} its name", file.display()))?;
+    }
+    let named = File::open(out).and_then(|folder| folder.sync_all());
+    named.with_context(|| format!("waiting until the names are in {}", out.display()))?;
     clock.done("write");
     let manifest = manifest::write(request, root, manifest::Product::Folder(&files))?;
     let sbom = sbom::write(request, root, time)?;

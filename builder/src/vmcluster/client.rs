@@ -30,7 +30,7 @@ const END: Duration = Duration::from_secs(20);
 /// There is no keeper, it does not answer, or it refuses.
 pub fn ask(place: &Place, request: &Request) -> Result<Answer> {
     let stream = connect(place).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => down(&place.name),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => down(place),
         _ => anyhow!(error).context(format!("speaking to the keeper of {}", place.name)),
     })?;
     let action = || format!("speaking to the keeper of {}", place.name);
@@ -62,8 +62,9 @@ pub fn answers(place: &Place) -> bool {
 }
 
 /// The error where there is no keeper.
-pub fn down(name: &str) -> anyhow::Error {
-    anyhow!("the machines of {name} are not up").context(Hint(format!("kscratch-image cluster up {name}")))
+pub fn down(place: &Place) -> anyhow::Error {
+    let hint = format!("kscratch-image cluster up {}", place.argument());
+    anyhow!("the machines of {} are not up", place.name).context(Hint(hint))
 }
 
 /// By the folder's descriptor: the path of a unix socket has at most 107 bytes (unix(7)), the folder's may have more.

@@ -18,6 +18,7 @@ use super::plan::{Plan, PlannedMachine};
 use super::protocol::{Answer, Cable, MachineStatus, Request, Status};
 use crate::console::Hint;
 use crate::run::FW_CFG_ROLE;
+use crate::run::hardware::sector_of;
 
 /// The gateway's port on the link.
 const GATEWAY: &str = "gateway";
@@ -65,8 +66,11 @@ impl Fleet {
         for planned in fleet.plan.machines.clone() {
             fleet.plug(planned)?;
         }
-        // Asked once, before anybody waits for an answer: it takes seconds where there is a KVM that does not work.
-        if let Some(slot) = fleet.slots.first() {
+        // Asked once, before anybody waits for an answer: it takes seconds where there is a KVM that does not work. It is asked by a machine, which wants
+        // its disks; whoever switches that one on is told if they cannot be made.
+        if let Some(slot) = fleet.slots.first()
+            && lay(&fleet.tools, &fleet.plan.name, &slot.planned).is_ok()
+        {
             fleet.accelerated = accelerator::kvm_works(&fleet.tools, &machine(slot, &fleet.plan.name, None, true));
         }
         Ok(fleet)
@@ -129,15 +133,7 @@ impl Fleet {
         if slot.vm.is_some() {
             bail!("{name} is on already");
         }
-        let (disk, planned) = (Path::new(name).join(DISK), &slot.planned);
-        let hint = || Hint(format!("kscratch-image cluster down {cluster} --delete, then up, makes the machines anew"));
-        planned.image.check().with_context(hint).with_context(|| format!("starting {name}"))?;
-        Overlay::kept(&tools, &planned.image.path, Some(planned.disk_size), &disk)
-            .with_context(|| format!("laying the disk of {name} over {}", planned.image.path.display()))?;
-        for disk in &planned.disks {
-            let path = Path::new(name).join(disk.file());
-            blank(&path, disk.size).with_context(|| format!("making the disk {} of {name}", path.display()))?;
-        }
+        lay(&tools, &cluster, &slot.planned)?;
         let vm = Vm::start(&tools, &machine(slot, &cluster, clock, accelerated))
             .with_context(|| format!("starting {name}"))?;
         slot.vm = Some(vm);
@@ -264,6 +260,20 @@ fn kubelet(line: &Line) -> Option<bool> {
     (line.text.contains("] service kubelet: ") || line.text.contains("] Linux version")).then_some(false)
 }
 
+/// Makes the disks of a machine where they are missing.
+fn lay(tools: &Toolset, cluster: &str, planned: &PlannedMachine) -> Result<()> {
+    let (name, image) = (&planned.name, &planned.image);
+    let hint = || Hint(format!("kscratch-image cluster down {cluster} --delete, then up, makes the machines anew"));
+    image.check().with_context(hint).with_context(|| format!("starting {name}"))?;
+    Overlay::kept(tools, &image.path, Some(planned.disk_size), &Path::new(name).join(DISK))
+        .with_context(|| format!("laying the disk of {name} over {}", image.path.display()))?;
+    for disk in &planned.disks {
+        let path = Path::new(name).join(disk.file());
+        blank(&path, disk.size).with_context(|| format!("making the disk {} of {name}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// A disk with nothing on it, where there is none. Holes take no room.
 fn blank(path: &Path, size: u64) -> std::io::Result<()> {
     match File::create_new(path) {
@@ -276,9 +286,12 @@ fn blank(path: &Path, size: u64) -> std::io::Result<()> {
 fn machine(slot: &Slot, cluster: &str, clock: Option<&str>, accelerated: bool) -> Machine {
     let planned = &slot.planned;
     let folder = Path::new(&planned.name);
+    // What is laid over an image has its sectors.
+    let mut disk = Disk::new(folder.join(DISK), kscratch_qemu::DiskFormat::Qcow2);
+    disk.sector = sector_of(&planned.image.path);
     let mut machine = Machine::new(Firmware::Uefi)
         .named(&planned.name)
-        .disk(Disk::new(folder.join(DISK), kscratch_qemu::DiskFormat::Qcow2))
+        .disk(disk)
         .on_link(&slot.plug, planned.mac())
         .fw_cfg(FW_CFG_ROLE, folder.join(ROLE));
     for disk in &planned.disks {

@@ -63,7 +63,7 @@ pub fn print(place: &Place, machine: &str, follow: bool, mut out: impl Write) ->
 }
 
 fn open(place: &Place, machine: &str) -> Result<File> {
-    let plan = Plan::read(&place.file(PLAN))?.ok_or_else(|| client::down(&place.name))?;
+    let plan = Plan::read(&place.file(PLAN))?.ok_or_else(|| client::down(place))?;
     plan.machine(machine)?;
     let path = place.machine_file(machine, CONSOLE);
     File::open(&path).with_context(|| format!("opening {}", path.display()))

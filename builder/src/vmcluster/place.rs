@@ -32,6 +32,7 @@ pub const CONSOLE: &str = "console.log";
 pub struct Place {
     /// The cluster's name.
     pub name: String,
+    parent: PathBuf,
     path: PathBuf,
 }
 
@@ -40,7 +41,15 @@ impl Place {
     pub fn of(parent: &Path, name: &str) -> Place {
         // `./NAME` would only be more to read.
         let parent = if parent == Path::new(".") { Path::new("") } else { parent };
-        Place { name: name.to_owned(), path: parent.join(name).join(MACHINES) }
+        Place { name: name.to_owned(), parent: parent.to_owned(), path: parent.join(name).join(MACHINES) }
+    }
+
+    /// The cluster as an argument of a command that a person types: its name, behind the folder that has its folder, where that is another one.
+    pub fn argument(&self) -> String {
+        match self.parent.as_os_str().is_empty() {
+            true => self.name.clone(),
+            false => format!("--folder {} {}", self.parent.display(), self.name),
+        }
     }
 
     /// The folder itself.

@@ -57,7 +57,7 @@ pub fn down(place: &Place, cut: bool, delete: bool, console: &Console) -> Result
         end(place, cut, console)?;
         console.say(format_args!("the machines of {} are down", place.name));
     } else if !delete {
-        return Err(client::down(&place.name));
+        return Err(client::down(place));
     }
     if delete {
         let folder = place.path();

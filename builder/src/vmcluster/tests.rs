@@ -193,7 +193,9 @@ fn one_keeper_at_a_time_and_none_is_told() {
     drop(lock);
     assert!(keep(place.path()).unwrap().is_some());
     let lines = crate::console::error_lines(&client::status(&place).unwrap_err());
-    assert_eq!(lines, ["error: the machines of blue are not up", "hint: kscratch-image cluster up blue"]);
+    let hint = format!("hint: kscratch-image cluster up --folder {} blue", folder.path().display());
+    assert_eq!(lines, ["error: the machines of blue are not up", hint.as_str()]);
+    assert_eq!(Place::of(Path::new("."), "blue").argument(), "blue");
     let nowhere = Place::of(Path::new("/nowhere"), "blue");
     assert!(
         client::status(&nowhere).unwrap_err().to_string().contains("cluster up blue") || !client::answers(&nowhere)

@@ -284,12 +284,12 @@ fn stands(place: &Place, rows: &[Row], why: String) -> anyhow::Error {
             Err(error) => text.push_str(&format!("\n    {error:#}")),
         }
     }
-    let name = &place.name;
+    let cluster = place.argument();
     anyhow!(text)
         .context(Hint(format!(
-            "kscratch-image cluster logs {name} MACHINE shows more; cluster down {name} ends the machines"
+            "kscratch-image cluster logs {cluster} MACHINE shows more; cluster down {cluster} ends the machines"
         )))
-        .context(format!("bringing {name} up"))
+        .context(format!("bringing {} up", place.name))
 }
 
 /// Puts the cluster into the user's kubeconfig where that is wanted, and tells how to go on.
@@ -322,7 +322,8 @@ fn tell(options: &Options, place: &Place, plan: &Plan, console: &Console) {
         let line = kubectl::nodes(&options.parent, &plan.name, &place.file(KUBECONFIG), options.kubectl);
         console.say(format_args!("  {line}"));
     }
-    console.say(format_args!("  kscratch-image cluster status {0}; kscratch-image cluster down {0}", plan.name));
+    let cluster = place.argument();
+    console.say(format_args!("  kscratch-image cluster status {cluster}; kscratch-image cluster down {cluster}"));
 }
 
 /// Shows the machines until their keeper ends; they end with this program.

@@ -8,7 +8,7 @@ mod sample;
 mod tool;
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -251,6 +251,11 @@ fn an_image_that_was_stamped_has_a_map_that_says_so() {
     assert!(stamp.status().unwrap().success());
     let after = map_of(&image);
     assert!(after != before && after.mapped() >= before.mapped());
+    let mode = fs::metadata(&image.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a machine's secrets are on it");
+    // Another form of the disk that it was has a map of its own.
+    let other = image.folder.path().join("disk.img.zst");
+    assert!(blockmap::place(&other) != blockmap::place(&image.path));
     flashed(&image.path, &Loop::of(image.len), &[]);
 }
 

@@ -61,6 +61,8 @@ impl Target {
         let flags = if looked_at.is_some() && alone { OFlags::EXCL } else { OFlags::empty() };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(looked_at.is_none()).custom_flags(flags.bits().cast_signed());
+        // As a disk's device, a file that is made is nobody else's to read: it may hold a machine's secrets.
+        options.mode(0o600);
         let mut file = options.open(path).with_context(|| format!("opening {} to write", path.display()))?;
         // Between looking and this a person may have thought for long. What is open now can be pulled, but not become another one.
         if let Some(looked_at) = looked_at {
