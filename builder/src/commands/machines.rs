@@ -69,13 +69,8 @@ fn bring_up(args: &UpArgs, now: OffsetDateTime, console: &Console) -> Result<()>
         (true, given) => image(role, given.map(PathBuf::as_path), args, console),
         (false, None) => Ok(Image::default()),
         (false, Some(file)) => {
-            let hint = format!("cluster down {} --delete, then up, makes all machines anew", place.argument());
-            Err(anyhow!(
-                "no {} is made that {} could be the image of: the machines that there are keep theirs",
-                role.as_str(),
-                file.display()
-            )
-            .context(Hint(format!("kscratch-image {hint}"))))
+            up::keeps_image(&place, super::role(role), file)?;
+            Ok(Image::default())
         }
     };
     let options = up::Options {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::place::{PLAN, Place, keep, write_private};
 use super::plan::{Image, Make, Plan, PlannedForward, SHARED};
-use super::{client, logs};
+use super::{client, logs, up};
+use crate::spec::Role;
 
 fn make() -> Make {
     Make {
@@ -165,6 +166,28 @@ fn a_plan_is_read_as_it_was_written_and_refused_when_it_is_odd() {
         let error = format!("{:#}", Plan::read(&path).unwrap_err());
         assert!(error.contains(want), "{error}");
     }
+}
+
+#[test]
+fn machines_that_there_are_keep_their_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other, none] = ["one.img", "other.img", "none.img"].map(|name| folder.path().join(name));
+    [&one, &other].into_iter().for_each(|file| fs::write(file, [1; 4096]).unwrap());
+    let place = Place::of(folder.path(), "blue");
+    place.make("n1").unwrap();
+    up::keeps_image(&place, Role::Node, &none).unwrap();
+    let mut plan = grown(0, 1);
+    plan.machines[0].image = Image::now(&one).unwrap();
+    write_private(&place.file(PLAN), &plan.text().unwrap()).unwrap();
+    up::keeps_image(&place, Role::Node, &one).unwrap();
+    up::keeps_image(&place, Role::Master, &none).unwrap();
+    let told = crate::console::error_lines(&up::keeps_image(&place, Role::Node, &other).unwrap_err()).join("\n");
+    assert!(
+        told.contains("n1 is there already, and its disk lies over ") && told.contains("one.img, not over "),
+        "{told}"
+    );
+    assert!(told.contains("hint: kscratch-image cluster down --folder ") && told.contains(" blue --delete"), "{told}");
+    assert!(up::keeps_image(&place, Role::Node, &none).is_err());
 }
 
 #[test]

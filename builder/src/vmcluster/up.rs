@@ -11,7 +11,7 @@ use super::client::{self, Started};
 use super::order::Order;
 use super::panics::Panics;
 use super::place::{KUBECONFIG, PLAN, Place, ROLE, write_private};
-use super::plan::{API_PORT, Make, Plan, PlannedForward};
+use super::plan::{API_PORT, Image, Make, Plan, PlannedForward};
 use super::protocol::{Request, Status};
 use super::rows::{Row, rows};
 use super::view::{View, Watch};
@@ -81,6 +81,23 @@ pub fn counts(place: &Place, masters: Option<u8>, nodes: Option<u8>) -> Result<(
         new.push(Role::Node);
     }
     Ok((wanted, new))
+}
+
+/// Refuses an image for machines of a role of which none is made, where those that there are have another one.
+///
+/// # Errors
+/// They have; or the image is not there.
+pub fn keeps_image(place: &Place, role: Role, file: &Path) -> Result<()> {
+    let Some(plan) = Plan::read(&place.file(PLAN))? else { return Ok(()) };
+    let mut of_the_role = plan.machines.iter().filter(|machine| machine.master == (role == Role::Master)).peekable();
+    if of_the_role.peek().is_none() {
+        return Ok(());
+    }
+    let named = Image::now(file)?.path;
+    let Some(machine) = of_the_role.find(|machine| machine.image.path != named) else { return Ok(()) };
+    let (name, has, file) = (&machine.name, machine.image.path.display(), file.display());
+    let hint = format!("kscratch-image cluster down {} --delete, then up, makes all machines anew", place.argument());
+    Err(anyhow!("{name} is there already, and its disk lies over {has}, not over {file}").context(Hint(hint)))
 }
 
 /// Brings the machines up and waits for them.
