@@ -26,7 +26,7 @@ pub(super) struct Ours {
 
 /// Makes it on a blank device.
 pub(super) fn make(sys: &dyn Sys, ours: &Ours, device: &Path) -> Result<()> {
-    log::line(format_args!("{} is blank: making the filesystem of {}", device.display(), ours.what));
+    log::line(format_args!("{} holds nothing yet: making the filesystem of {}", device.display(), ours.what));
     let name = named(ours, device)?;
     // Inode tables are zeroed by the kernel later: the first boot does not wait for it.
     let args = ["-q", "-F", "-L", ours.label, "-m", "1", "-E", "lazy_itable_init=1,lazy_journal_init=1", name];
