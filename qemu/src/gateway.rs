@@ -77,7 +77,7 @@ impl Gateway {
     /// QEMU cannot be started, or refuses (a port that is taken, for one).
     pub fn start(&self, tools: &Toolset, plug: &Path, folder: &Path) -> Result<RunningGateway, Error> {
         let socket = folder.join("gateway.qmp");
-        let mut command = tools.qemu_that_ends_with_us("KILL");
+        let mut command = tools.qemu_that_ends_with_us();
         command.args(self.arguments(plug, &socket, &tools.data)).stdin(std::process::Stdio::null());
         let program = tools.qemu.path.display().to_string();
         let (child, _, _) = Child::start(command).map_err(|source| Error::Spawn { program, source })?;

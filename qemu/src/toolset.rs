@@ -58,11 +58,12 @@ impl Program {
         command
     }
 
-    /// The same; by `setpriv`, where there is one, the kernel sends it `signal` when this program ends, however that happens.
-    pub fn command_that_ends_with_us(&self, setpriv: Option<&Path>, signal: &str) -> Command {
+    /// The same; by `setpriv`, where there is one, the kernel kills it when this program ends, however that happens. No other signal would
+    /// do: a program that waits for signals has them blocked, and what it starts has them blocked with it.
+    pub fn command_that_ends_with_us(&self, setpriv: Option<&Path>) -> Command {
         let Some(setpriv) = setpriv else { return self.command() };
         let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", signal]).args(self.command_line());
+        command.args(["--pdeathsig", "KILL"]).args(self.command_line());
         command
     }
 }
@@ -138,9 +139,9 @@ impl Toolset {
         release(&String::from_utf8_lossy(&said.stdout))
     }
 
-    /// The start of a command line of QEMU; the kernel sends it `signal` when this program ends, however that happens.
-    pub fn qemu_that_ends_with_us(&self, signal: &str) -> Command {
-        self.qemu.command_that_ends_with_us(self.setpriv.as_deref(), signal)
+    /// The start of a command line of QEMU; the kernel kills it when this program ends, however that happens.
+    pub fn qemu_that_ends_with_us(&self) -> Command {
+        self.qemu.command_that_ends_with_us(self.setpriv.as_deref())
     }
 
     /// OVMF's code and variables.

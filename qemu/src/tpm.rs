@@ -72,7 +72,7 @@ impl Drop for Tpm {
 
 /// Commas end a value in swtpm's options, and cannot be written otherwise: the state is where it is started.
 fn command(swtpm: &Program, setpriv: Option<&Path>, state: &Path, socket: &Path) -> Command {
-    let mut command = swtpm.command_that_ends_with_us(setpriv, "KILL");
+    let mut command = swtpm.command_that_ends_with_us(setpriv);
     command.args(["socket", "--tpm2", "--tpmstate", "dir=.", "--ctrl"]);
     command.arg(format!("type=unixio,path={}", socket.display()));
     // It ends when QEMU's connection does.

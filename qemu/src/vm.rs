@@ -381,8 +381,7 @@ fn run_files(tools: &Toolset, machine: &Machine, folder: &Path) -> Result<RunFil
 }
 
 fn command(tools: &Toolset, machine: &Machine, files: &RunFiles, kvm: bool) -> Command {
-    // No signal that can be blocked: a program that waits for signals has them blocked, and what it starts has them blocked with it.
-    let mut command = tools.qemu_that_ends_with_us("KILL");
+    let mut command = tools.qemu_that_ends_with_us();
     command.args(arguments::qemu(machine, files, kvm));
     if machine.serial == Serial::Watched {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -12,7 +12,7 @@ use super::{Built, Clock, Request, Root, Unpackeds, Workshop, boot_parts, write_
 use crate::console::Hint;
 use crate::filesystem::{self, Filesystem};
 use crate::spec::ImageSpec;
-use crate::store::Digest;
+use crate::store::{Digest, sync_folder};
 use crate::tree::Tree;
 use crate::uki::{self, Place};
 use crate::write::{self, Format, Readers};
@@ -103,8 +103,7 @@ pub fn folder(
         std::fs::rename(unnamed.path().join(name), &file)
             .with_context(|| format!("giving {} its name", file.display()))?;
     }
-    let named = File::open(out).and_then(|folder| folder.sync_all());
-    named.with_context(|| format!("waiting until the names are in {}", out.display()))?;
+    sync_folder(&out.join(SCRIPT))?;
     clock.done("write");
     let manifest = manifest::write(request, root, manifest::Product::Folder(&files))?;
     let sbom = sbom::write(request, root, time)?;
