@@ -194,7 +194,9 @@ fn config(args: &SpecArgs) -> Result<()> {
     if plain {
         return print(spec::DEFAULT);
     }
-    print(&toml::to_string_pretty(&read_spec(args, args.config.as_deref())?).context("printing the settings")?)
+    let mut spec = read_spec(args, args.config.as_deref())?;
+    spec.anchor_sources();
+    print(&toml::to_string_pretty(&spec).context("printing the settings")?)
 }
 
 fn inspect(args: &InspectArgs) -> Result<()> {

@@ -154,7 +154,7 @@ pub fn root(
 ) -> Result<(Root, Unpackeds)> {
     obtain(spec, lock, workshop)?;
     clock.done("fetch");
-    let release = kubernetes::obtain(lock, role, &workshop.store, workshop.offline, &workshop.console)?;
+    let release = kubernetes::obtain(lock, role, &spec.folder, &workshop.store, workshop.offline, &workshop.console)?;
     clock.done("kubernetes");
     let unpacked = Unpackeds { by_name: unpack::all(&workshop.store, lock, &workshop.console)? };
     let packages = unpacked.packages(lock)?;

@@ -86,7 +86,9 @@ fn resolve_from(
         Ok(gobuild::artifact(&module, &toolchain::ready(go, &module, spec, source, console)?))
     };
     let kubernetes = match &spec.kubernetes.source {
-        KubernetesSource::Path(path) => tarball::local_artifact(path, part::NODE, &version, source.store)?,
+        KubernetesSource::Path(path) => {
+            tarball::local_artifact(&spec.folder, path, part::NODE, &version, source.store)?
+        }
         KubernetesSource::Tarball => tarball::artifact(&url, &version, source.http)?,
         KubernetesSource::Compile => compiled()?,
         KubernetesSource::Auto if source.http.answers(&url, PATIENCE) => {
@@ -101,7 +103,9 @@ fn resolve_from(
         }
     };
     let cri_dockerd = match &spec.cri_dockerd.source {
-        CriDockerdSource::Path(path) => cridockerd::local_artifact(path, &spec.cri_dockerd.version, source.store)?,
+        CriDockerdSource::Path(path) => {
+            cridockerd::local_artifact(&spec.folder, path, &spec.cri_dockerd.version, source.store)?
+        }
         CriDockerdSource::Compile => {
             let module = pinned::find(cridockerd::NAME, &spec.cri_dockerd.version)?;
             gobuild::artifact(&module, &fitting(&module, &kubernetes, go, spec, source, console)?)
@@ -139,7 +143,9 @@ fn control_plane_from(
     for part in [part::CONTROL_PLANE, part::KUBECTL] {
         artifacts.push(match &kubernetes.origin {
             Origin::GoBuild { go, .. } => gobuild::artifact(&pinned::find(part.artifact, &kubernetes.version)?, go),
-            Origin::LocalFile { path } => tarball::local_artifact(Path::new(path), part, &version, source.store)?,
+            Origin::LocalFile { path } => {
+                tarball::local_artifact(&spec.folder, Path::new(path), part, &version, source.store)?
+            }
             _ => Artifact { name: part.artifact.into(), ..kubernetes.clone() },
         });
     }
@@ -167,19 +173,35 @@ fn fitting(
 }
 
 /// Gets what the lock names for a role: out of tarballs in the store, or compiled now where it has not been. With a master's comes
-/// kubectl, though no image holds it: [`kubectl`] gives its path, without a network too.
+/// kubectl, though no image holds it: [`kubectl`] gives its path, without a network too. Relative paths of the lock are taken from
+/// `folder`, that of image.toml.
 ///
 /// # Errors
 /// A lock without these artifacts; a file that has changed; a compile that fails, or would need the network when it may not be used.
-pub fn obtain(lock: &Lock, role: Role, store: &Store, offline: bool, console: &Console) -> Result<Release> {
-    obtain_with(lock, role, Path::new("go"), store, offline, console)
+pub fn obtain(
+    lock: &Lock,
+    role: Role,
+    folder: &Path,
+    store: &Store,
+    offline: bool,
+    console: &Console,
+) -> Result<Release> {
+    obtain_with(lock, role, folder, Path::new("go"), store, offline, console)
 }
 
-fn obtain_with(lock: &Lock, role: Role, go: &Path, store: &Store, offline: bool, console: &Console) -> Result<Release> {
+fn obtain_with(
+    lock: &Lock,
+    role: Role,
+    folder: &Path,
+    go: &Path,
+    store: &Store,
+    offline: bool,
+    console: &Console,
+) -> Result<Release> {
     let (kubernetes, cri_dockerd) = (find(lock, part::NODE.artifact)?, find(lock, cridockerd::NAME)?);
     let mut images = BTreeSet::new();
     let mut take = |artifact: &Artifact| -> Result<BTreeMap<String, Program>> {
-        let (programs, archives) = one(artifact, go, store, offline, console)
+        let (programs, archives) = one(artifact, folder, go, store, offline, console)
             .with_context(|| format!("getting {} {}", artifact.name, artifact.version))?;
         images.extend(archives);
         Ok(programs)
@@ -205,13 +227,14 @@ fn obtain_with(lock: &Lock, role: Role, go: &Path, store: &Store, offline: bool,
     })
 }
 
-/// The kubectl of a master's lock, as a program that can be started. What building the image has got is not got again.
+/// The kubectl of a master's lock, as a program that can be started. What building the image has got is not got again. Relative paths
+/// of the lock are taken from `folder`.
 ///
 /// # Errors
 /// As [`obtain`].
-pub fn kubectl(lock: &Lock, store: &Store, offline: bool, console: &Console) -> Result<PathBuf> {
+pub fn kubectl(lock: &Lock, folder: &Path, store: &Store, offline: bool, console: &Console) -> Result<PathBuf> {
     let artifact = find(lock, part::KUBECTL.artifact)?;
-    let (programs, _) = one(artifact, Path::new("go"), store, offline, console)
+    let (programs, _) = one(artifact, folder, Path::new("go"), store, offline, console)
         .with_context(|| format!("getting {} {}", artifact.name, artifact.version))?;
     let program = programs.get("kubectl").context("what was got holds no kubectl")?;
     store.executable(&program.file.sha256, "kubectl")
@@ -225,6 +248,7 @@ fn find<'a>(lock: &'a Lock, name: &str) -> Result<&'a Artifact> {
 /// The programs that an artifact stands for, and the names of the image archives that were beside them.
 fn one(
     artifact: &Artifact,
+    folder: &Path,
     go: &Path,
     store: &Store,
     offline: bool,
@@ -237,10 +261,10 @@ fn one(
             ("official tarball".into(), tarball::official(&digest()?, part, sha512, store)?)
         }
         (Origin::LocalFile { path }, Some(part)) => {
-            ("local release".into(), tarball::local(Path::new(path), part, &digest()?, store)?)
+            ("local release".into(), tarball::local(&folder.join(path), part, &digest()?, store)?)
         }
         (Origin::LocalFile { path }, None) if artifact.name == cridockerd::NAME => {
-            ("local release".into(), cridockerd::local(Path::new(path), &digest()?, store)?)
+            ("local release".into(), cridockerd::local(&folder.join(path), &digest()?, store)?)
         }
         (Origin::GoBuild { go: locked, .. }, _) => {
             let programs = compiled(artifact, go, store, offline, console)?.programs;

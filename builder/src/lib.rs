@@ -35,6 +35,7 @@ pub mod rootarchive;
 pub mod run;
 pub mod running;
 pub mod sbom;
+pub mod signals;
 pub mod spec;
 pub mod stamp;
 pub mod store;

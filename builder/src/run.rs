@@ -12,6 +12,7 @@ use kscratch_qemu::{
 use nix::sys::signal::Signal;
 
 use crate::console::{Console, Hint};
+use crate::signals;
 use crate::spec::ByteSize;
 
 mod direct;
@@ -125,7 +126,7 @@ impl Outcome {
         match self {
             Outcome::Off | Outcome::Cut => 0,
             Outcome::TimedOut => 124,
-            Outcome::Signalled(signal) => interrupt::status(signal),
+            Outcome::Signalled(signal) => signals::exit_status(signal),
             Outcome::Failed(_) => 1,
         }
     }

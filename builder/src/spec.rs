@@ -29,6 +29,10 @@ pub const DEFAULT: &str = include_str!("spec/default.toml");
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
+    /// Where image.toml is. Relative sources of Kubernetes and cri-dockerd are taken from there and stay as they are written, as locks
+    /// hold them: a lock fits from wherever it is looked at.
+    #[serde(skip)]
+    pub folder: PathBuf,
     /// Version of this format: 1.
     pub version: u32,
     /// Paths of default `[[program]]`, `[[file]]` and `[[bundle]]` entries that are left out.
@@ -349,7 +353,18 @@ impl ImageSpec {
         names
     }
 
-    /// Makes relative paths relative to the folder of image.toml.
+    /// Takes the sources' relative paths from where this program runs, as the other paths are: for settings that are printed.
+    pub fn anchor_sources(&mut self) {
+        let folder = std::mem::take(&mut self.folder);
+        if let KubernetesSource::Path(path) = &mut self.kubernetes.source {
+            *path = folder.join(&path);
+        }
+        if let CriDockerdSource::Path(path) = &mut self.cri_dockerd.source {
+            *path = folder.join(&path);
+        }
+    }
+
+    /// Makes relative paths relative to the folder of image.toml, but for those that locks hold.
     fn anchor(&mut self, folder: &Path) {
         let anchored = |path: &mut PathBuf| *path = folder.join(&path);
         self.images.load.iter_mut().for_each(anchored);
@@ -358,12 +373,7 @@ impl ImageSpec {
         if let Some(keyring) = &mut self.debian.keyring {
             anchored(keyring);
         }
-        if let KubernetesSource::Path(path) = &mut self.kubernetes.source {
-            anchored(path);
-        }
-        if let CriDockerdSource::Path(path) = &mut self.cri_dockerd.source {
-            anchored(path);
-        }
+        folder.clone_into(&mut self.folder);
     }
 }
 

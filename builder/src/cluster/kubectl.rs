@@ -27,7 +27,9 @@ pub fn find(lock: &Path, path: Option<OsString>, store: &Store, console: &Consol
         if read.get(KUBECTL).is_some() {
             // It may have to be compiled first.
             let _alone = store.lock(console)?;
-            return kubernetes::kubectl(&read, store, false, console);
+            // Where image.toml is, is not known here; a lock is kept with it.
+            let folder = lock.parent().unwrap_or(Path::new(""));
+            return kubernetes::kubectl(&read, folder, store, false, console);
         }
     }
     installed(path).ok_or_else(|| {

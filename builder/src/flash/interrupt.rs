@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 
 use crate::console::Console;
+use crate::signals;
 
 /// The work was stopped by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +18,7 @@ impl Interrupted {
     /// The exit status that shells give to a program which a signal has ended.
     #[must_use]
     pub fn status(self) -> u8 {
-        u8::try_from(128 + self.0 as i32).unwrap_or(1)
+        signals::exit_status(self.0)
     }
 
     /// Whether an error is this one.
@@ -44,7 +45,7 @@ impl Interrupt {
     /// The kernel does not let signals be blocked, or has no thread left.
     pub fn watch(console: &Console) -> Result<Interrupt> {
         let interrupt = Interrupt::default();
-        let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        let mask = signals::heeded(&[Signal::SIGINT, Signal::SIGTERM]);
         mask.thread_block().context("blocking signals")?;
         let (own, console) = (interrupt.clone(), console.clone());
         let wait = move || {

@@ -21,13 +21,15 @@ const MEMBER: &str = "cri-dockerd/cri-dockerd";
 /// First bytes of a gzip file (RFC 1952, 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The artifact of a program, folder or archive of this machine. Its version is what the user says it is.
+/// The artifact of a program, folder or archive of this machine, whose path is taken from `folder` where it is relative. Its version is
+/// what the user says it is.
 ///
 /// # Errors
 /// It cannot be read, or holds no program that an image can run.
-pub fn local_artifact(path: &Path, version: &str, store: &Store) -> Result<Artifact> {
-    let (digest, size) = measured(path)?;
-    local(path, &digest, store)?;
+pub fn local_artifact(folder: &Path, path: &Path, version: &str, store: &Store) -> Result<Artifact> {
+    let place = folder.join(path);
+    let (digest, size) = measured(&place)?;
+    local(&place, &digest, store)?;
     Ok(Artifact {
         name: NAME.into(),
         version: version.to_owned(),
@@ -147,7 +149,7 @@ mod tests {
         fs::write(&alone, elf()).unwrap();
         fs::write(&packed, archive(MEMBER, &elf())).unwrap();
         for path in [&alone, &unpacked.join("cri-dockerd"), &unpacked, &packed] {
-            let artifact = local_artifact(path, "0.4.3", &store).unwrap();
+            let artifact = local_artifact(Path::new(""), path, "0.4.3", &store).unwrap();
             let bytes = fs::read(if path.is_dir() { &alone } else { path }).unwrap();
             assert_eq!((artifact.sha256, artifact.size), (Some(Digest::of(&bytes)), Some(bytes.len() as u64)));
             assert_eq!((artifact.name.as_str(), artifact.version.as_str()), ("cri-dockerd", "0.4.3"));
@@ -181,12 +183,12 @@ mod tests {
             (archive(MEMBER, &elf())[..40].to_vec(), "taking cri-dockerd from"),
         ] {
             fs::write(&path, bytes).unwrap();
-            let error = format!("{:#}", local_artifact(&path, "0.4.3", &store).unwrap_err());
+            let error = format!("{:#}", local_artifact(Path::new(""), &path, "0.4.3", &store).unwrap_err());
             assert!(error.contains(want), "{error}");
         }
-        let error = format!("{:#}", local_artifact(folder.path(), "0.4.3", &store).unwrap_err());
+        let error = format!("{:#}", local_artifact(Path::new(""), folder.path(), "0.4.3", &store).unwrap_err());
         assert!(error.contains("holds neither cri-dockerd nor cri-dockerd/cri-dockerd"), "{error}");
-        let error = format!("{:#}", local_artifact(&folder.path().join("none"), "0.4.3", &store).unwrap_err());
+        let error = format!("{:#}", local_artifact(folder.path(), Path::new("none"), "0.4.3", &store).unwrap_err());
         assert!(error.contains("reading ") && error.contains("No such file"), "{error}");
     }
 }

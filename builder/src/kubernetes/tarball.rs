@@ -66,13 +66,14 @@ pub fn artifact(url: &str, version: &Version, http: &Http) -> Result<Artifact> {
     })
 }
 
-/// The artifact of a part of a tarball or folder of this machine.
+/// The artifact of a part of a tarball or folder of this machine, whose path is taken from `folder` where it is relative.
 ///
 /// # Errors
 /// It cannot be read, or is no release with that part.
-pub fn local_artifact(path: &Path, part: Part, asked: &Version, store: &Store) -> Result<Artifact> {
-    let (digest, size) = local_digest(path, part)?;
-    let contents = local(path, part, &digest, store)?;
+pub fn local_artifact(folder: &Path, path: &Path, part: Part, asked: &Version, store: &Store) -> Result<Artifact> {
+    let place = folder.join(path);
+    let (digest, size) = local_digest(&place, part)?;
+    let contents = local(&place, part, &digest, store)?;
     let version = contents.version.map_or(Ok(asked.clone()), |found| Version::parse(&found))?;
     let origin = Origin::LocalFile { path: path.display().to_string() };
     Ok(Artifact {

@@ -47,6 +47,11 @@ fn resolved_for(role: Role, spec: &ImageSpec, go: &Path, store: &Store) -> Resul
 /// A port on which nobody listens.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
+/// Locks of these tests have no relative path but where the test is about them.
+fn here() -> &'static Path {
+    Path::new("")
+}
+
 fn lock_of(artifacts: Vec<Artifact>) -> Lock {
     let inputs = crate::lock::Inputs {
         suites: Vec::new(),
@@ -75,25 +80,31 @@ fn what_cannot_be_reached_is_compiled_and_the_lock_says_so() {
 
     let lock = lock_of(artifacts);
     let other = go(&folder.path().join("store"), "1.26.9");
-    let error = format!("{:#}", obtain_with(&lock, Role::Node, &other, &store, true, &console).unwrap_err());
+    let error = format!("{:#}", obtain_with(&lock, Role::Node, here(), &other, &store, true, &console).unwrap_err());
     assert!(error.contains("the lock says Go 1.26.8, and this machine's is 1.26.9"), "{error}");
 
-    let release = obtain_with(&lock, Role::Node, &go126, &store, true, &console).unwrap();
+    let release = obtain_with(&lock, Role::Node, here(), &go126, &store, true, &console).unwrap();
     assert_eq!(release.programs.keys().collect::<Vec<_>>(), ["cri-dockerd", "kube-proxy", "kubelet"]);
     assert_eq!(release.programs["kubelet"].artifact, "kubernetes 1.37.2 (compiled with go 1.26.8)");
     assert_eq!((release.version.as_str(), release.cri_dockerd.as_str()), ("1.37.2", "0.4.3"));
     // What was compiled once needs no Go any more.
-    assert_eq!(obtain_with(&lock, Role::Node, Path::new("/nonexistent/go"), &store, true, &console).unwrap(), release);
+    assert_eq!(
+        obtain_with(&lock, Role::Node, here(), Path::new("/nonexistent/go"), &store, true, &console).unwrap(),
+        release
+    );
 
     let mut stale = lock.clone();
     if let Origin::GoBuild { flags, .. } = &mut stale.artifacts[1].origin {
         flags.clear();
     }
-    let error = format!("{:#}", obtain_with(&stale, Role::Node, &go126, &store, true, &console).unwrap_err());
+    let error = format!("{:#}", obtain_with(&stale, Role::Node, here(), &go126, &store, true, &console).unwrap_err());
     assert!(error.contains("made by another version of this program"), "{error}");
     assert!(
-        format!("{:#}", obtain_with(&lock_of(Vec::new()), Role::Node, &go126, &store, true, &console).unwrap_err())
-            .contains("the lock names no kubernetes")
+        format!(
+            "{:#}",
+            obtain_with(&lock_of(Vec::new()), Role::Node, here(), &go126, &store, true, &console).unwrap_err()
+        )
+        .contains("the lock names no kubernetes")
     );
 }
 
@@ -111,11 +122,36 @@ fn a_cri_dockerd_of_the_machine_takes_the_place_of_the_compiled_one() {
     let go126 = go(folder.path(), "1.26.8");
     let artifacts = resolved(&spec, &go126, &store).unwrap();
     assert_eq!(artifacts[0].sha256, Some(Digest::of(crate::overlay::programs::PAUSE)));
-    let release = obtain_with(&lock_of(artifacts), Role::Node, &go126, &store, true, &Console::silent()).unwrap();
+    let release =
+        obtain_with(&lock_of(artifacts), Role::Node, here(), &go126, &store, true, &Console::silent()).unwrap();
     assert_eq!(release.programs.keys().collect::<Vec<_>>(), ["cri-dockerd", "kube-proxy", "kubelet"]);
     assert_eq!(release.programs["cri-dockerd"].artifact, "cri-dockerd 0.4.9 (local release)");
     assert_eq!(release.programs["cri-dockerd"].file.sha256, Digest::of(crate::overlay::programs::PAUSE));
     assert_eq!(release.cri_dockerd, "0.4.9");
+}
+
+#[test]
+fn a_lock_with_files_of_the_machine_is_the_same_from_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("cache")).unwrap();
+    fs::write(folder.path().join("cri-dockerd"), crate::overlay::programs::PAUSE).unwrap();
+    let mut spec = ImageSpec::defaults().unwrap();
+    spec.cri_dockerd.source = CriDockerdSource::Path("./cri-dockerd".into());
+    let go126 = go(folder.path(), "1.26.8");
+    let error = format!("{:#}", resolved(&spec, &go126, &store).unwrap_err());
+    assert!(error.contains("./cri-dockerd"), "{error}");
+    // As from the folder above, with --config FOLDER/image.toml.
+    spec.folder = folder.path().to_owned();
+    let artifacts = resolved(&spec, &go126, &store).unwrap();
+    assert_eq!(artifacts[0].origin, Origin::LocalFile { path: "./cri-dockerd".into() });
+    let lock = lock_of(artifacts);
+    let cold = Store::open(&folder.path().join("cold")).unwrap();
+    let from = |place: &Path, store: &Store| {
+        one(&lock.artifacts[0], place, &go126, store, true, &Console::silent()).map(|(programs, _)| programs.len())
+    };
+    assert_eq!(from(folder.path(), &cold).unwrap(), 1);
+    let other = Store::open(&folder.path().join("other")).unwrap();
+    assert!(from(here(), &other).is_err(), "there is no such file where this test runs");
 }
 
 #[test]
@@ -145,7 +181,7 @@ fn a_masters_control_plane_is_compiled_beside_a_node() {
     assert_eq!(versions, ["kubernetes-control-plane 1.37.2", "kubectl 1.37.2", "etcd 3.7.3", "coredns 1.14.7"]);
 
     let lock = lock_of(artifacts);
-    let release = obtain_with(&lock, Role::Master, &go126, &store, true, &console).unwrap();
+    let release = obtain_with(&lock, Role::Master, here(), &go126, &store, true, &console).unwrap();
     assert_eq!(release.programs.keys().collect::<Vec<_>>(), ["cri-dockerd", "kube-proxy", "kubelet"]);
     let control_plane = release.control_plane.unwrap();
     assert_eq!((control_plane.etcd.as_str(), control_plane.coredns.as_str()), ("3.7.3", "1.14.7"));
@@ -154,13 +190,13 @@ fn a_masters_control_plane_is_compiled_beside_a_node() {
         ["coredns", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]
     );
     assert_eq!(control_plane.programs["etcd"].artifact, "etcd 3.7.3 (compiled with go 1.26.8)");
-    let client = kubectl(&lock, &store, true, &console).unwrap();
+    let client = kubectl(&lock, here(), &store, true, &console).unwrap();
     assert_eq!(fs::read_to_string(&client).unwrap(), "k8s.io/kubernetes/cmd/kubectl\n");
     assert_eq!(fs::metadata(&client).unwrap().permissions().mode() & 0o777, 0o755);
-    assert_eq!(kubectl(&lock, &store, true, &console).unwrap(), client);
+    assert_eq!(kubectl(&lock, here(), &store, true, &console).unwrap(), client);
 
-    assert_eq!(obtain_with(&lock, Role::Node, &go126, &store, true, &console).unwrap().control_plane, None);
-    let error = format!("{:#}", obtain_with(&node, Role::Master, &go126, &store, true, &console).unwrap_err());
+    assert_eq!(obtain_with(&lock, Role::Node, here(), &go126, &store, true, &console).unwrap().control_plane, None);
+    let error = format!("{:#}", obtain_with(&node, Role::Master, here(), &go126, &store, true, &console).unwrap_err());
     assert!(error.contains("the lock names no etcd; make it anew: kscratch-image lock --role master"), "{error}");
 
     spec.kubernetes.version = "1.36.3".into();
@@ -185,9 +221,9 @@ fn a_release_of_the_machine_brings_its_own_control_plane() {
     assert!(error.contains("holds no kubernetes/server/bin/kubectl"), "{error}");
     fs::write(bin.join("kubectl"), "a kubectl").unwrap();
     let lock = lock_of(resolved_for(Role::Master, &spec, &go126, &store).unwrap());
-    let release = obtain_with(&lock, Role::Master, &go126, &store, true, &console).unwrap();
+    let release = obtain_with(&lock, Role::Master, here(), &go126, &store, true, &console).unwrap();
     let server = &release.control_plane.unwrap().programs["kube-apiserver"];
     assert_eq!(server.artifact, "kubernetes-control-plane 1.37.2 (local release)");
     assert_eq!(server.file.sha256, Digest::of(b"a kube-apiserver"));
-    assert_eq!(fs::read(kubectl(&lock, &store, true, &console).unwrap()).unwrap(), b"a kubectl");
+    assert_eq!(fs::read(kubectl(&lock, here(), &store, true, &console).unwrap()).unwrap(), b"a kubectl");
 }

@@ -79,7 +79,13 @@ fn paths_are_relative_to_the_file() {
     assert_eq!(spec.manifests.files, [Path::new("/etc/pod.yaml")]);
     assert_eq!(spec.overlays.folders, [Path::new("config/own")]);
     assert_eq!(spec.debian.keyring.as_deref(), Some(Path::new("config/keys.gpg")));
-    assert_eq!(spec.cri_dockerd.source, CriDockerdSource::Path("config/cri-dockerd.tgz".into()));
+    // Written into locks, which are the same from everywhere.
+    assert_eq!(spec.folder, Path::new("config"));
+    assert_eq!(spec.cri_dockerd.source, CriDockerdSource::Path("cri-dockerd.tgz".into()));
+    let mut printed = spec.clone();
+    printed.anchor_sources();
+    assert_eq!(printed.cri_dockerd.source, CriDockerdSource::Path("config/cri-dockerd.tgz".into()));
+    assert_eq!(printed.folder, Path::new(""), "what was printed is not anchored twice");
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn a_local_tarball_says_its_own_version_and_may_not_change() {
     let (folder, store) = world();
     let path = folder.path().join("server.tar.gz");
     fs::write(&path, release()).unwrap();
-    let artifact = local_artifact(&path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
+    let artifact =
+        local_artifact(Path::new(""), &path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
     assert_eq!((artifact.version.as_str(), artifact.size), ("1.36.1", Some(release().len() as u64)));
     assert_whole(&local(&path, part::NODE, &artifact.sha256.unwrap(), &store).unwrap());
     fs::write(&path, tarball(&[("x", b"")])).unwrap();
@@ -67,7 +68,8 @@ fn a_folder_is_as_good_as_its_tarball() {
     let gz = flate2::read::GzDecoder::new(release().leak() as &[u8]);
     tar::Archive::new(gz).unpack(&root).unwrap();
     for path in [root.clone(), root.join("kubernetes"), root.join("kubernetes/server/bin")] {
-        let artifact = local_artifact(&path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
+        let artifact =
+            local_artifact(Path::new(""), &path, part::NODE, &Version::parse("1.37.2").unwrap(), &store).unwrap();
         assert_whole(&local(&path, part::NODE, &artifact.sha256.unwrap(), &store).unwrap());
     }
 }
@@ -81,20 +83,21 @@ fn a_part_is_found_by_its_programs_or_missed_by_name() {
     tar::Archive::new(flate2::read::GzDecoder::new(release().leak() as &[u8])).unpack(&root).unwrap();
     let asked = Version::parse("1.37.2").unwrap();
     for path in [&packed, &root] {
-        let artifact = local_artifact(path, part::CONTROL_PLANE, &asked, &store).unwrap();
+        let artifact = local_artifact(Path::new(""), path, part::CONTROL_PLANE, &asked, &store).unwrap();
         assert_eq!((artifact.name.as_str(), artifact.version.as_str()), ("kubernetes-control-plane", "1.36.1"));
         let contents = local(path, part::CONTROL_PLANE, &artifact.sha256.unwrap(), &store).unwrap();
         assert_eq!(contents.programs["kube-apiserver"], Digest::of(b"server's bytes"));
         // Asked again, what is remembered of the file is held against the part too.
         for _ in 0..2 {
-            let error = format!("{:#}", local_artifact(path, part::KUBECTL, &asked, &store).unwrap_err());
+            let error =
+                format!("{:#}", local_artifact(Path::new(""), path, part::KUBECTL, &asked, &store).unwrap_err());
             assert!(error.contains("holds no kubernetes/server/bin/kubectl"), "{error}");
         }
     }
     // A folder is locked by what is taken from it: a node's lock does not change when other programs come to stand there.
-    let node = local_artifact(&root, part::NODE, &asked, &store).unwrap();
+    let node = local_artifact(Path::new(""), &root, part::NODE, &asked, &store).unwrap();
     fs::write(root.join("kubernetes/server/bin/kube-scheduler"), b"another").unwrap();
-    assert_eq!(local_artifact(&root, part::NODE, &asked, &store).unwrap(), node);
+    assert_eq!(local_artifact(Path::new(""), &root, part::NODE, &asked, &store).unwrap(), node);
 }
 
 #[test]
@@ -111,10 +114,11 @@ fn what_is_no_release_is_named() {
         (release()[..100].to_vec(), "reading"),
     ] {
         fs::write(&path, bytes).unwrap();
-        let error = format!("{:#}", local_artifact(&path, part::NODE, &version, &store).unwrap_err());
+        let error = format!("{:#}", local_artifact(Path::new(""), &path, part::NODE, &version, &store).unwrap_err());
         assert!(error.contains(want), "{error}");
     }
-    let error = format!("{:#}", local_artifact(folder.path(), part::NODE, &version, &store).unwrap_err());
+    let error =
+        format!("{:#}", local_artifact(Path::new(""), folder.path(), part::NODE, &version, &store).unwrap_err());
     assert!(error.contains("holds no kubernetes/server/bin/kubelet"), "{error}");
 }
 
