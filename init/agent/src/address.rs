@@ -234,13 +234,14 @@ impl Keeper {
             Some(told) if told.elapsed() >= AGAIN => 1,
             Some(_) => return Ok(()),
         };
-        self.told = Some(Instant::now());
         for time in 0..times {
             if time > 0 {
                 tokio::time::sleep(APART).await;
             }
             self.link.announce()?;
         }
+        // Not before all of it: what was not sent is sent the next time.
+        self.told = Some(Instant::now());
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Gets client certificates for this node from the cluster, with the kubelet's own, and renews them.
 mod asked;
+mod early;
 mod joining;
 mod whose;
 
@@ -17,6 +18,7 @@ use crate::outage::Outage;
 use crate::steward::mark;
 use crate::{place, registration, say};
 use asked::{Answer, Asked, Pauses};
+use early::Early;
 
 /// How often certificates that are sound are looked at.
 const LOOK: Duration = Duration::from_secs(60);
@@ -66,8 +68,17 @@ pub async fn run(wanted: Identities) -> Result<()> {
     let mut client = None;
     let mut register = wanted.register.clone();
     let mut ready = false;
+    let mut early = Early::default();
     loop {
-        let mut done = round(&wanted, &mut members, &mut connection, &mut client).await;
+        // Before the round, which then waits until the kubelet has another one.
+        let looked = match early.is_due(&wanted.kubelet) {
+            true => look_early(&mut early, &wanted, &mut connection, &mut client).await,
+            false => Ok(()),
+        };
+        let mut done = match looked {
+            Ok(()) => round(&wanted, &mut members, &mut connection, &mut client).await,
+            error => error,
+        };
         if done.is_ok() {
             done = make_node(&wanted, &mut register, &mut connection, &mut client).await;
         }
@@ -135,6 +146,15 @@ async fn round(
         }
     }
     Ok(())
+}
+
+async fn look_early(
+    early: &mut Early,
+    wanted: &Identities,
+    connection: &mut Connection,
+    client: &mut Option<Client>,
+) -> Result<()> {
+    early.look(wanted, &current(wanted, connection, client).await?).await
 }
 
 /// Makes the Node where that is not the kubelet's to do; once, as the kubelet does at its start.

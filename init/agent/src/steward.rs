@@ -10,12 +10,13 @@ mod removal;
 mod requests;
 mod standing;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kscratch_pki::OffsetDateTime;
 use kube::runtime::watcher::{self, watcher};
@@ -138,11 +139,18 @@ impl Steward {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => self.requests.news(event, self.start.elapsed()),
-                    Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => return Ok(()),
-                    Some(Err(error)) => return Err(error).context("watching certificate requests"),
-                    None => anyhow::bail!("the watch of certificate requests ended"),
+                event = events.next() => {
+                    // Those that come at once are decided together, by one list of the nodes.
+                    let mut next = Some(event);
+                    while let Some(event) = next {
+                        match event {
+                            Some(Ok(event)) => self.requests.news(event, self.start.elapsed()),
+                            Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => return Ok(()),
+                            Some(Err(error)) => return Err(error).context("watching certificate requests"),
+                            None => anyhow::bail!("the watch of certificate requests ended"),
+                        }
+                        next = events.next().now_or_never();
+                    }
                 },
                 _ = tick.tick() => {
                     self.renew();
@@ -249,10 +257,12 @@ fn policy(wanted: &contract::Steward, servers: &[contract::Leaf]) -> Policy {
     Policy {
         clients: wanted.approve.clone(),
         joiners: wanted.joiners.clone(),
-        masters: masters.keys().cloned().collect(),
+        masters: masters.clone(),
         names: names.chain(masters.keys().cloned()).collect(),
         addresses: addresses.chain(masters.values().copied()).collect(),
         ranges: wanted.ranges.clone(),
+        // Whoever decides asks for them.
+        namespaces: BTreeSet::new(),
     }
 }
 
@@ -305,8 +315,9 @@ mod tests {
         }))
         .unwrap();
         let policy = policy(&wanted, &[server]);
-        let [names, masters] = [policy.names, policy.masters].map(|all| all.into_iter().collect::<Vec<_>>().join(" "));
-        assert_eq!((names.as_str(), masters.as_str()), ("kubernetes m1 m2", "m1 m2"));
+        let names: Vec<_> = policy.names.iter().map(String::as_str).collect();
+        assert_eq!(names, ["kubernetes", "m1", "m2"]);
+        assert_eq!(policy.masters, wanted.masters);
         let addresses: Vec<_> = policy.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.2", "10.96.0.1"]);
         assert_eq!((policy.joiners.as_str(), policy.clients.len(), policy.ranges.len()), ("j", 1, 1));

@@ -1,6 +1,7 @@
 //! Turns the text of a role metadata file into checked [`RoleMetadata`], or into errors that a person can act on.
 mod address;
 mod certificate;
+mod commandline;
 mod console;
 mod controlplane;
 mod disks;
@@ -30,6 +31,7 @@ mod validity;
 mod watchdog;
 
 pub use address::{Endpoint, Interface, Mac};
+pub use commandline::without_role;
 pub use console::{Console, Keys};
 pub use controlplane::{BootstrapToken, ControlPlane, ControlPlaneSecrets, Etcd, JOINERS};
 pub use disks::{Disk, DiskWords, Purpose, normal_serial, normal_wwn};

@@ -104,7 +104,7 @@ async fn state(wanted: &Identities) -> State {
 }
 
 /// What the cluster was asked for by machines that join, as this machine's token lets it see; `None` without a token.
-async fn requests(wanted: &Identities) -> Result<Option<Vec<Csr>>> {
+pub(super) async fn requests(wanted: &Identities) -> Result<Option<Vec<Csr>>> {
     let Some(bootstrap) = &wanted.bootstrap else { return Ok(None) };
     let client: Client = connection::with_token(&wanted.server, &wanted.authority, &token(bootstrap)?)?;
     let all = Api::<Csr>::all(client);

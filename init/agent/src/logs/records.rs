@@ -3,6 +3,8 @@
 //! Format: Documentation/ABI/testing/dev-kmsg: `priority,sequence,microseconds,flags[,...];text`, lines of a dictionary behind it.
 use std::time::Duration;
 
+use kscratch_metadata::without_role;
+
 /// How lines of init's begin (`log::KERNEL_PREFIX` of kscratch-init).
 const INIT: &str = "kscratch: ";
 
@@ -37,7 +39,7 @@ pub fn record(bytes: &[u8]) -> Option<Record> {
     let severity = SEVERITIES.get((priority & 7) as usize).copied();
     // The kernel's own have facility 0 (RFC 5424, 6.2.1), which nobody else is given.
     let (source, severity, text) = match text.strip_prefix(INIT) {
-        _ if priority >> 3 == 0 => ("kernel", severity, text),
+        _ if priority >> 3 == 0 => ("kernel", severity, without_role(&text).into_owned()),
         Some(said) => ("init", None, said.to_owned()),
         None => ("kmsg", severity, text),
     };
@@ -95,6 +97,11 @@ mod tests {
         check("3,1,7,c;oops", Some((1, 7, "kernel", Some("err"), "oops")));
         check("15,2,7,-;kscratch: phase 01 mounts: start\n", Some((2, 7, "init", None, "phase 01 mounts: start")));
         check("12,3,7,-,caller=T1;docker: x\n", Some((3, 7, "kmsg", Some("warning"), "docker: x")));
+        // Secrets of the command line.
+        check(
+            "5,4,7,-;Command line: a kscratch.role=eA== b",
+            Some((4, 7, "kernel", Some("notice"), "Command line: a kscratch.role=… b")),
+        );
         // The kernel's, that look like init's.
         check("4,4,7,-;kscratch: x\n", Some((4, 7, "kernel", Some("warning"), "kscratch: x")));
         check(

@@ -1,5 +1,5 @@
 //! Decides whether a certificate that a node asks for is signed: only what its own Node proves.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -44,14 +44,16 @@ pub struct Policy {
     pub clients: Vec<Client>,
     /// The group of those that join with a token.
     pub joiners: String,
-    /// Names of masters, which do not.
-    pub masters: BTreeSet<String>,
-    /// Names of the control plane's own servers: only its own nodes may serve under them.
+    /// Names of masters, which do not, and where each of them is.
+    pub masters: BTreeMap<String, IpAddr>,
+    /// Names of the control plane's own servers: only a master may serve under them, and under its own alone.
     pub names: BTreeSet<String>,
     /// Addresses of the control plane's own servers.
     pub addresses: BTreeSet<IpAddr>,
     /// Ranges of services and pods: a node with such an address could pass for one of them.
     pub ranges: Vec<Ipv4Net>,
+    /// The namespaces that there are now: pods find the Service of one by `NAME.NAMESPACE`.
+    pub namespaces: BTreeSet<String>,
 }
 
 /// What becomes of a request.
@@ -153,7 +155,7 @@ fn join(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict, Ve
         }
     };
     let known = nodes.iter().find(|node| node.name() == name);
-    if policy.masters.contains(name) || known.is_some_and(|node| node.labelled(CONTROL_PLANE)) {
+    if policy.masters.contains_key(name) || known.is_some_and(|node| node.labelled(CONTROL_PLANE)) {
         return deny(format!("{name} is a master of this cluster, and no master joins with a token"));
     }
     match known {
@@ -196,37 +198,47 @@ fn serving(asked: Asked<'_>, nodes: &[Node], policy: &Policy) -> Result<Verdict,
     Ok(Verdict::Approve(format!("serving certificate of node {name} ({addresses})")))
 }
 
-/// A node chooses its own name and host name. With one of these it could pass for the API server, or for a Service.
+/// Whether a node is a master that the metadata name. The label alone says less: the steward of a master gives it to the Node of its name, whoever made
+/// that, and where the metadata of those that were there before do not name it yet, a token will have done.
+fn is_listed(node: &Node, policy: &Policy) -> bool {
+    node.labelled(CONTROL_PLANE) && policy.masters.contains_key(node.name())
+}
+
+/// A node chooses its own name. With one of these it could pass for the API server, or for a Service. What other nodes say that their host names are
+/// counts for nothing: each could take everybody's name away by that.
 fn dns(asked: &str, own: &Node, others: &[&Node], policy: &Policy) -> Result<(), Verdict> {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     let name = plain(asked);
-    let known = |node: &Node| {
-        plain(node.name()) == name
-            || ["Hostname", "InternalDNS"].iter().any(|kind| node.names(kind).any(|own| plain(own) == name))
-    };
     if name.contains('*') || name == "localhost" || name.split('.').any(|label| label == "svc") {
         return deny(format!("{asked} can be no node's name"));
     }
-    if let Some(other) = others.iter().find(|other| known(other)) {
-        return deny(format!("{asked} is a name of node {} too", other.name()));
+    if let Some((service, namespace)) = name.split_once('.')
+        && policy.namespaces.contains(namespace)
+    {
+        return deny(format!("{asked} is what pods call the Service {service} of the namespace {namespace}"));
+    }
+    if let Some(other) = others.iter().find(|other| plain(other.name()) == name) {
+        return deny(format!("{asked} is the name of node {}", other.name()));
     }
     let reserved = name == "kubernetes"
         || name == "kubernetes.default"
         || policy.names.iter().any(|reserved| plain(reserved) == name);
-    if reserved && !own.labelled(CONTROL_PLANE) {
+    if reserved && !is_listed(own, policy) {
         return Err(Verdict::Wait(format!(
             "{asked} is a name of the control plane, and node {} is none of it",
             own.name()
         )));
     }
-    // What else its Node says of names it has written itself, and pods find `NAME.NAMESPACE` to be a Service.
+    // What else its Node says of names it has written itself.
     if plain(own.name()) == name { Ok(()) } else { deny(format!("{asked} is not the name of Node {}", own.name())) }
 }
 
 fn address_is_own(asked: IpAddr, own: &Node, others: &[&Node], policy: &Policy) -> Result<(), Verdict> {
     let asked = asked.to_canonical();
+    // The first of its kind alone, by which the API server reaches the kubelet: who says that he has more could take all of them away from others.
     let has = |node: &Node| {
-        ["InternalIP", "ExternalIP"].iter().any(|kind| node.addresses(kind).any(|own| own.to_canonical() == asked))
+        let mut addresses = node.addresses("InternalIP").map(|address| address.to_canonical());
+        addresses.find(|address| address.is_ipv4() == asked.is_ipv4()) == Some(asked)
     };
     if asked.is_loopback() || asked.is_unspecified() || asked.is_multicast() {
         return deny(format!("{asked} can be no node's address"));
@@ -234,19 +246,28 @@ fn address_is_own(asked: IpAddr, own: &Node, others: &[&Node], policy: &Policy) 
     if let Some(range) = policy.ranges.iter().find(|range| IpNet::V4(**range).contains(&asked)) {
         return deny(format!("{asked} is of {range}, which is for services or pods"));
     }
-    // What a node had that is off may be another one's by now: by DHCP, or because its machine has another name. A master's is kept for it, as those of
-    // masters are what the API server is reached by.
-    let kept = |other: &&&Node| other.alive() || (other.labelled(CONTROL_PLANE) && !own.labelled(CONTROL_PLANE));
-    if let Some(other) = others.iter().filter(kept).find(|other| has(other)) {
-        return deny(format!("{asked} is an address of node {} too", other.name()));
+    if let Some(other) = others.iter().find(|other| has(other) && goes_first(other, own)) {
+        return deny(format!("{asked} is the address of node {} too", other.name()));
     }
-    if policy.addresses.contains(&asked) && !own.labelled(CONTROL_PLANE) {
+    // Of those that the metadata list, its own. What all masters share is no node's: kubelets serve at the masters' own addresses.
+    let own_place = || is_listed(own, policy) && policy.masters.get(own.name()) == Some(&asked);
+    if policy.addresses.contains(&asked) && !own_place() {
         return Err(Verdict::Wait(format!(
-            "{asked} is an address of the control plane, and node {} is none of it",
+            "{asked} is an address of the control plane, and not that of node {}",
             own.name()
         )));
     }
-    if has(own) { Ok(()) } else { Err(Verdict::Wait(format!("{asked} is no address of Node {}", own.name()))) }
+    if has(own) { Ok(()) } else { Err(Verdict::Wait(format!("{asked} is not the address of Node {}", own.name()))) }
+}
+
+/// Who keeps an address that two nodes say is theirs. A master does, on or off, as those of masters are what the API server is reached by. Of others, the
+/// older one as long as it is alive: what a node had that is off may be another one's by now, by DHCP or because its machine has another name.
+fn goes_first(other: &Node, own: &Node) -> bool {
+    match (other.labelled(CONTROL_PLANE), own.labelled(CONTROL_PLANE)) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => other.alive() && (other.created(), other.name()) < (own.created(), own.name()),
+    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,23 @@ pub async fn someone_lived(member: &Member, patience: Duration) -> bool {
         .is_some()
 }
 
+/// Whether a member is up where it is listed, by its port for peers.
+pub async fn answers(listed: &Listed, member: &Member, patience: Duration) -> bool {
+    let asked = listed.peer_urls.iter().filter_map(|url| client(url, member).ok());
+    first(asked.map(|peer| async move { lived(&peer).await }), patience).await.is_some()
+}
+
+/// Whether all of the others are up, of which there are some.
+pub async fn all_answer(member: &Member, patience: Duration) -> bool {
+    let mut asked = JoinSet::new();
+    for other in &member.others {
+        let Ok(peer) = client(&other.peer, member) else { return false };
+        asked.spawn(async move { tokio::time::timeout(patience, lived(&peer)).await });
+    }
+    let some = !asked.is_empty();
+    some && asked.join_all().await.iter().all(|answer| matches!(answer, Ok(Ok(_))))
+}
+
 async fn lived(peer: &Client) -> Result<bool> {
     #[derive(Deserialize)]
     struct Known {

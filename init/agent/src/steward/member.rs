@@ -29,6 +29,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long the cluster's endpoint may take to say that it serves.
 const SERVES_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long all others may be up without a majority before it is believed that there is none any more. They find a leader in seconds.
+const ELECTION: Duration = Duration::from_secs(60);
+
 /// How long another machine that was added, and has no vote yet, has its turn. It takes seconds from when it is up.
 const TURN: Duration = Duration::from_secs(10 * 60);
 
@@ -39,6 +42,8 @@ enum Beginning {
     Add,
     /// The others know it, and it has lost its data: that member goes, and it is added again.
     Replace(String),
+    /// The others know one of its name elsewhere: this machine, which has lost its data and has another address, or another machine.
+    Moved(Listed),
     /// It is one of them, since it was added or since all of them began, and has not been up: it has the list that they have, whatever its metadata says.
     Existing,
 }
@@ -47,7 +52,10 @@ enum Beginning {
 /// list than the others have would be of another cluster for ever: etcd makes a cluster's number of that list, and compares it with nobody's.
 fn beginning(members: &[Listed], member: &Member) -> Beginning {
     match members.iter().find(|one| one.has(&member.peer_url)) {
-        None => Beginning::Add,
+        None => match members.iter().find(|one| one.name == member.name) {
+            Some(namesake) => Beginning::Moved(namesake.clone()),
+            None => Beginning::Add,
+        },
         Some(own) if !own.client_urls.is_empty() => Beginning::Replace(own.id.clone()),
         Some(_) => Beginning::Existing,
     }
@@ -76,6 +84,8 @@ enum Lived {
     Unknown,
     /// One of etcd's members remembers it.
     Remembered,
+    /// The same, and all that the metadata names have been up for long: whose data would make a majority is not among them.
+    Lost,
     /// Its endpoint served since this master asks, and none of the members that the metadata names answers: they are others, or keep their etcd to themselves.
     Served,
 }
@@ -85,6 +95,9 @@ fn silence(member: &Member, lived: Lived, since: Duration) -> Silence {
         (Lived::Remembered, _) => {
             Silence::Wait("etcd's members were up before, and now most of them are not: this master waits for them")
         }
+        (Lived::Lost, _) => Silence::Wait(
+            "all other members of etcd that the metadata name are up, and are no majority of those that it has: too many have lost their data; etcd goes on once one of them has its old disk back, and where none has, the cluster is to be made anew",
+        ),
         (_, true) => Silence::Wait(
             "no member of etcd answers: this master joins those that live and begins no cluster; one that was always alone answers only if its own metadata names it as a member",
         ),
@@ -151,16 +164,25 @@ async fn find(member: &Member, mut lived: Lived) -> Option<Vec<Listed>> {
     let start = Instant::now();
     let mut outage = Outage::new("becoming a member of etcd", 0).at_most(LONGEST_PAUSE);
     let mut turn = Turn::default();
+    let mut all_up: Option<Instant> = None;
     loop {
         let failed = if let Some((client, members)) = etcd::members_of_others(member, ANSWER).await {
-            lived = Lived::Remembered;
+            (lived, all_up) = (Lived::Remembered, None);
             match join(&client, &members, member, &mut turn, start.elapsed()).await {
                 Ok(members) => return Some(members),
                 Err(error) => Some(say::words(error.as_ref())),
             }
         } else {
             // What was seen once stays so: the only one that serves may be restarting.
-            if lived != Lived::Remembered && etcd::someone_lived(member, ANSWER).await {
+            if matches!(lived, Lived::Remembered | Lived::Lost) {
+                let since = etcd::all_answer(member, ANSWER).await.then(|| all_up.unwrap_or_else(Instant::now));
+                all_up = since;
+                lived = if since.is_some_and(|since| since.elapsed() >= ELECTION) {
+                    Lived::Lost
+                } else {
+                    Lived::Remembered
+                };
+            } else if etcd::someone_lived(member, ANSWER).await {
                 lived = Lived::Remembered;
             } else if lived == Lived::Unknown && !member.join && serves(member.endpoint.as_ref()).await {
                 lived = Lived::Served;
@@ -211,6 +233,18 @@ async fn join(
         Beginning::Replace(id) => {
             say::line(format_args!("etcd's member {} has lost its data: it is replaced", member.name));
             etcd::remove(client, &id).await.context("removing the member that lost its data")?;
+        }
+        Beginning::Moved(namesake) => {
+            let (name, place) = (&member.name, namesake.peer_urls.join(" and "));
+            if etcd::answers(&namesake, member, ANSWER).await {
+                bail!(
+                    "etcd has a member {name} at {place}, which is up: two machines have one name; give one of them another"
+                );
+            }
+            say::line(format_args!(
+                "etcd's member {name} was at {place}, where nobody is now, and has lost its data: it is replaced"
+            ));
+            etcd::remove(client, &namesake.id).await.context("removing the member that lost its data")?;
         }
         Beginning::Add => {}
     }

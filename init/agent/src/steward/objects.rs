@@ -5,7 +5,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kscratch_pki::OffsetDateTime;
@@ -21,8 +21,11 @@ use crate::outage::Outage;
 use crate::say;
 use kinds::Kind;
 
-/// How long an object is left alone that the API server had nothing to say to.
+/// How long an object is left alone that the API server had nothing to say to for a while, and may have said no then.
 const SELDOM: Duration = Duration::from_secs(5 * 60);
+
+/// That while. Nobody's request is decided meanwhile, and a webhook that does not answer is waited for by the API server itself, ten seconds as a rule.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Who the objects' fields belong to (server-side apply).
 const MANAGER: &str = "kscratch";
@@ -94,6 +97,7 @@ impl Objects {
                 continue;
             }
             let outage = &mut refused.outage;
+            let began = Instant::now();
             let applied = match bounded_apply(client, &object).await {
                 Ok(()) => tokens::remember(client, &object, OffsetDateTime::now_utc()).await,
                 error => error,
@@ -105,7 +109,7 @@ impl Objects {
                     let failed = outage.failed(now, &say::words(error.as_ref()));
                     failed.line.into_iter().for_each(say::line);
                     // Whoever is silent makes everybody wait: such a one is asked seldom.
-                    refused.next = if is_silence(&error) { now + SELDOM } else { Duration::ZERO };
+                    refused.next = if began.elapsed() >= SLOW { now + SELDOM } else { Duration::ZERO };
                 }
                 Err(error) => return Err(error.context(format!("applying {name}"))),
             }

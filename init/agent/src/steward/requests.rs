@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
+use k8s_openapi::api::core::v1::Namespace;
 use kscratch_pki::Request;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::watcher::Event;
@@ -126,6 +127,9 @@ impl Requests {
             return Ok(());
         }
         let nodes = bounded(Api::<Node>::all(client.clone()).list(&ListParams::default())).await?.items;
+        let namespaces = Api::<Namespace>::all(client.clone());
+        let namespaces = bounded(namespaces.list_metadata(&ListParams::default())).await?;
+        self.policy.namespaces = namespaces.items.into_iter().filter_map(|one| one.metadata.name).collect();
         for name in std::mem::take(&mut self.due) {
             let Some(request) = self.pending.get(&name).cloned() else { continue };
             let seen = self.seen.entry(name.clone()).or_insert(Seen { first: now, told: false });

@@ -41,12 +41,15 @@ fn standing(members: &[Listed], id: Option<&str>, peer_url: &str) -> Standing {
     }
 }
 
-/// The id of this member, where it is the only one and is listed under another address: it was alone on the loopback address, and its metadata names it now.
-fn elsewhere<'a>(members: &'a [Listed], peer_url: &str) -> Option<&'a str> {
-    match members {
-        [own] if !own.has(peer_url) => Some(&own.id),
-        _ => None,
-    }
+/// This member, where it is listed under another address than it has: it was alone on the loopback address, and its metadata names it now, or the
+/// machine has another address. `id` is as above; where it is not known, only one that is alone is surely this one.
+fn elsewhere<'a>(members: &'a [Listed], id: Option<&str>, peer_url: &str) -> Option<&'a Listed> {
+    let own = match (id, members) {
+        (Some(id), _) => members.iter().find(|one| one.id == id)?,
+        (None, [own]) => own,
+        (None, _) => return None,
+    };
+    (!own.has(peer_url)).then_some(own)
 }
 
 /// See the module.
@@ -87,6 +90,9 @@ impl Watch {
         if !has_data {
             return !member::may_begin(&members, &self.member);
         }
+        // By the others' word where this one's own does not count: they cannot reach it.
+        let moved = moved(&client, &members, &self.member).await;
+        self.tell_of_move(moved, now);
         match own_standing(&members, &self.member) {
             Standing::Member => false,
             Standing::Removed => true,
@@ -109,16 +115,18 @@ impl Watch {
         line.into_iter().for_each(say::line);
     }
 
-    /// Tells etcd where this member is, once, where it was alone and out of reach before.
+    /// Tells etcd where this member is, once, where it was elsewhere before.
     pub async fn announce(&mut self, now: Duration) {
-        if self.announced {
-            return;
+        if !self.announced {
+            let done = announce(&self.member).await;
+            self.announced = done.is_ok();
+            self.tell_of_move(done, now);
         }
-        let line = match announce(&self.member).await {
-            Ok(()) => {
-                self.announced = true;
-                self.announcing.well(now)
-            }
+    }
+
+    fn tell_of_move(&mut self, done: Result<()>, now: Duration) {
+        let line = match done {
+            Ok(()) => self.announcing.well(now),
             Err(error) => self.announcing.failed(now, &say::words(error.as_ref())).line,
         };
         line.into_iter().for_each(say::line);
@@ -128,9 +136,20 @@ impl Watch {
 async fn announce(member: &Member) -> Result<()> {
     let client = etcd::client(&member.local, member)?;
     let members = etcd::members(&client).await?;
-    if let Some(id) = elsewhere(&members, &member.peer_url) {
-        etcd::update(&client, id, &member.peer_url).await?;
-        say::line(format_args!("etcd's only member {} is at {} now: others can join it", member.name, member.peer_url));
+    moved(&client, &members, member).await
+}
+
+/// Has etcd know where this member is, if it does not.
+async fn moved(client: &Client, members: &[Listed], member: &Member) -> Result<()> {
+    let id = data::member(&member.data);
+    let Some(own) = elsewhere(members, id.as_deref(), &member.peer_url) else { return Ok(()) };
+    etcd::update(client, &own.id, &member.peer_url).await?;
+    let (name, place) = (&member.name, &member.peer_url);
+    match members {
+        [_] => say::line(format_args!("etcd's only member {name} is at {place} now: others can join it")),
+        _ => {
+            say::line(format_args!("etcd's member {name} was at {} and is at {place} now", own.peer_urls.join(" and ")))
+        }
     }
     Ok(())
 }
@@ -200,14 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_is_alone_was_elsewhere() {
+    fn one_that_is_alone_or_known_by_its_data_was_elsewhere() {
         let loopback = || listed("m3", "https://127.0.0.1:2380", false);
-        let check = |members: &[Listed], want: Option<&str>| assert_eq!(elsewhere(members, OWN), want, "{members:?}");
-        check(&[loopback()], Some("3"));
-        check(&[listed("m3", OWN, false)], None);
-        // By whatever name it began.
-        check(&[listed("m1", "https://127.0.0.1:2380", false)], Some("3"));
-        check(&[loopback(), listed("m1", "https://10.0.0.1:2380", false)], None);
-        check(&[], None);
+        let other = || Listed { id: "1".into(), ..listed("m1", "https://10.0.0.1:2380", false) };
+        let check = |members: &[Listed], id: Option<&str>, want: Option<&str>| {
+            let found = elsewhere(members, id, OWN).map(|own| own.id.as_str());
+            assert_eq!(found, want, "{members:?}, {id:?}");
+        };
+        for id in [None, Some("3")] {
+            check(&[loopback()], id, Some("3"));
+            check(&[listed("m3", OWN, false)], id, None);
+            // By whatever name it began.
+            check(&[listed("m1", "https://127.0.0.1:2380", false)], id, Some("3"));
+            check(&[], id, None);
+            check(&[other(), listed("m3", OWN, false)], id, None);
+        }
+        check(&[other(), listed("m3", "https://10.0.0.9:2380", false)], Some("3"), Some("3"));
+        // Nobody is told that another member is here.
+        check(&[other(), listed("m3", "https://10.0.0.9:2380", false)], None, None);
+        check(&[other()], Some("3"), None);
     }
 }

@@ -7,6 +7,7 @@ use kscratch_pki::{Authority, OffsetDateTime, Usage, Wanted};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 pub type Stream = StreamOwned<ServerConnection, TcpStream>;
@@ -17,6 +18,17 @@ pub fn listen(
     address: Ipv4Addr,
     serve: impl Fn(Stream) -> Result<()> + Send + Sync + 'static,
 ) -> u16 {
+    listen_to(authority, authority, DefaultTimeProvider, address, serve)
+}
+
+/// The same, with an authority of the clients' own and by another clock.
+pub fn listen_to(
+    authority: &Authority,
+    of_clients: &Authority,
+    clock: impl TimeProvider + 'static,
+    address: Ipv4Addr,
+    serve: impl Fn(Stream) -> Result<()> + Send + Sync + 'static,
+) -> u16 {
     let wanted = Wanted {
         usages: [Usage::Server].into(),
         addresses: vec![address.into()],
@@ -24,12 +36,12 @@ pub fn listen(
     };
     let pair = authority.issue(&wanted, OffsetDateTime::now_utc()).unwrap();
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(authority.certificate().der().to_vec())).unwrap();
+    roots.add(CertificateDer::from(of_clients.certificate().der().to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
     // Who has none is nobody, and is answered as such.
     let clients = clients.allow_unauthenticated().build().unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_details(provider, Arc::new(clock))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(clients)
@@ -59,14 +71,19 @@ pub fn listen(
 pub struct Request {
     /// Method, path and version.
     pub line: String,
+    /// Whether a token comes with it.
+    pub token: bool,
     /// What comes behind the headers.
     pub body: Vec<u8>,
 }
 
-/// Reads the next request; `None` where there is none any more. Nobody may ask whether it serves, and nothing else.
+/// Reads the next request; `None` where there is none any more. Nobody may ask whether it serves, and nothing else; who has a token may ask for
+/// certificate requests.
 pub fn request(stream: &mut Stream) -> Result<Option<Request>> {
     while let Some(request) = next(stream)? {
-        if stream.conn.peer_certificates().is_some() || request.line.starts_with("GET /readyz ") {
+        let open = request.line.starts_with("GET /readyz ")
+            || request.token && request.line.contains("/certificatesigningrequests");
+        if open || stream.conn.peer_certificates().is_some() {
             return Ok(Some(request));
         }
         answer(stream, 401, &status(401, "Unauthorized"))?;
@@ -76,18 +93,19 @@ pub fn request(stream: &mut Stream) -> Result<Option<Request>> {
 
 fn next(stream: &mut Stream) -> Result<Option<Request>> {
     let mut lines = BufReader::new(stream);
-    let (mut first, mut length) = (String::new(), 0);
+    let (mut first, mut length, mut token) = (String::new(), 0, false);
     lines.read_line(&mut first)?;
     let mut line = String::new();
     while lines.read_line(&mut line)? > 2 {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        token |= line.to_ascii_lowercase().starts_with("authorization: bearer ");
         line.clear();
     }
     let mut body = vec![0; length];
     lines.read_exact(&mut body)?;
-    Ok((!first.is_empty()).then(|| Request { line: first.trim().to_owned(), body }))
+    Ok((!first.is_empty()).then(|| Request { line: first.trim().to_owned(), token, body }))
 }
 
 /// Answers with a status and a JSON text.

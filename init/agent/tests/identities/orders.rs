@@ -1,7 +1,4 @@
 //! Annotations of a machine's own Node become orders to PID 1, whichever agent works there: for this boot, once, and through API servers that go away.
-mod agentprocess;
-mod apiserver;
-
 use std::fs;
 use std::io::{Result, Write as _};
 use std::net::Ipv4Addr;
@@ -9,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use agentprocess::{Agent, SOON};
-use apiserver::Stream;
 use kscratch_pki::{Authority, OffsetDateTime, Wanted};
 use serde_json::{Value, json};
+
+use crate::agentprocess::{Agent, SOON};
+use crate::apiserver::{self, Stream};
 
 /// The Node as the API server has it, and who waits for news of it.
 #[derive(Default)]

@@ -130,6 +130,7 @@ impl Cluster {
                 (200, list("CertificateSigningRequestList", &state.requests))
             }
             ("PATCH", path) if path.ends_with("/approval") => state.take_answer(path, question),
+            ("GET", "/api/v1/namespaces") => (200, list("PartialObjectMetadataList", &[])),
             ("GET", "/api/v1/nodes") => (200, list("NodeList", &state.nodes)),
             ("GET", path) if path.contains("/namespaces/") => match state.objects.get(path) {
                 Some(object) => (200, object.to_string()),

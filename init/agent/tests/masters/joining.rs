@@ -5,7 +5,7 @@ use kscratch_pki::{Authority, OffsetDateTime};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::{Steward, with_data};
+use crate::{Steward, with_data, with_data_of_a_member};
 
 /// What m1 knows by itself: numbers as its port for peers has them.
 fn known(client_urls: &[&str]) -> Vec<Value> {
@@ -104,10 +104,40 @@ fn one_that_lost_its_disk_begins_nothing_where_somebody_remembers_a_cluster() {
     steward.says("becoming a member of etcd failed: etcd's members were up before, and now most of them are not");
     std::thread::sleep(Duration::from_secs(25));
     assert!(!steward.pod_is_placed(), "{}", steward.log());
+    // The others are up all the time, and find no leader.
+    steward.says("are no majority of those that it has: too many have lost their data");
+    assert!(!steward.pod_is_placed(), "{}", steward.log());
     cluster.state().members = members;
     steward.says("etcd's member m3 has lost its data: it is replaced");
     let peers = ["m1=https://10.0.0.1:2380", "m2=https://10.0.0.2:2380", "m3=https://10.0.0.3:2380"].join(",");
     steward.etcd_is_started_with(&["etcd", &format!("--initial-cluster={peers}"), "--initial-cluster-state=existing"]);
+}
+
+#[test]
+fn one_that_lost_its_disk_and_has_another_address_takes_its_own_place() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::of(&["m1", "m2", "m3"]));
+    // Nobody listens at port 1.
+    cluster.state().members[2]["peerURLs"] = json!(["https://10.0.0.9:1"]);
+    let steward = Steward::start(folder.path(), &cluster, "m3");
+    steward
+        .says("etcd's member m3 was at https://10.0.0.9:1, where nobody is now, and has lost its data: it is replaced");
+    let peers = ["m1=https://10.0.0.1:2380", "m2=https://10.0.0.2:2380", "m3=https://10.0.0.3:2380"].join(",");
+    steward.etcd_is_started_with(&["etcd", &format!("--initial-cluster={peers}"), "--initial-cluster-state=existing"]);
+}
+
+#[test]
+fn one_whose_address_has_changed_tells_the_others() {
+    // By its own etcd, and by theirs where its own API server does not serve.
+    for serving in [true, false] {
+        let ((folder, id), cluster) = (with_data_of_a_member(), Cluster::of(&["m1", "m2", "m3"]));
+        cluster.state().serving = serving;
+        cluster.state().members[2]["ID"] = id.into();
+        cluster.state().members[2]["peerURLs"] = json!(["https://10.0.0.9:2380"]);
+        let steward = Steward::start(folder.path(), &cluster, "m3");
+        steward.says("etcd's member m3 was at https://10.0.0.9:2380 and is at https://10.0.0.3:2380 now");
+        assert_eq!(cluster.state().members[2]["peerURLs"], json!(["https://10.0.0.3:2380"]));
+        assert!(steward.pod_is_placed());
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Format: Documentation/ABI/testing/dev-kmsg: `priority,sequence,microseconds,flags[,...];text`, lines of a dictionary behind it.
 use std::time::Duration;
 
+use kscratch_metadata::without_role;
 use kscratch_recorder::{Entry, What};
 
 use crate::log::KERNEL_PREFIX;
@@ -27,7 +28,7 @@ pub(super) fn entry(record: &[u8]) -> Option<Entry> {
     let what = match text.strip_prefix(KERNEL_PREFIX) {
         // The kernel's own have facility 0 (RFC 5424, 6.2.1).
         Some(said) if priority >> 3 != 0 => What::Said(said.to_owned()),
-        _ => What::Kernel((priority & 7) as u8, text.to_owned()),
+        _ => What::Kernel((priority & 7) as u8, without_role(text).into_owned()),
     };
     Some(Entry { at: Duration::from_micros(micros), what })
 }
@@ -96,6 +97,10 @@ mod tests {
         check("11,1,7,-,caller=T1;docker: x\n", Some((7, kernel(3, "docker: x"))));
         check("3,1,7,-;kscratch: x\n", Some((7, kernel(3, "kscratch: x"))));
         check("4,1,9,c;\n", Some((9, kernel(4, ""))));
+        check(
+            "5,1,9,-;Command line: a kscratch.role=eA== b",
+            Some((9, kernel(5, "Command line: a kscratch.role=… b"))),
+        );
         for nothing in ["", "6,1,2", "x,1,2,-;a", "6,1,x,-;a", "6;a"] {
             check(nothing, None);
         }

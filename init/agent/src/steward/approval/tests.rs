@@ -1,5 +1,6 @@
 //! Requests, honest and otherwise, and what becomes of them.
 use kscratch_pki::Names;
+use kube::Resource as _;
 use serde_json::json;
 
 use super::{Asked, CLIENT, KUBELET, Policy, SERVING, Verdict, judge};
@@ -12,8 +13,9 @@ fn node(name: &str, addresses: &[(&str, &str)], labels: serde_json::Value) -> No
         .unwrap()
 }
 
+/// Made one after the other.
 fn cluster() -> Vec<Node> {
-    vec![
+    let mut nodes = vec![
         node(
             "m1",
             &[("InternalIP", "192.168.7.10"), ("Hostname", "m1")],
@@ -27,6 +29,7 @@ fn cluster() -> Vec<Node> {
             &[
                 ("InternalIP", "192.168.7.66"),
                 ("InternalIP", "192.168.7.12"),
+                ("InternalIP", "192.168.7.77"),
                 ("InternalIP", "10.96.0.1"),
                 ("InternalIP", "127.0.0.1"),
                 ("Hostname", "kubernetes.default.svc.cluster.local"),
@@ -59,9 +62,25 @@ fn cluster() -> Vec<Node> {
         }))
         .unwrap(),
         // Those two machines under other names, or others that have their addresses.
-        node("heir", &[("InternalIP", "192.168.7.13"), ("InternalIP", "192.168.7.19")], json!({})),
+        node("heir", &[("InternalIP", "192.168.7.13")], json!({})),
+        node("squatter", &[("InternalIP", "192.168.7.19")], json!({})),
         node("m10", &[("InternalIP", "192.168.7.19")], json!({"node-role.kubernetes.io/control-plane": ""})),
-    ]
+        // Made by whoever had a token before any metadata named that master, whose steward has given it the label since.
+        node(
+            "m3",
+            &[("InternalIP", "192.168.7.9"), ("Hostname", "m1")],
+            json!({"node-role.kubernetes.io/control-plane": ""}),
+        ),
+        node("younger", &[("InternalIP", "192.168.7.11"), ("Hostname", "n1")], json!({})),
+        node("m2", &[("InternalIP", "192.168.7.8")], json!({"node-role.kubernetes.io/control-plane": ""})),
+        node("metrics.kube-system", &[("InternalIP", "192.168.7.68")], json!({})),
+        node("n4.lan", &[("InternalIP", "192.168.7.14")], json!({})),
+    ];
+    for (day, node) in nodes.iter_mut().enumerate() {
+        let time = json!(format!("2026-01-{:02}T00:00:00Z", day + 1));
+        node.meta_mut().creation_timestamp = Some(serde_json::from_value(time).unwrap());
+    }
+    nodes
 }
 
 fn policy() -> Policy {
@@ -72,10 +91,15 @@ fn policy() -> Policy {
     Policy {
         clients: vec![client("system:kube-proxy", None), client("kscratch:routes", Some("kscratch:routes"))],
         joiners: "system:bootstrappers:x".to_owned(),
-        masters: ["m1", "m2"].map(str::to_owned).into(),
+        masters: [("m1", "192.168.7.10"), ("m2", "192.168.7.20")]
+            .map(|(name, address)| (name.to_owned(), address.parse().unwrap()))
+            .into(),
         names: ["kubernetes", "m1", "cluster.example"].map(str::to_owned).into(),
-        addresses: ["10.96.0.1", "192.168.7.9", "192.168.7.10", "127.0.0.1"].map(|text| text.parse().unwrap()).into(),
+        addresses: ["10.96.0.1", "192.168.7.8", "192.168.7.9", "192.168.7.10", "127.0.0.1"]
+            .map(|text| text.parse().unwrap())
+            .into(),
         ranges: ["10.96.0.0/16", "10.244.0.0/16"].map(|text| text.parse().unwrap()).to_vec(),
+        namespaces: ["default", "kube-system"].map(str::to_owned).into(),
     }
 }
 
@@ -140,7 +164,6 @@ fn as_is(_: &mut Request) {}
 fn what_a_node_proves_is_approved() {
     check(kubelet("n1", &["n1"], &["192.168.7.11"]), as_is, "approve: serving certificate of node n1 (192.168.7.11)");
     check(kubelet("n1", &["N1."], &[]), as_is, "approve: serving certificate of node n1 (N1.)");
-    check(kubelet("n2", &[], &["192.168.7.66"]), as_is, "deny: 192.168.7.66 is an address of node bad too");
     check(
         kubelet("n1", &["n1"], &["192.168.7.11"]),
         |it| it.usages.push("key encipherment".to_owned()),
@@ -154,46 +177,82 @@ fn what_a_node_proves_is_approved() {
 fn an_address_of_a_node_that_is_off_may_be_anothers_but_a_masters() {
     let approved = "approve: serving certificate of node heir (192.168.7.13)";
     check(kubelet("heir", &["heir"], &["192.168.7.13"]), as_is, approved);
-    let kept = "deny: 192.168.7.19 is an address of node m9 too";
-    check(kubelet("heir", &["heir"], &["192.168.7.19"]), as_is, kept);
-    // A master that is alive has it, too: the list's order says which is named.
-    let alive = "deny: 192.168.7.19 is an address of node heir too";
-    check(kubelet("m10", &["m10"], &["192.168.7.19"]), as_is, alive);
+    let kept = "deny: 192.168.7.19 is the address of node m9 too";
+    check(kubelet("squatter", &["squatter"], &["192.168.7.19"]), as_is, kept);
+    // Nobody takes it from a master by saying that it is his.
+    let approved = "approve: serving certificate of node m10 (192.168.7.19)";
+    check(kubelet("m10", &["m10"], &["192.168.7.19"]), as_is, approved);
+}
+
+#[test]
+fn of_two_that_are_alive_the_older_one_has_the_name_and_the_address() {
+    let rows = [
+        ("n1", "approve: serving certificate of node n1 (192.168.7.11)"),
+        ("younger", "deny: 192.168.7.11 is the address of node n1 too"),
+    ];
+    for (name, want) in rows {
+        check(kubelet(name, &[name], &["192.168.7.11"]), as_is, want);
+    }
+    // Node younger says that it is called so, and m3 that it is called m1.
+    check(kubelet("n1", &["n1"], &[]), as_is, "approve: serving certificate of node n1 (n1)");
+    check(kubelet("m1", &["m1"], &[]), as_is, "approve: serving certificate of node m1 (m1)");
+}
+
+/// With it one would be the API server to every kubelet.
+#[test]
+fn the_address_that_masters_share_is_no_nodes() {
+    for (name, address) in [("m2", "192.168.7.8"), ("m3", "192.168.7.9")] {
+        let want = format!("wait: {address} is an address of the control plane, and not that of node {name}");
+        check(kubelet(name, &[name], &[address]), as_is, &want);
+    }
+}
+
+#[test]
+fn no_node_has_the_name_of_a_service() {
+    let want = "deny: metrics.kube-system is what pods call the Service metrics of the namespace kube-system";
+    check(kubelet("metrics.kube-system", &["metrics.kube-system"], &[]), as_is, want);
+    check(kubelet("n4.lan", &["n4.lan"], &[]), as_is, "approve: serving certificate of node n4.lan (n4.lan)");
 }
 
 #[test]
 fn what_the_cluster_does_not_know_yet_waits() {
     check(kubelet("n9", &["n9"], &["192.168.7.19"]), as_is, "wait: there is no Node n9");
-    check(kubelet("n1", &["n1"], &["192.168.7.99"]), as_is, "wait: 192.168.7.99 is no address of Node n1");
+    check(kubelet("n1", &["n1"], &["192.168.7.99"]), as_is, "wait: 192.168.7.99 is not the address of Node n1");
 }
 
 #[test]
 fn nobody_serves_under_another_ones_name() {
-    let rows: [(&[&str], &[&str], &str); 14] = [
+    let rows: [(&[&str], &[&str], &str); 15] = [
         (
             &["kubernetes.default.svc.cluster.local"],
             &[],
             "deny: kubernetes.default.svc.cluster.local can be no node's name",
         ),
-        (&["kubernetes"], &[], "deny: kubernetes is a name of node kubernetes too"),
+        (&["kubernetes"], &[], "deny: kubernetes is the name of node kubernetes"),
         (&["cluster.example"], &[], "wait: cluster.example is a name of the control plane, and node bad is none of it"),
         (&["*.example"], &[], "deny: *.example can be no node's name"),
-        (&["N2."], &[], "deny: N2. is a name of node n2 too"),
+        (&["N2."], &[], "deny: N2. is the name of node n2"),
         (&["localhost"], &[], "deny: localhost can be no node's name"),
-        (&[], &["192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
+        (&[], &["192.168.7.12"], "deny: 192.168.7.12 is the address of node n2 too"),
         (&[], &["10.96.0.1"], "deny: 10.96.0.1 is of 10.96.0.0/16, which is for services or pods"),
         (&[], &["10.96.0.10"], "deny: 10.96.0.10 is of 10.96.0.0/16, which is for services or pods"),
         (&[], &["::ffff:10.244.3.4"], "deny: 10.244.3.4 is of 10.244.0.0/16, which is for services or pods"),
-        (&[], &["192.168.7.10"], "deny: 192.168.7.10 is an address of node m1 too"),
+        (&[], &["192.168.7.10"], "deny: 192.168.7.10 is the address of node m1 too"),
         // A pod finds the Service of that name by it.
-        (&["metrics.kube-system"], &[], "deny: metrics.kube-system is not the name of Node bad"),
+        (
+            &["metrics.kube-system"],
+            &[],
+            "deny: metrics.kube-system is what pods call the Service metrics of the namespace kube-system",
+        ),
         (&[], &["127.0.0.1"], "deny: 127.0.0.1 can be no node's address"),
-        (&[], &["::ffff:192.168.7.12"], "deny: 192.168.7.12 is an address of node n2 too"),
+        (&[], &["::ffff:192.168.7.12"], "deny: 192.168.7.12 is the address of node n2 too"),
+        // It has another one before this, and that one is nobody's.
+        (&[], &["192.168.7.77"], "wait: 192.168.7.77 is not the address of Node bad"),
     ];
     for (dns, addresses, want) in rows {
         check(kubelet("bad", dns, addresses), as_is, want);
     }
-    let want = "deny: kubernetes is a name of node bad too";
+    let want = "wait: kubernetes is a name of the control plane, and node kubernetes is none of it";
     check(kubelet("kubernetes", &["kubernetes"], &[]), as_is, want);
 }
 

@@ -54,6 +54,9 @@ fn what_the_others_know_decides() {
         check(Some(listed("3", "m3", OWN, &["https://10.0.0.3:2379"])), join, Beginning::Replace("3".into()));
         // The others began with it on their list, and it was never up: what its own metadata list may be another list by now.
         check(Some(listed("3", "m3", OWN, &[])), join, Beginning::Existing);
+        // This machine had another address, and has lost its data; or it is another machine of that name.
+        let elsewhere = || listed("3", "m3", "https://10.0.0.9:2380", &["https://10.0.0.9:2379"]);
+        check(Some(elsewhere()), join, Beginning::Moved(elsewhere()));
     }
 }
 
@@ -66,6 +69,7 @@ fn silence_is_a_beginning_only_where_nobody_lived_and_nobody_has_to() {
             Silence::First => "first",
             Silence::Wait(why) if why.starts_with("etcd's members were up before") => "were up",
             Silence::Wait(why) if why.starts_with("this cluster's API server answered") => "served",
+            Silence::Wait(why) if why.contains("too many have lost their data") => "lost",
             Silence::Wait(_) => "joins",
         };
         assert_eq!(got, want, "join {join}, others {others:?}, {lived:?}, {since:?}");
@@ -78,6 +82,8 @@ fn silence_is_a_beginning_only_where_nobody_lived_and_nobody_has_to() {
     check(false, &[1, 2], Lived::Remembered, soon, "were up");
     check(false, &[1, 2], Lived::Remembered, late * 1000, "were up");
     check(true, &[1], Lived::Remembered, late * 1000, "were up");
+    check(false, &[1], Lived::Lost, late * 1000, "lost");
+    check(true, &[1], Lived::Lost, late * 1000, "lost");
     // The members that there are may be others than those of the list, or reached by nobody.
     check(false, &[1, 2], Lived::Served, soon, "served");
     check(false, &[1, 2], Lived::Served, late * 1000, "served");
