@@ -13,3 +13,4 @@ pub mod links;
 pub mod network;
 pub mod nodename;
 pub mod steps;
+mod waiting;

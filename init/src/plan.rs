@@ -26,9 +26,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 pub use cluster::REMEMBERED_NODES;
 pub use clusterca::{CLUSTER_CA, Change, PKI};
-pub use controlplane::{ETCD_CA, ETCD_DATA_CA, ETCD_WAL};
+pub use controlplane::{ETCD_CA, ETCD_DATA_CA, ETCD_WAL, UPSTREAM};
 pub use error::PlanError;
-pub use identity::uplink;
+pub use identity::{is_fixed, uplink};
 pub use links::{Made, links_of, network, superseded};
 pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
 pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
@@ -147,6 +147,8 @@ pub enum Step {
         /// Whether the boot does not wait for it.
         optional: bool,
     },
+    /// Wait for one of those leases of DHCP, of whichever link, although none of them is waited for by itself: the machine is planned with its address.
+    AnyLease,
     /// Give a link fixed addresses.
     Addresses {
         /// Name of the link.
@@ -232,6 +234,9 @@ pub struct Service {
     pub ready: Ready,
     /// How long it may take to get ready before the console says so.
     pub ready_within: Duration,
+    /// How long it may give no answer once it was ready before it is killed, and started again; none where what makes it ready says nothing of whether
+    /// it still works.
+    pub answers_within: Option<Duration>,
     /// How long it may take to stop after SIGTERM before SIGKILL.
     pub stop_within: Duration,
     /// `oom_score_adj` of the process.

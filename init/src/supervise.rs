@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::plan::Service;
 
 mod event;
+mod health;
 mod share;
 mod standing;
 mod stop;
@@ -12,6 +13,7 @@ mod stop;
 mod tests;
 
 pub use event::{Action, Ended, Ending, Event, Reason, Signal};
+use health::{Health, Silence};
 pub use share::{Share, Told};
 pub use standing::{Stage, Standing};
 use stop::Containers;
@@ -49,6 +51,7 @@ struct Running {
     since: Duration,
     ready: Option<Duration>,
     probe: Probing,
+    health: Health,
     late_told: bool,
     last_failure: String,
 }
@@ -127,10 +130,10 @@ impl Supervisor {
             Event::NotStarted { name, reason } => self.not_started(name, &reason, now, &mut actions),
             Event::Exited { name, ended } => self.exited(name, ended, now, &mut actions),
             Event::Ready { name } => self.became_ready(name, now, &mut actions),
-            Event::ProbeFailed { name, reason } => self.probe_failed(name, reason, now),
+            Event::ProbeFailed { name, reason } => self.probe_failed(name, reason, now, &mut actions),
             Event::ContainersGone => self.containers_gone(),
             Event::Timer => {}
-            Event::AddService(service) => self.add_late(service, &mut actions),
+            Event::AddService(service) => self.add_late(*service, &mut actions),
             Event::StopAll(reason) => self.stop_all(reason, &mut actions),
         }
         if self.stopping.is_some() {
@@ -216,6 +219,7 @@ impl Supervisor {
             since: now,
             ready: None,
             probe: Probing::At(now + SHORTEST_PROBE_WAIT),
+            health: Health::default(),
             late_told: false,
             last_failure: String::from("it was not asked yet"),
         });
@@ -261,25 +265,48 @@ impl Supervisor {
     }
 
     fn became_ready(&mut self, name: &'static str, now: Duration, actions: &mut Vec<Action>) {
-        let Some(Unit { state: State::Running(running), .. }) = self.unit(name) else {
+        let Some(Unit { state: State::Running(running), service, .. }) = self.unit(name) else {
             return;
         };
-        if running.ready.is_none() {
-            running.ready = Some(now);
-            running.probe = Probing::Done;
-            let took = now.saturating_sub(running.since);
-            actions.push(Action::Log(format!("service {name}: ready ({:.1} s)", took.as_secs_f64())));
-        }
+        let line = match running.ready {
+            None => {
+                running.ready = Some(now);
+                let took = now.saturating_sub(running.since);
+                Some(format!("service {name}: ready ({:.1} s)", took.as_secs_f64()))
+            }
+            Some(_) if running.probe != Probing::UnderWay => return,
+            Some(_) => running.health.answered().then(|| format!("service {name}: answers again")),
+        };
+        running.probe = service.answers_within.map_or(Probing::Done, |within| Probing::At(now + health::pause(within)));
+        actions.extend(line.map(Action::Log));
     }
 
-    fn probe_failed(&mut self, name: &'static str, reason: String, now: Duration) {
-        let Some(Unit { state: State::Running(running), .. }) = self.unit(name) else {
+    fn probe_failed(&mut self, name: &'static str, reason: String, now: Duration, actions: &mut Vec<Action>) {
+        let Some(Unit { state: State::Running(running), service, .. }) = self.unit(name) else {
             return;
         };
-        if running.probe == Probing::UnderWay {
+        if running.probe != Probing::UnderWay {
+            return;
+        }
+        let (Some(_), Some(within)) = (running.ready, service.answers_within) else {
             let age = now.saturating_sub(running.since);
             running.probe = Probing::At(now + (age / 50).clamp(SHORTEST_PROBE_WAIT, LONGEST_PROBE_WAIT));
             running.last_failure = reason;
+            return;
+        };
+        running.probe = Probing::At(now + health::pause(within));
+        let seconds = within.as_secs();
+        match running.health.silent(now, within) {
+            Silence::Borne => {}
+            Silence::Told => actions.push(Action::Log(format!(
+                "service {name}: does not answer any more ({reason}); it is started anew if that lasts for {seconds} s"
+            ))),
+            Silence::Hangs => {
+                actions.push(Action::Log(format!("service {name}: has not answered for {seconds} s: {reason}")));
+                actions.push(Action::Signal { name, signal: Signal::Kill });
+                // Its end is told next. Where even that does not come, the kernel waits for something in its name, and nothing helps.
+                running.probe = Probing::Done;
+            }
         }
     }
 

@@ -163,6 +163,17 @@ fn leases_have_their_metric_and_optional_ones_are_not_waited_for() {
         assert!(routes("-4").contains("default via 10.9.0.1 dev client proto static metric 100"), "{}", routes("-4"));
         assert_eq!(machine.leases.len(), 2);
         assert!(monotonic() - begun < Duration::from_secs(20));
+        // A phase that asks for nothing waits for nobody, and one that asks again only as long as others are given.
+        let begun = monotonic();
+        run("ip link add bare type veth peer name cut");
+        machine.plan(&plan(vec![dhcp("client", 100, false), dhcp("bare", 101, false)])).unwrap();
+        let took = monotonic() - begun;
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        machine.plan(&plan(vec![up("bare")])).unwrap();
+        assert!(monotonic() - begun < took + Duration::from_secs(1));
+        let optional = vec![dhcp("bare", 101, true), Step::AnyLease];
+        machine.plan(&plan(optional)).unwrap();
+        assert!(monotonic() - begun < took + Duration::from_secs(1), "there is a lease");
         // With another metric, the lease is given up and asked for anew.
         let other = plan(vec![dhcp("client", 7, false)]);
         machine.keep_leases_of(&other).unwrap();
@@ -185,7 +196,7 @@ fn a_carrier_that_comes_late_is_asked_at_once_and_one_that_does_not_come_is_name
         // The first question went nowhere, and the second is due in a second. The carrier comes before that.
         machine.lease_within = Duration::from_millis(700);
         let other = std::thread::spawn(|| run("ip link set server up"));
-        let error = machine.plan(&plan(Vec::new())).unwrap_err().to_string();
+        let error = machine.plan(&dhcp).unwrap_err().to_string();
         other.join().unwrap();
         assert_eq!(error, "no DHCP server answered on client; it is asked on");
         assert!(machine.leases[0].has_carrier());

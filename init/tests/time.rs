@@ -126,7 +126,7 @@ fn most_of_them_are_followed() {
             line.contains(", which is before the image's date, 2020-01-01T00:00:00Z: it is not believed"),
             "{line}"
         );
-        let denied = "the time server 127.0.0.5 refuses to serve this machine (DENY): it is not asked any more";
+        let denied = "the time server 127.0.0.5 refuses to serve this machine (DENY): it is not asked for 24 h";
         assert_eq!(scene.line(), denied);
         let line = scene.line();
         assert!(line.starts_with("the time server 127.0.0.3 says a time 3 h 0 min earlier than most others"), "{line}");

@@ -10,16 +10,19 @@ const SEQUENCE: u8 = 0x30;
 /// `[0] EXPLICIT Version` of a TBSCertificate.
 const VERSION: u8 = 0xa0;
 
-/// From when until when certificates are valid.
+/// From when certificates are valid, and until when one of them is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// The first second, in seconds since 1970.
+    /// The first second of the youngest, in seconds since 1970.
     pub from: i64,
-    /// The last second, in seconds since 1970.
+    /// The last second of the one that ends last, in seconds since 1970.
     pub until: i64,
 }
 
-/// When all certificates of a PEM text are valid; `None` where one cannot be read, or there is none.
+/// When certificates of a PEM text are valid; `None` where one cannot be read, or there is none.
+///
+/// Of a CA that is rotated several stand there. Whoever wrote them down lived after the first second of the youngest; but one that has ended takes
+/// nothing from those beside it, and is often left there.
 #[must_use]
 pub fn validity(pem: &str) -> Option<Validity> {
     let blocks = pem::parse_many(pem).ok()?;
@@ -27,7 +30,7 @@ pub fn validity(pem: &str) -> Option<Validity> {
     let first = all.next()??;
     all.try_fold(first, |sum, one| {
         let one = one?;
-        Some(Validity { from: sum.from.max(one.from), until: sum.until.min(one.until) })
+        Some(Validity { from: sum.from.max(one.from), until: sum.until.max(one.until) })
     })
 }
 
@@ -117,7 +120,7 @@ fn moment(bytes: &[u8]) -> Option<(i64, &[u8])> {
 mod tests {
     use proptest::prelude::{any, proptest};
 
-    use super::{moment, of_der, public_key, public_keys, share_a_key, validity};
+    use super::{Validity, moment, of_der, public_key, public_keys, share_a_key, validity};
 
     const CA: &str = include_str!("../tests/ca.pem");
     /// Two certificates of one key.
@@ -147,6 +150,12 @@ mod tests {
         let once = validity(CA).unwrap();
         assert_eq!((once.from, once.until), (1_795_379_255, 4_948_979_255));
         assert_eq!(validity(&format!("{CA}{CA}")), Some(once));
+        // Of several there is one until the last of them ends, in whatever order they stand.
+        let other = validity(OTHER[1]).unwrap();
+        let both = Validity { from: other.from, until: once.until };
+        assert!(once.from < other.from && once.until > other.until, "{once:?} {other:?}");
+        assert_eq!(validity(&format!("{CA}{}", OTHER[1])), Some(both));
+        assert_eq!(validity(&format!("{}{CA}", OTHER[1])), Some(both));
         assert_eq!(validity(""), None);
         assert_eq!(validity("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"), None);
     }

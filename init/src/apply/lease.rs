@@ -26,14 +26,6 @@ pub enum Change {
     V6(dhcp6::Change),
 }
 
-impl Change {
-    /// Whether the link has a lease now that it had not.
-    #[must_use]
-    pub fn is_bound(&self) -> bool {
-        matches!(self, Self::V4(dhcp::Change::Bound(_)) | Self::V6(dhcp6::Change::Bound(_)))
-    }
-}
-
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

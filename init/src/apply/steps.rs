@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::lease::{self, Keeper};
 use super::network::{self, Route};
+use super::waiting::{Asking, Awaited, is_enough, misses};
 use super::{bridge, certificates, clusterca, dhcp, dhcp6, files, firewall, imageseed, links, nodename};
 use crate::log;
 use crate::plan::{Phase, Plan, Service, Step};
@@ -44,8 +45,6 @@ pub struct Machine<'a> {
     pub network: Option<Plan>,
     /// Links whose leases somebody else keeps.
     pub leased: BTreeSet<String>,
-    /// Links with DHCP or DHCPv6 whose leases the boot does not wait for.
-    optional: BTreeSet<String>,
     /// What the supervisor is to run, in the plan's order.
     pub services: Vec<Service>,
 }
@@ -64,7 +63,6 @@ impl<'a> Machine<'a> {
             leases: Vec::new(),
             network: None,
             leased: BTreeSet::new(),
-            optional: BTreeSet::new(),
             services: Vec::new(),
         }
     }
@@ -84,7 +82,7 @@ impl<'a> Machine<'a> {
     /// Every failure, in one text.
     pub fn phase(&mut self, phase: &Phase) -> Result<()> {
         let mut faults = self.all_steps(phase);
-        if let Err(error) = self.first_leases() {
+        if let Err(error) = self.first_leases(&Awaited::of(phase)) {
             faults.push(format!("{error:#}"));
         }
         if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
@@ -184,8 +182,10 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
-            Step::Dhcp { link, metric, optional } => self.dhcp(link, *metric, *optional),
-            Step::Dhcp6 { link, optional } => self.dhcp6(link, *optional),
+            Step::Dhcp { link, metric, .. } => self.dhcp(link, *metric),
+            Step::Dhcp6 { link, .. } => self.dhcp6(link),
+            // The phase waits when all its steps are done.
+            Step::AnyLease => Ok(()),
             Step::Addresses { link, addresses, alone } => {
                 if network::set_addresses(&mut Netlink::open()?, link, addresses, *alone)? {
                     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -229,8 +229,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn dhcp(&mut self, link: &str, metric: Option<u32>, optional: bool) -> Result<()> {
-        self.set_optional(link, optional);
+    fn dhcp(&mut self, link: &str, metric: Option<u32>) -> Result<()> {
         let kept = |keeper: &dhcp::Keeper| keeper.link() == link;
         if self.leased.contains(link) || self.leases.iter().filter_map(Keeper::v4).any(kept) {
             return Ok(());
@@ -241,8 +240,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn dhcp6(&mut self, link: &str, optional: bool) -> Result<()> {
-        self.set_optional(link, optional);
+    fn dhcp6(&mut self, link: &str) -> Result<()> {
         let kept = |keeper: &dhcp6::Keeper| keeper.link() == link;
         if self.leased.contains(link) || self.leases.iter().filter_map(Keeper::v6).any(kept) {
             return Ok(());
@@ -255,14 +253,6 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn set_optional(&mut self, link: &str, optional: bool) {
-        if optional {
-            self.optional.insert(link.to_owned());
-        } else {
-            self.optional.remove(link);
-        }
-    }
-
     /// Of the next lease's exchanges, and what spreads their messages.
     fn numbers(&self) -> (u32, u64) {
         let digits =
@@ -271,26 +261,19 @@ impl<'a> Machine<'a> {
         (xid, digits(8, 24))
     }
 
-    /// Whether the boot waits for a lease: for one of IPv6 only where there is none of IPv4, which the node's address is of.
-    fn misses(&self, keeper: &Keeper) -> bool {
-        let has_v4 = || self.leases.iter().any(|other| other.v4().is_some() && other.address().is_some());
-        keeper.address().is_none() && !self.optional.contains(keeper.link()) && (keeper.v4().is_some() || !has_v4())
+    /// The links that ask for a lease, in the order of their keepers.
+    fn asking(&self, awaited: &Awaited<'_>) -> Vec<Asking> {
+        let asking = |keeper: &Keeper| {
+            let v4 = keeper.v4().is_some();
+            Asking { v4, has: keeper.address().is_some(), awaited: awaited.names(keeper.link(), v4) }
+        };
+        self.leases.iter().map(asking).collect()
     }
 
-    /// Whether there is a lease to wait for.
-    fn waits(&self) -> bool {
-        self.leases.iter().any(|keeper| self.misses(keeper))
-    }
-
-    /// The same of IPv4 alone.
-    fn waits_for_v4(&self) -> bool {
-        self.leases.iter().any(|keeper| keeper.v4().is_some() && self.misses(keeper))
-    }
-
-    /// Waits until every link with DHCP has its lease; once one has, the others get little time: a card without a cable must not
-    /// hold up the boot. One of IPv6 does not shorten the time of those of IPv4.
-    fn first_leases(&mut self) -> Result<()> {
-        if !self.waits() {
+    /// Waits until every link of a phase that is waited for has its lease; once one has, the others get little time: a card without a cable must
+    /// not hold up the boot.
+    fn first_leases(&mut self, awaited: &Awaited<'_>) -> Result<()> {
+        if !misses(&self.asking(awaited), awaited.any).contains(&true) {
             return Ok(());
         }
         let mut end = log::monotonic() + self.lease_within;
@@ -304,7 +287,6 @@ impl<'a> Machine<'a> {
                 // Some were lost.
                 None => changed = network::links(&mut Netlink::open()?)?,
             }
-            let (mut came4, mut came6) = (false, false);
             for keeper in &mut self.leases {
                 let mut changes: Vec<lease::Change> =
                     changed.iter().flat_map(|link| keeper.link_changed(link, now)).collect();
@@ -312,15 +294,14 @@ impl<'a> Machine<'a> {
                 changes.extend(keeper.readable(now));
                 for change in changes {
                     log::line(format_args!("link {} {change}", keeper.link()));
-                    let came = if keeper.v4().is_some() { &mut came4 } else { &mut came6 };
-                    *came |= change.is_bound();
                 }
             }
             changed.clear();
-            if came4 || (came6 && !self.waits_for_v4()) {
+            let asking = self.asking(awaited);
+            if is_enough(&asking, awaited.any) {
                 end = end.min(now + OTHERS_WITHIN);
             }
-            if now >= end || !self.waits() {
+            if now >= end || !misses(&asking, awaited.any).contains(&true) {
                 break;
             }
             let next = self.leases.iter().filter_map(Keeper::next_deadline).fold(end, Duration::min);
@@ -334,7 +315,9 @@ impl<'a> Machine<'a> {
                 Err(error) => return Err(error).context("waiting for a DHCP server"),
             }
         }
-        let without: Vec<&Keeper> = self.leases.iter().filter(|keeper| self.misses(keeper)).collect();
+        let missing = misses(&self.asking(awaited), awaited.any);
+        let without: Vec<&Keeper> =
+            self.leases.iter().zip(missing).filter(|(_, missing)| *missing).map(|(keeper, _)| keeper).collect();
         if without.is_empty() {
             return Ok(());
         }

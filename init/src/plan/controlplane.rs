@@ -18,7 +18,7 @@ mod coredns;
 mod pods;
 mod policies;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Port of the API server on its master. An endpoint may name another one: that of a load balancer before it.
 pub(super) const API_PORT: u16 = 6443;
@@ -40,6 +40,10 @@ pub const ETCD_DATA_CA: &str = "/var/lib/etcd/kscratch-ca.crt";
 const PLANNED: &str = "/run/kscratch/controlplane";
 /// Objects that the steward keeps in the cluster.
 const ADDONS: &str = "/run/kscratch/addons";
+/// What this machine's CoreDNS asks for names outside of the cluster is here.
+const UPSTREAM_FOLDER: &str = "/run/kscratch/coredns";
+/// The file of that: a lease that comes later says something else.
+pub const UPSTREAM: &str = "/run/kscratch/coredns/upstream.conf";
 
 /// A part of the control plane that runs in a static pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +106,8 @@ pub(super) struct Master<'a> {
     pub link: &'a str,
     /// Its address on that.
     pub address: Ipv4Addr,
-    /// Whether there is a name server that names outside the cluster can be asked of.
-    pub upstream: bool,
+    /// Name servers that names outside the cluster can be asked of.
+    pub upstream: Vec<Ipv4Addr>,
     /// Its Node, where the steward makes it.
     registration: Option<Value>,
 }
@@ -115,7 +119,7 @@ impl<'a> Master<'a> {
         release: &'a Release,
         name: &'a str,
         (link, address): (&'a str, Ipv4Addr),
-        upstream: bool,
+        upstream: Vec<Ipv4Addr>,
     ) -> Option<Self> {
         let cluster = metadata.cluster.as_ref()?;
         let control_plane = metadata.control_plane.as_ref()?;
@@ -172,6 +176,8 @@ pub(super) fn files(master: &Master<'_>, manifests: &str) -> Vec<Step> {
         steps.push(private_json(format!("{ADDONS}/{name}.json"), &objects, 0));
     }
     steps.push(Step::Prune { path: ADDONS.into() });
+    steps.push(Step::Directory { path: UPSTREAM_FOLDER.into(), mode: 0o755, owner: 0 });
+    steps.push(open(UPSTREAM.into(), &coredns::upstream(&master.upstream), 0));
     if let Some(shared) = master.control_plane.virtual_address {
         let identity = format!("/var/lib/kubernetes/{}", ADDRESS.name);
         steps.push(Step::Directory { path: identity, mode: 0o711, owner: 0 });

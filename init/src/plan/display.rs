@@ -76,6 +76,7 @@ impl fmt::Display for Step {
             Self::Dhcp6 { link, optional } => {
                 write!(f, "dhcp6 {link}{}", if *optional { ", not waited for" } else { "" })
             }
+            Self::AnyLease => f.write_str("wait for a lease of any link"),
             Self::Addresses { link, addresses, alone } => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 let beside = if *alone { "" } else { ", beside others" };
@@ -119,7 +120,11 @@ impl fmt::Display for Service {
             write!(f, "\n    env {name}={value}")?;
         }
         let Self { ready, ready_within, stop_within, oom_score_adj, open_files, leave_children, .. } = self;
-        write!(f, "\n    ready {ready} within {ready_within:?}, stops within {stop_within:?}")?;
+        write!(f, "\n    ready {ready} within {ready_within:?}, ")?;
+        if let Some(within) = self.answers_within {
+            write!(f, "answers within {within:?}, ")?;
+        }
+        write!(f, "stops within {stop_within:?}")?;
         write!(f, "\n    oom {oom_score_adj}, open files {open_files}")?;
         if *leave_children {
             f.write_str(", leaves its children")?;

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
-use kscratch_metadata::{Role, RoleMetadata, is_node_name};
+use kscratch_metadata::{Link, Role, RoleMetadata, is_node_name};
 
 use super::clusterca::{self, Change};
 use super::links;
@@ -62,14 +62,25 @@ pub fn uplink(metadata: &RoleMetadata, facts: &Facts) -> Option<(String, Ipv4Net
     let shared = metadata.control_plane.as_ref().and_then(|control_plane| control_plane.virtual_address);
     links.into_iter().find_map(|link| {
         let name = link.name?;
-        let fixed = link.spec.addresses.iter().find_map(|address| match address {
-            IpNet::V4(address) => Some(*address),
-            IpNet::V6(_) => None,
-        });
         let has = || facts.link(&name)?.addresses.iter().find(|address| Some(address.addr()) != shared).copied();
-        let address = fixed.or_else(has)?;
+        let address = fixed(&link.spec).or_else(has)?;
         Some((name, address))
     })
+}
+
+/// The first fixed IPv4 address of a link.
+pub(super) fn fixed(link: &Link) -> Option<Ipv4Net> {
+    link.addresses.iter().find_map(|address| match address {
+        IpNet::V4(address) => Some(*address),
+        IpNet::V6(_) => None,
+    })
+}
+
+/// Whether a link has a fixed IPv4 address: what a lease brings it is beside that, and never the node's.
+#[must_use]
+pub fn is_fixed(metadata: &RoleMetadata, facts: &Facts, link: &str) -> bool {
+    let links = links::wanted(metadata, facts).unwrap_or_default();
+    links.iter().any(|wanted| wanted.name.as_deref() == Some(link) && fixed(&wanted.spec).is_some())
 }
 
 /// The name servers that the machine asks: as the metadata says, else as DHCP does.

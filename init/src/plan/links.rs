@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::{IpNet, Ipv4Net};
 use kscratch_metadata::{Bond, Interface, Link as Spec, Mac, RoleMetadata, Route, Vlan};
 
-use super::{Phase, Plan, PlanError, Step};
+use super::{Phase, Plan, PlanError, Step, identity};
 use crate::facts::{Facts, Link};
 
 /// Metric of the first link's routes that DHCP brings, where several links are named or there are several cards; each further one has one more.
@@ -68,7 +68,18 @@ pub fn network(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError
     for link in links.iter().filter(|link| link.there) {
         steps.extend(link.spec.routes.iter().filter_map(|route| way(link.name.clone(), route)));
     }
+    if metadata.cluster.is_some() && has_optional_leases_alone(&links) {
+        steps.push(Step::AnyLease);
+    }
     Ok(Plan { phases: vec![Phase { name: "network", steps }] })
+}
+
+/// Whether the node's address can come of a lease alone that the boot does not wait for. A machine of a cluster that is planned without one starts anew
+/// for it when it comes, and would so after each boot.
+fn has_optional_leases_alone(links: &[Wanted<'_>]) -> bool {
+    let fixed = links.iter().any(|link| link.name.is_some() && identity::fixed(&link.spec).is_some());
+    let mut asking = links.iter().filter(|link| link.there && link.spec.dhcp4).peekable();
+    !fixed && asking.peek().is_some() && asking.all(|link| link.spec.optional)
 }
 
 /// The steps of one link that is there.

@@ -96,7 +96,7 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     if metadata.disk_for(Purpose::Etcd).is_some() {
         config.extend(master.iter().map(controlplane::data_ca));
     }
-    if master.as_ref().is_some_and(|master| !master.upstream) {
+    if master.as_ref().is_some_and(|master| master.upstream.is_empty()) {
         let text = "this master has no DNS server: pods find names of the cluster alone, and none outside (network.dns_servers)";
         config.push(Step::Note(text.to_owned()));
     }
@@ -112,15 +112,16 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
 }
 
 /// Plans the pods' network of a machine whose range the cluster gave, beside services that run already: the bridge, the rules, the CNI
-/// network that makes the node ready, and the range to be known at the next boot. Docker's own containers get it then too.
+/// network that makes the node ready, and the range to be known at the next boot. Docker's own containers get it then too. The second phase is for when
+/// all of the first is done: kubelet starts pods with it, which would send with their own addresses where nothing masquerades.
 #[must_use]
 pub fn pod_network(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Plan {
     let mtu = bridge_mtu(metadata, facts);
-    let mut steps = bridge_of(metadata, range, mtu);
-    steps.push(text(REMEMBERED_POD_RANGE, 0o644, range_to_remember(metadata, facts, range)));
-    // Last: kubelet begins to start pods with it.
-    steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
-    Plan { phases: vec![phase("pod-network", steps)] }
+    let steps = vec![
+        text(REMEMBERED_POD_RANGE, 0o644, range_to_remember(metadata, facts, range)),
+        json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)),
+    ];
+    Plan { phases: vec![phase("pod-network", bridge_of(metadata, range, mtu)), phase("pods", steps)] }
 }
 
 /// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot under the same name
@@ -160,7 +161,7 @@ fn master<'a>(
     if let Some(component) = Master::needed_images().find(|name| !images.contains_key(*name)) {
         return Err(PlanError::NoImage { component });
     }
-    let upstream = identity::name_servers(metadata, facts).next().is_some();
+    let upstream = identity::name_servers(metadata, facts).copied().collect();
     let own = uplink.unwrap_or(("lo", Ipv4Addr::LOCALHOST));
     let master = Master::of(metadata, &facts.release, name, own, upstream).ok_or(PlanError::NoIdentity)?;
     if facts.etcd_ca.as_ref().and_then(|ca| share_a_key(ca, &master.secrets.etcd_ca)) == Some(false) {

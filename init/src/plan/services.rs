@@ -100,6 +100,9 @@ pub(super) fn list(metadata: &RoleMetadata, facts: &Facts, name: &str, address: 
     services
 }
 
+/// How long a service that has to answer may be silent: a machine without memory or with a slow disk has bad minutes, and pods go on meanwhile.
+const HANGS: Duration = Duration::from_secs(5 * 60);
+
 /// What all services have in common.
 fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static str]) -> Service {
     Service {
@@ -110,6 +113,7 @@ fn service(name: &'static str, program: &str, ready: Ready, after: &[&'static st
         after: after.to_vec(),
         ready,
         ready_within: Duration::from_secs(60),
+        answers_within: None,
         stop_within: Duration::from_secs(10),
         oom_score_adj: SPARED,
         open_files: OPEN_FILES,
@@ -137,6 +141,7 @@ fn dockerd(open_files: u64) -> Service {
     Service {
         args: vec!["--config-file=/run/kscratch/daemon.json".to_owned()],
         open_files,
+        answers_within: Some(HANGS),
         // dockerd gives its containers 15 seconds (`shutdown-timeout`) where live-restore does not keep them.
         stop_within: Duration::from_secs(20),
         leave_children: true,
@@ -220,6 +225,7 @@ fn kubelet_service(metadata: &RoleMetadata, name: &str, address: Option<Ipv4Addr
     let mut kubelet = Service {
         args,
         ready_within: Duration::from_secs(120),
+        answers_within: Some(HANGS),
         ..service("kubelet", "/usr/bin/kubelet", ready, &["cri-dockerd"])
     };
     if metadata.shutdown.grace_seconds > 0 {

@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use kscratch_metadata::{RoleMetadata, parse};
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
+pub(crate) use super::controlplane::tests::{facts as master_facts, metadata as master};
 use super::{Step, cni, firewall, network, node, pod_network, runtime};
 use crate::facts::{Facts, Link, Release};
 
@@ -216,6 +217,7 @@ fn a_node_whose_range_the_control_plane_gives() {
             | 		ip daddr 10.244.0.0/16 accept
             | 	}
             | }
+        phase pods
           file /var/lib/kscratch/pod-range 0644
             | 10.244.7.0/24 kscratch-01234567
           file /run/kscratch/cni/net.d/10-kscratch.conflist 0644

@@ -17,7 +17,7 @@ use crate::supervise::Reason;
 /// What is handed over.
 pub enum Message {
     /// A service to run.
-    Service(Service),
+    Service(Box<Service>),
     /// Leases to be kept, one per link and family.
     Leases {
         /// The leases.

@@ -1,5 +1,6 @@
 //! Turns what time servers answered, round after round, into what is to be done about the clock, what is told, and when they are asked again.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::majority::{Decision, Vote, decide};
@@ -23,6 +24,10 @@ const STEADY: i128 = 10_000_000;
 const NEVER: Duration = Duration::from_secs(300);
 const LOST: Duration = Duration::from_secs(3600);
 
+/// How long an address is left in peace that refuses. Whoever gets such a refusal sends no more there (RFC 5905, 7.4); but a server that was misconfigured
+/// for an hour, or an address that is another server's by now, must not be lost to a machine that runs for years.
+const REFUSED: Duration = Duration::from_secs(86_400);
+
 const NANOS: i128 = 1_000_000_000;
 
 /// What a server answered.
@@ -32,12 +37,14 @@ pub struct Said {
     pub server: String,
     /// Its time, or why there is none.
     pub time: Result<Sample, Failure>,
+    /// Which of its addresses are not to be asked any more, and with what code they said so. Another one may have given the time.
+    pub refused: Vec<(IpAddr, &'static str)>,
 }
 
 /// Why a server has given no time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It is not to be asked any more.
+    /// None of its addresses is to be asked any more.
     Denied(&'static str),
     /// It is asked too often.
     TooOften,
@@ -85,8 +92,8 @@ struct Standing {
     wrong: bool,
     /// The last time that it said was before the floor; that was told.
     early: bool,
-    /// It has refused; that was told.
-    denied: bool,
+    /// That it refuses was told, and is not told again before this.
+    denied: Option<Duration>,
     /// Not to be asked before this.
     rests: Option<Duration>,
     /// Why it gave no time the last time.
@@ -100,6 +107,8 @@ pub struct Keeper {
     /// In the order of the list.
     names: Vec<String>,
     servers: BTreeMap<String, Standing>,
+    /// Addresses that have refused: with what code, and until when they rest.
+    refused: BTreeMap<IpAddr, (&'static str, Duration)>,
     /// Since when somebody could be asked.
     since: Duration,
     /// When there was a time last.
@@ -122,6 +131,7 @@ impl Keeper {
             floor,
             names: Vec::new(),
             servers: BTreeMap::new(),
+            refused: BTreeMap::new(),
             since: Duration::ZERO,
             good: None,
             pause: SHORTEST,
@@ -147,25 +157,39 @@ impl Keeper {
     /// Whom to ask now.
     #[must_use]
     pub fn due(&self, now: Duration) -> Vec<String> {
-        let due = |name: &&String| {
-            self.servers.get(*name).is_some_and(|one| !one.denied && one.rests.is_none_or(|until| until <= now))
-        };
+        let due =
+            |name: &&String| self.servers.get(*name).is_some_and(|one| one.rests.is_none_or(|until| until <= now));
         self.names.iter().filter(due).cloned().collect()
+    }
+
+    /// The addresses that are not to be asked now, whatever name they have: they have refused, with these codes.
+    #[must_use]
+    pub fn resting(&self, now: Duration) -> BTreeMap<IpAddr, &'static str> {
+        let resting = self.refused.iter().filter(|(_, (_, until))| *until > now);
+        resting.map(|(address, (code, _))| (*address, *code)).collect()
+    }
+
+    /// There is nobody to ask now, or all of them rest. Gives what is told of that.
+    pub fn idle(&mut self, now: Duration) -> Option<String> {
+        self.lost(now)
     }
 
     /// Takes what those answered. `clock` is what this machine's clock says, in nanoseconds since 1970.
     pub fn take(&mut self, said: &[Said], clock: i128, now: Duration) -> Outcome {
         let mut lines = Vec::new();
         let mut votes: Vec<(&str, Vote)> = Vec::new();
-        for Said { server, time } in said {
+        self.refused.retain(|_, (_, until)| *until > now);
+        for Said { server, time, refused } in said {
+            self.refused.extend(refused.iter().map(|(address, code)| (*address, (*code, now + REFUSED))));
             let Some(standing) = self.servers.get_mut(server) else { continue };
+            lines.extend(standing.refuse(server, refused, now));
             match time {
                 Ok(sample) => {
                     if let Some(vote) = standing.vote(server, sample, clock, self.floor, &mut lines) {
                         votes.push((server, vote));
                     }
                 }
-                Err(failure) => standing.fail(server, failure, now, &mut lines),
+                Err(failure) => standing.fail(failure, now),
             }
         }
         let list: Vec<Vote> = votes.iter().map(|(_, vote)| *vote).collect();
@@ -249,21 +273,27 @@ impl Keeper {
         let next = first.saturating_mul(1 << self.fruitless.min(16)).min(LONGEST);
         self.fruitless = self.fruitless.saturating_add(1);
         self.seen = false;
+        lines.extend(self.lost(now));
+        Outcome { adjust: None, lines, next }
+    }
+
+    /// What is told of there being no time for long; once.
+    fn lost(&mut self, now: Duration) -> Option<String> {
         let silent = now.saturating_sub(self.good.unwrap_or(self.since));
         let patience = if self.good.is_none() { NEVER } else { LOST };
-        if silent >= patience && !self.names.is_empty() && !std::mem::replace(&mut self.told_lost, true) {
-            let trouble = |name: &String| {
-                let standing = self.servers.get(name)?;
-                Some(format!("{name}: {}", standing.trouble.as_deref().unwrap_or("not believed")))
-            };
-            let each: Vec<String> = self.names.iter().filter_map(trouble).collect();
-            lines.push(format!(
-                "no server has given a time for {} min, and the clock goes on by itself ({})",
-                silent.as_secs() / 60,
-                each.join(", ")
-            ));
+        if silent < patience || self.names.is_empty() || std::mem::replace(&mut self.told_lost, true) {
+            return None;
         }
-        Outcome { adjust: None, lines, next }
+        let trouble = |name: &String| {
+            let standing = self.servers.get(name)?;
+            Some(format!("{name}: {}", standing.trouble.as_deref().unwrap_or("not believed")))
+        };
+        let each: Vec<String> = self.names.iter().filter_map(trouble).collect();
+        Some(format!(
+            "no server has given a time for {} min, and the clock goes on by itself ({})",
+            silent.as_secs() / 60,
+            each.join(", ")
+        ))
     }
 }
 
@@ -293,16 +323,23 @@ impl Standing {
         Some(Vote { offset: sample.offset, distance: sample.distance, suspect: self.wrong })
     }
 
-    fn fail(&mut self, server: &str, failure: &Failure, now: Duration, lines: &mut Vec<String>) {
+    /// What is told of addresses that refuse: a line for a name, and none more for so long as they rest. Of a pool there may be many.
+    fn refuse(&mut self, server: &str, refused: &[(IpAddr, &'static str)], now: Duration) -> Option<String> {
+        let (address, code) = refused.first().filter(|_| self.denied.is_none_or(|until| until <= now))?;
+        self.denied = Some(now + REFUSED);
+        let (at, what) = match server.parse::<IpAddr>() {
+            Ok(own) if own == *address => (String::new(), "it"),
+            _ => (format!(" at {address}"), "that address"),
+        };
+        Some(format!(
+            "the time server {server} refuses to serve this machine{at} ({code}): {what} is not asked for {} h",
+            REFUSED.as_secs() / 3600
+        ))
+    }
+
+    fn fail(&mut self, failure: &Failure, now: Duration) {
         self.trouble = Some(match failure {
-            Failure::Denied(code) => {
-                if !std::mem::replace(&mut self.denied, true) {
-                    lines.push(format!(
-                        "the time server {server} refuses to serve this machine ({code}): it is not asked any more"
-                    ));
-                }
-                format!("it refuses ({code})")
-            }
+            Failure::Denied(code) => format!("it refuses ({code})"),
             Failure::TooOften => {
                 self.rests = Some(now + LONGEST);
                 "it is asked too often".to_owned()

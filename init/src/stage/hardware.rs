@@ -103,9 +103,18 @@ impl<'a> Loader<'a> {
 
     /// Loads what `/usr/share/kscratch/modules-load` lists. One that fails is told and does not keep the others back.
     pub fn load_list(&self) {
+        self.load_listed("");
+    }
+
+    /// The same without the wait for other drivers, as [`Loader::load_beside`]: one of a controller may be at work for minutes.
+    pub fn load_list_beside(&self) {
+        self.load_listed("async_probe");
+    }
+
+    fn load_listed(&self, parameters: &str) {
         let list = fs::read_to_string(self.root.join("usr/share/kscratch/modules-load")).unwrap_or_default();
         for name in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            match self.load(name) {
+            match self.load_with(name, parameters) {
                 Ok(true) => {}
                 Ok(false) => log::line(format_args!("module {name} is listed, but not part of this image")),
                 Err(error) => log::line(format_args!("{error:#}")),

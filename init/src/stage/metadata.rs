@@ -1,5 +1,10 @@
 //! Finds the role metadata in the machine's surroundings or by its URL, and holds a whole plan against it before anything is configured.
-use anyhow::Result;
+mod asking;
+mod patience;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
 use kscratch_metadata::{Role, RoleMetadata};
 
 use super::carriers::Teller;
@@ -12,13 +17,18 @@ use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::facts::Facts;
 use crate::log;
-use crate::plan::{self, PlanError};
+use crate::plan::{self, Plan, PlanError, Step};
 use crate::source::{self, Kind, Surroundings, Text};
 
 /// What helps against metadata that are wrong.
 pub const HINT: &str = "correct the role metadata (kscratch-image stamp FILE --metadata role.toml checks it and puts it on the ESP) and boot again";
 
-/// Finds and checks the metadata. `None` where there is some and it is wrong: then nothing may be configured. `lasting` says whether state is on the disk.
+/// What helps where nobody has given them before the machine was to stop.
+const ASKED_HINT: &str =
+    "look at the metadata's server, and at the way to it; the machine asks again when it is switched on";
+
+/// Finds and checks the metadata. `None` where there is some and it is wrong: then nothing may be configured; and where the machine stops (`stop`) before a
+/// server has given them. `lasting` says whether state is on the disk.
 pub fn find(
     phases: &mut Phases,
     machine: &mut Machine<'_>,
@@ -26,8 +36,10 @@ pub fn find(
     id: &str,
     lasting: bool,
     teller: &Teller,
+    stop: &AtomicBool,
 ) -> Option<RoleMetadata> {
     let mut local = None;
+    let mut network = Network { around, id, lasting, teller, whole: false };
     around.cmdline.network.faults.iter().for_each(log::line);
     if let Some(url) = &around.cmdline.metadata_url {
         // A URL costs a network; a source of the machine itself comes before it anyway.
@@ -36,29 +48,14 @@ pub fn find(
             phases.run(
                 "metadata-network",
                 "the metadata URL needs a DHCP server; or stamp the metadata on the ESP",
-                || {
-                    let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
-                    let mut metadata = RoleMetadata::standalone();
-                    commandnetwork::lay_under(&around.cmdline.network, &mut metadata, &facts)
-                        .iter()
-                        .for_each(log::line);
-                    let plan = plan::network(&metadata, &facts).map_err(PlanError::with_hint)?;
-                    teller.watch(&plan);
-                    let applied = machine.plan(&plan);
-                    // What the metadata do not want is taken back.
-                    machine.network = Some(plan);
-                    // The URL may have a name in it.
-                    let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
-                    let text = facts.name_server_lines(&around.cmdline.network.dns_servers);
-                    files::file(around.root, RESOLV_CONF, text.as_bytes(), 0o644)?;
-                    applied
-                },
+                || network.up(machine),
             );
         } else {
             log::line(format_args!("role metadata: {url} is not asked, the machine itself has some"));
         }
     }
-    phases.run("metadata", HINT, || {
+    let hint = |_: &anyhow::Error| if stop.load(Ordering::Relaxed) { ASKED_HINT } else { HINT };
+    phases.run_hinting("metadata", hint, || {
         let choice = local.unwrap_or_else(|| source::choose(source::ask_all(around)))?;
         for line in &choice.lines {
             log::line(line);
@@ -71,7 +68,8 @@ pub fn find(
                         "role metadata: {url} is in clear: who is on the way can read its secrets, and change it"
                     ));
                 }
-                let text = source::http::fetch(around.sys, url)?;
+                let asked = asking::ask((around.sys, url), machine, stop, |machine| network.again(machine))?;
+                let text = asked.context("the machine stops, and their server has not given them yet")?;
                 log::line(format_args!("role metadata: {} ({url})", Kind::Url));
                 Some(text)
             }
@@ -80,6 +78,65 @@ pub fn find(
         let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
         check(around, text, &facts)
     })
+}
+
+/// The network that a URL is asked over.
+struct Network<'a> {
+    around: &'a Surroundings<'a>,
+    id: &'a str,
+    lasting: bool,
+    teller: &'a Teller,
+    /// All of it is as it was planned.
+    whole: bool,
+}
+
+impl Network<'_> {
+    /// Has the cards that are there do what the command line says, or ask by DHCP, and waits for leases as every boot does.
+    fn up(&mut self, machine: &mut Machine<'_>) -> Result<()> {
+        let (plan, lines) = self.plan(machine)?;
+        lines.iter().for_each(log::line);
+        self.teller.watch(&plan);
+        let applied = machine.plan(&plan);
+        self.whole = applied.is_ok();
+        // What the metadata do not want is taken back.
+        machine.network = Some(without_notes(plan));
+        self.name_servers(machine)?;
+        applied
+    }
+
+    /// Takes up cards that have come, and tries again what failed. Leases are not waited for here, and what was told is not told again.
+    fn again(&mut self, machine: &mut Machine<'_>) -> Result<()> {
+        let plan = without_notes(self.plan(machine)?.0);
+        let mut applied = Ok(());
+        if !self.whole || machine.network.as_ref() != Some(&plan) {
+            self.teller.watch(&plan);
+            applied = machine.steps_of(&plan);
+            self.whole = applied.is_ok();
+            machine.network = Some(plan);
+        }
+        self.name_servers(machine)?;
+        applied
+    }
+
+    /// The plan for what is there now, and what is to be told of it.
+    fn plan(&self, machine: &Machine<'_>) -> Result<(Plan, Vec<String>)> {
+        let facts = gather::facts(self.around.root, self.id, &machine.leases, self.lasting)?;
+        let mut metadata = RoleMetadata::standalone();
+        let lines = commandnetwork::lay_under(&self.around.cmdline.network, &mut metadata, &facts);
+        Ok((plan::network(&metadata, &facts).map_err(PlanError::with_hint)?, lines))
+    }
+
+    /// The URL may have a name in it.
+    fn name_servers(&self, machine: &Machine<'_>) -> Result<()> {
+        let facts = gather::facts(self.around.root, self.id, &machine.leases, self.lasting)?;
+        let text = facts.name_server_lines(&self.around.cmdline.network.dns_servers);
+        files::file(self.around.root, RESOLV_CONF, text.as_bytes(), 0o644)
+    }
+}
+
+fn without_notes(mut plan: Plan) -> Plan {
+    plan.phases.iter_mut().for_each(|phase| phase.steps.retain(|step| !matches!(step, Step::Note(_))));
+    plan
 }
 
 /// Parses metadata and makes the whole plan once without applying it: what does not fit shows before anything is changed.

@@ -17,10 +17,10 @@ use crate::apply::dhcp6;
 use crate::apply::files;
 use crate::facts::{Facts, Names, Names6};
 use crate::log;
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan, Step, UPSTREAM};
 use crate::run::inbox::{Message, Sender};
 use crate::supervise::Reason;
-use rule::{Due, Meaning, State, earliest, meaning};
+use rule::{Due, Meaning, Own, State, earliest, meaning};
 
 mod rule;
 
@@ -40,7 +40,7 @@ pub struct Leases {
     root: &'static Path,
     metadata: RoleMetadata,
     facts: Facts,
-    own: Option<(String, Ipv4Addr)>,
+    own: Option<Own>,
     /// What the lease of each link says of names, from the boot's on.
     names: Mutex<BTreeMap<String, Names>>,
     /// The same of its DHCPv6 lease.
@@ -79,7 +79,10 @@ impl Leases {
     }
 
     fn on(clock: fn() -> Duration, metadata: RoleMetadata, facts: Facts, starter: Starter) -> Self {
-        let own = plan::uplink(&metadata, &facts).map(|(link, address)| (link, address.addr()));
+        let own = plan::uplink(&metadata, &facts).map(|(link, address)| {
+            let fixed = plan::is_fixed(&metadata, &facts, &link);
+            Own { link, address: address.addr(), fixed }
+        });
         let root = starter.root;
         let state = Arc::new(Mutex::new(State::after(if starter.lasting { restarts(root) } else { 0 })));
         let (names, names6) = (Mutex::new(facts.leased.clone()), Mutex::new(facts.leased6.clone()));
@@ -139,8 +142,7 @@ impl Leases {
         };
         let (facts, address) = (self.named(link, Some(gather::names(lease))), lease.address.addr());
         let fits = self.rewrite(link, &facts, &with_lease(facts.clone(), link, lease));
-        let own = self.own.as_ref().map(|(link, address)| (link.as_str(), *address));
-        match (meaning(self.metadata.cluster.is_some(), own, link, address), fits) {
+        match (meaning(self.metadata.cluster.is_some(), self.own.as_ref(), link, address), fits) {
             (Meaning::Nothing, _) => {}
             (Meaning::Own, _) => {
                 if self.lock().leave() {
@@ -178,7 +180,7 @@ impl Leases {
     /// What has happened, in words.
     fn other(&self, link: &str, address: Ipv4Addr) -> String {
         match &self.own {
-            Some((_, own)) => format!("link {link}: this machine booted with {own} and has {address} now"),
+            Some(own) => format!("link {link}: this machine booted with {} and has {address} now", own.address),
             None => format!("link {link}: this machine booted without an address and has {address} now"),
         }
     }
@@ -233,7 +235,7 @@ impl Leases {
     /// The facts of the boot with the names of the leases that there are now.
     fn known(&self) -> Facts {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = self.own.as_ref().map(|(link, _)| link);
+        let own = self.own.as_ref().map(|own| &own.link);
         let (first, others): (Vec<_>, Vec<_>) = names.iter().partition(|(link, _)| Some(*link) == own);
         let mut facts = self.facts.clone();
         facts.take_names(first.into_iter().chain(others).map(|(_, names)| names));
@@ -246,15 +248,19 @@ impl Leases {
         self.rename(link, &self.named(link, None));
     }
 
-    /// Writes who is asked for names now, unless nobody is.
+    /// Writes who is asked for names now, unless nobody is. Pods ask servers of IPv4 alone, and keep those that they had for longer.
     fn rename(&self, link: &str, facts: &Facts) {
-        let asked = !facts.dns_servers.is_empty() || !facts.names6().servers.is_empty();
-        if asked && let Ok(plan) = plan::node(&self.metadata, facts) {
-            self.write(link, &plan, &[RESOLV_CONF]);
+        let wanted: &[&str] = match (facts.dns_servers.is_empty(), facts.names6().servers.is_empty()) {
+            (false, _) => &[RESOLV_CONF, UPSTREAM],
+            (true, false) => &[RESOLV_CONF],
+            (true, true) => return,
+        };
+        if let Ok(plan) = plan::node(&self.metadata, facts) {
+            self.write(link, &plan, wanted);
         }
     }
 
-    /// Plans the files that libc reads again, as at boot, and says whether there is a plan with the lease's address. `named` has its names alone.
+    /// Plans the files that libc and CoreDNS read again, as at boot, and says whether there is a plan with the lease's address. `named` has its names alone.
     fn rewrite(&self, link: &str, named: &Facts, facts: &Facts) -> Result<(), String> {
         let planned = plan::node(&self.metadata, facts).map_err(|error| format!("{error}; {}", error.hint()));
         let (plan, fits) = match planned {
@@ -263,7 +269,7 @@ impl Leases {
             Err(why) => (plan::node(&self.metadata, named).ok(), Err(why)),
         };
         if let Some(plan) = plan {
-            self.write(link, &plan, &[RESOLV_CONF, HOSTS]);
+            self.write(link, &plan, &[RESOLV_CONF, HOSTS, UPSTREAM]);
         }
         fits
     }

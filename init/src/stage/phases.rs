@@ -1,5 +1,5 @@
 //! Turns pieces of work into numbered phases: told before and after, on the console and so in the flight recorder.
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use crate::log;
 
@@ -12,6 +12,16 @@ pub struct Phases {
 impl Phases {
     /// Does a phase's work. A failure is told with its hint, and gives `None`: what comes next decides whether it can go on without.
     pub fn run<T>(&mut self, name: &str, hint: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        self.run_hinting(name, |_| hint, work)
+    }
+
+    /// The same with a hint that depends on what went wrong.
+    pub fn run_hinting<'h, T>(
+        &mut self,
+        name: &str,
+        hint: impl FnOnce(&Error) -> &'h str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Option<T> {
         self.number += 1;
         let begun = log::monotonic();
         log::line(format_args!("phase {:02} {name}: start", self.number));
@@ -24,7 +34,7 @@ impl Phases {
             }
             Err(error) => {
                 log::line(format_args!("phase {:02} {name}: failed: {error:#}", self.number));
-                log::hint(hint);
+                log::hint(hint(&error));
                 None
             }
         }

@@ -17,13 +17,38 @@ use crate::sys::Sys;
 /// How long a driver may keep the boot waiting: those of slow controllers take up to half a minute.
 const WITHIN: Duration = Duration::from_secs(60);
 
+/// What helps where a driver does not come back. The image is not to blame: it has the driver.
+const SLOW_HINT: &str = "a disk or card does not answer its driver (the kernel's lines say which): mend it or take it out; the boot goes on, but role metadata on a disk behind it are not seen";
+/// What helps against all else that goes wrong with modules.
+const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
+
 /// What reading a volume's role metadata takes. The kernel would ask for them too, each through a `modprobe` of its own.
 const VOLUMES: [&str; 3] = ["vfat", "nls_cp437", "nls_ascii"];
 
+/// What the thread tells.
+enum News {
+    /// Modules can be loaded.
+    Opened(Arc<Loader<'static>>),
+    /// The hardware that was there has its drivers.
+    Plugged,
+}
+
+/// A driver is at work for longer than the boot waits.
+#[derive(Debug, thiserror::Error)]
+#[error("a driver is still being loaded after {} s", WITHIN.as_secs())]
+struct StillLoading;
+
 /// The thread, seen from the boot.
 pub struct Plugging {
-    news: Receiver<Result<Arc<Loader<'static>>>>,
+    news: Receiver<Result<News>>,
     loader: Option<Arc<Loader<'static>>>,
+    plugged: bool,
+}
+
+/// What helps against a failure of [`Plugging::wait_for_hardware`] or [`Plugging::load_list`].
+#[must_use]
+pub fn hint(error: &anyhow::Error) -> &'static str {
+    if error.is::<StillLoading>() { SLOW_HINT } else { MODULES_HINT }
 }
 
 impl Plugging {
@@ -36,7 +61,7 @@ impl Plugging {
             // Whoever waits is told.
             let _ = told.send(Err(error));
         }
-        Self { news, loader: None }
+        Self { news, loader: None, plugged: false }
     }
 
     /// Waits until the hardware that was there has its drivers, and volumes can be read.
@@ -44,37 +69,44 @@ impl Plugging {
     /// # Errors
     /// There are no modules for this kernel, or a driver does not come back in time.
     pub fn wait_for_hardware(&mut self) -> Result<()> {
-        self.loader(Instant::now() + WITHIN).map(drop)
+        self.hear(Instant::now() + WITHIN, |plugging| plugging.plugged)
     }
 
-    /// Loads what the image lists. Only what comes after containerd's start needs it.
+    /// Loads what the image lists. Only what comes after containerd's start needs it. Hardware that still waits for its driver keeps none of it back.
     ///
     /// # Errors
-    /// As [`Plugging::wait_for_hardware`].
+    /// There are no modules for this kernel.
     pub fn load_list(&mut self) -> Result<()> {
-        self.loader(Instant::now() + WITHIN)?.load_list();
+        self.hear(Instant::now() + WITHIN, |plugging| plugging.loader.is_some())?;
+        if let Some(loader) = &self.loader {
+            loader.load_list_beside();
+        }
         Ok(())
     }
 
-    /// What loads further modules, once [`Plugging::wait_for_hardware`] has come to its end.
+    /// What loads further modules, once [`Plugging::wait_for_hardware`] was called.
     #[must_use]
     pub fn loaded(&self) -> Option<Arc<Loader<'static>>> {
         self.loader.clone()
     }
 
-    fn loader(&mut self, end: Instant) -> Result<Arc<Loader<'static>>> {
-        if let Some(loader) = &self.loader {
-            return Ok(Arc::clone(loader));
+    /// Hears the thread until it has told enough.
+    fn hear(&mut self, end: Instant, enough: fn(&Self) -> bool) -> Result<()> {
+        while !enough(self) {
+            match self.news.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(news) => match news? {
+                    News::Opened(loader) => self.loader = Some(loader),
+                    News::Plugged => self.plugged = true,
+                },
+                Err(RecvTimeoutError::Timeout) => return Err(StillLoading.into()),
+                Err(RecvTimeoutError::Disconnected) => bail!("no modules are loaded any more; the line above says why"),
+            }
         }
-        match self.news.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(loader) => Ok(Arc::clone(self.loader.insert(loader?))),
-            Err(RecvTimeoutError::Timeout) => bail!("a driver is still being loaded after {} s", WITHIN.as_secs()),
-            Err(RecvTimeoutError::Disconnected) => bail!("no modules are loaded any more; the line above says why"),
-        }
+        Ok(())
     }
 }
 
-fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender<Result<Arc<Loader<'static>>>>) {
+fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender<Result<News>>) {
     // Open before the first driver is loaded: what a driver brings up is heard.
     let opened = Listener::open()
         .context("listening to the kernel's uevents")
@@ -86,6 +118,8 @@ fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender
             return;
         }
     };
+    // Before any driver: one may be at work for minutes, at a disk that dies behind its controller. That nobody waits any more is no reason to stop.
+    let _ = news.send(Ok(News::Opened(Arc::clone(&loader))));
     loader.load_beside(&VOLUMES);
     loader.coldplug();
     if let Some(before) = before {
@@ -93,8 +127,7 @@ fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender
     }
     loader.coldplug_controllers();
     let reset = lastwords::reset(root);
-    // That nobody waits any more is no reason to stop.
-    let _ = news.send(Ok(Arc::clone(&loader)));
+    let _ = news.send(Ok(News::Plugged));
     lastwords::begin(root, &loader, reset);
     keep_plugging(&listener, &loader);
 }
@@ -123,32 +156,40 @@ fn keep_plugging(listener: &Listener, loader: &Loader<'_>) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::{Path, PathBuf};
     use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
     use anyhow::anyhow;
 
-    use super::Plugging;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::{MODULES_HINT, Plugging, SLOW_HINT, hint};
     use crate::kmod::Modules;
     use crate::sys::Recording;
 
     #[test]
     fn waiting_ends_with_a_reason() {
         let (sender, news) = mpsc::channel();
-        let mut plugging = Plugging { news, loader: None };
-        let mut error = || plugging.loader(Instant::now() + Duration::from_millis(20)).err().unwrap().to_string();
-        assert_eq!(error(), "a driver is still being loaded after 60 s");
+        let mut plugging = Plugging { news, loader: None, plugged: false };
+        let mut error = || {
+            let error = plugging.hear(soon(), |plugging| plugging.plugged).unwrap_err();
+            (error.to_string(), hint(&error))
+        };
+        assert_eq!(error(), ("a driver is still being loaded after 60 s".to_owned(), SLOW_HINT));
         sender.send(Err(anyhow!("no modules"))).unwrap();
-        assert_eq!(error(), "no modules");
+        assert_eq!(error(), ("no modules".to_owned(), MODULES_HINT));
         drop(sender);
-        assert_eq!(error(), "no modules are loaded any more; the line above says why");
+        assert_eq!(error().0, "no modules are loaded any more; the line above says why");
     }
 
-    #[test]
-    fn hardware_comes_first_and_the_list_when_it_is_asked_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        let write = |path: std::path::PathBuf, text: &str| {
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(200)
+    }
+
+    /// A root with modules, a list of them, and a piece of hardware; the lines of what is loaded.
+    fn scene(root: &Path) -> (&'static Recording, impl Fn() -> Vec<String>) {
+        let write = |path: PathBuf, text: &str| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
@@ -158,13 +199,41 @@ mod tests {
         write(root.join("usr/share/kscratch/modules-load"), "overlay\n");
         write(root.join("sys/bus/virtio/devices/virtio0/modalias"), "virtio:d00000001v00001AF4\n");
         let sys: &'static Recording = Box::leak(Box::new(Recording::new()));
-        let calls =
-            || -> Vec<String> { sys.calls().iter().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect() };
-        let mut plugging = Plugging::start(sys, root.to_owned(), None);
+        (sys, || sys.calls().iter().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect())
+    }
+
+    #[test]
+    fn hardware_comes_first_and_the_list_when_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sys, calls) = scene(folder.path());
+        let mut plugging = Plugging::start(sys, folder.path().to_owned(), None);
         plugging.wait_for_hardware().unwrap();
         assert_eq!(calls(), ["vfat.ko async_probe", "virtio_net.ko"]);
         plugging.load_list().unwrap();
-        assert_eq!(calls(), ["vfat.ko async_probe", "virtio_net.ko", "overlay.ko"]);
+        assert_eq!(calls(), ["vfat.ko async_probe", "virtio_net.ko", "overlay.ko async_probe"]);
+    }
+
+    #[test]
+    fn a_driver_that_does_not_come_back_does_not_keep_the_list_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sys, calls) = scene(folder.path());
+        // The thread hangs at a file that nobody writes to.
+        let stuck = folder.path().join("sys/bus/virtio/devices/virtio1/modalias");
+        fs::create_dir_all(stuck.parent().unwrap()).unwrap();
+        mknodat(CWD, &stuck, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut plugging = Plugging::start(sys, folder.path().to_owned(), None);
+        // Open once the thread is there (fifo(7)).
+        let writer = fs::File::options().write(true).open(&stuck).unwrap();
+        let error = plugging.hear(soon(), |plugging| plugging.plugged).unwrap_err();
+        assert_eq!(hint(&error), SLOW_HINT);
+        plugging.load_list().unwrap();
+        assert_eq!(calls(), ["vfat.ko async_probe", "overlay.ko async_probe"]);
+        assert!(plugging.loaded().is_some());
+        // It comes back, and so do the others.
+        fs::remove_file(stuck).unwrap();
+        drop(writer);
+        plugging.wait_for_hardware().unwrap();
+        assert_eq!(calls()[2..], ["virtio_net.ko"]);
     }
 
     #[test]

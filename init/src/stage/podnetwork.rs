@@ -3,7 +3,9 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
@@ -22,6 +24,8 @@ use crate::sys::Sys;
 
 /// The service that finds the range out.
 const SERVICE: &str = "routes";
+/// How long a failure is left alone at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A range with its line's end has at most so many bytes.
 const LONGEST: u64 = "255.255.255.255/32\n".len() as u64;
 
@@ -33,6 +37,8 @@ struct PodNetwork {
     facts: Facts,
     sender: Sender,
     range: Option<Ipv4Net>,
+    /// How often the service has told a range.
+    told: u64,
 }
 
 /// Has the event loop tell each time that there is a range. `known` is the one that cbr0 has already.
@@ -51,25 +57,54 @@ pub fn watch(
         facts: facts.clone(),
         sender: sender.clone(),
         range: known,
+        told: 0,
     };
+    sender.send(Message::Watch { name: SERVICE, told: Box::new(taker(network, pause)) });
+}
+
+/// What takes the range, each time that it is told. `pause` is what lies between two tries.
+fn taker(network: PodNetwork, pause: fn(u32) -> Duration) -> impl FnMut() + Send {
     let network = Arc::new(Mutex::new(network));
-    let told = move || {
+    move || {
         let network = Arc::clone(&network);
         // The loop must not wait for nft.
-        let begun = beside::start("pod-network", move || {
-            let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = network.take() {
-                log::line(format_args!("pod network: {error:#}"));
-                log::hint(
-                    "pods get no network until this is put right; the next start of the service `routes` tries again",
-                );
-            }
-        });
-        if let Err(error) = begun {
+        if let Err(error) = beside::start("pod-network", move || keep_taking(&network, pause)) {
             log::line(format_args!("pod network: {error:#}"));
         }
+    }
+}
+
+/// Takes the range until that has succeeded: the service is ready once, and says nothing again. One that it tells meanwhile is another thread's.
+fn keep_taking(network: &Mutex<PodNetwork>, pause: fn(u32) -> Duration) {
+    let lock = || -> MutexGuard<'_, PodNetwork> { network.lock().unwrap_or_else(PoisonError::into_inner) };
+    let own = {
+        let mut network = lock();
+        network.told += 1;
+        network.told
     };
-    sender.send(Message::Watch { name: SERVICE, told: Box::new(told) });
+    let mut said = String::new();
+    for failures in 1.. {
+        {
+            let mut network = lock();
+            if network.told != own {
+                return;
+            }
+            let Err(error) = network.take() else { return };
+            let words = format!("{error:#}");
+            // It may be so for as long as the machine runs.
+            if words != said {
+                log::line(format_args!("pod network: {words}"));
+                log::hint("pods get no network until this is put right; it is tried again until then");
+                said = words;
+            }
+        }
+        thread::sleep(pause(failures));
+    }
+}
+
+/// How long the next try is put off, after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.saturating_sub(1).min(10)).min(LONGEST_PAUSE)
 }
 
 /// What a range that the cluster gives means for a machine.
@@ -130,9 +165,7 @@ impl PodNetwork {
             Change::None => {}
             Change::First => {
                 let mut machine = Machine::new(self.sys, self.root, &self.facts.machine_id);
-                for phase in plan::pod_network(&self.metadata, &self.facts, given).phases {
-                    machine.phase(&phase)?;
-                }
+                machine.plan(&plan::pod_network(&self.metadata, &self.facts, given))?;
                 log::line(format_args!("pods of this node: {given}"));
                 self.range = Some(given);
             }
@@ -158,11 +191,20 @@ impl PodNetwork {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::path::Path;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use ipnet::Ipv4Net;
     use kscratch_metadata::{ControlPlane, RoleMetadata};
 
-    use super::{Change, advice, judge, written};
+    use super::{Change, PodNetwork, advice, judge, pause, taker, written};
+    use crate::apply::steps::Machine;
+    use crate::plan::tests::{cluster, facts};
+    use crate::plan::{self, Step};
+    use crate::run::inbox::{self, Message};
+    use crate::supervise::Reason;
+    use crate::sys::Recording;
 
     #[test]
     fn only_a_file_of_the_services_own_is_read() {
@@ -196,6 +238,56 @@ mod tests {
         ] {
             assert_eq!(judge(metadata, current, given), want);
         }
+    }
+
+    #[test]
+    fn kubelet_is_given_no_network_without_its_rules() {
+        let root = tempfile::tempdir().unwrap();
+        let sys = Recording::new().failing("run ", std::io::ErrorKind::Other);
+        let mut machine = Machine::new(&sys, root.path(), "0123456789abcdef0123456789abcdef");
+        let mut plan = plan::pod_network(&cluster(""), &facts(), "10.244.1.0/24".parse().unwrap());
+        let mut without = |unwanted: fn(&Step) -> bool| {
+            plan.phases.iter_mut().for_each(|phase| phase.steps.retain(|step| !unwanted(step)));
+            let done = machine.plan(&plan).is_ok();
+            (done, root.path().join("run/kscratch/cni/net.d/10-kscratch.conflist").exists())
+        };
+        // The bridge would be this host's.
+        assert_eq!(without(|step| matches!(step, Step::Bridge { .. })), (false, false));
+        assert_eq!(without(|step| matches!(step, Step::Firewall { .. })), (true, true));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_until_it_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let root: &'static Path = Box::leak(folder.path().to_owned().into_boxed_path());
+        let (sender, inbox) = inbox::pair().unwrap();
+        let range = Some("10.244.1.0/24".parse().unwrap());
+        let sys = Box::leak(Box::new(Recording::new()));
+        let network = PodNetwork { sys, root, metadata: cluster(""), facts: facts(), sender, range, told: 0 };
+        let mut told = taker(network, |_| Duration::from_millis(5));
+        // Twice, before there is anything: one of them goes on alone.
+        told();
+        told();
+        thread::sleep(Duration::from_millis(50));
+        assert!(inbox.take().is_empty());
+        let file = root.join("run/kscratch/routes/pod-range");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "10.244.2.0/24\n").unwrap();
+        let (begun, mut messages) = (Instant::now(), Vec::new());
+        while messages.is_empty() && begun.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(5));
+            messages = inbox.take();
+        }
+        assert!(matches!(messages.as_slice(), [Message::Stop(Reason::PodRange)]));
+        thread::sleep(Duration::from_millis(50));
+        assert!(inbox.take().is_empty(), "what succeeded is not done again");
+    }
+
+    #[test]
+    fn pauses_grow_and_have_an_end() {
+        let seconds: Vec<u64> = (1..9).map(|failures| pause(failures).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause(u32::MAX), pause(9));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::mounts;
 use super::newlease::{self, Leases, RESOLV_CONF};
 use super::orders;
 use super::phases::Phases;
-use super::plugging::Plugging;
+use super::plugging::{self, Plugging};
 use super::podnetwork;
 use super::synchronise::Synchroniser;
 use crate::apply::disk::reserve::{self, Place};
@@ -56,6 +56,9 @@ const LATE_LEASE_WITHIN: Duration = Duration::from_secs(180);
 
 /// How long a watchdog's driver may come after the others.
 const LATE_WATCHDOG: Duration = Duration::from_secs(10);
+
+/// How long the console shows that the phases have failed for good before the machine starts anew: as long as for a failure of all the boot (`main.rs`).
+const BEFORE_REBOOT: Duration = Duration::from_secs(60);
 
 /// Runs the stage: the boot in order, from where the initramfs left off, if there was one. Returns only on failure.
 ///
@@ -91,67 +94,39 @@ pub fn boot(sys: &'static dyn Sys, mut early: Option<Early>) -> Result<std::conv
     let id = phases
         .run("identity", "look at the state partition: it cannot be written", || identity(root))
         .unwrap_or_default();
-    phases.run("hardware", MODULES_HINT, || plugging.wait_for_hardware());
+    phases.run_hinting("hardware", plugging::hint, || plugging.wait_for_hardware());
     tell_twins(&devices, &cmdline);
 
     let mut machine = Machine::new(sys, root, &id);
     (machine.leases, machine.network) = (fetching.leases, fetching.plan);
-    let teller = Teller::start();
-    let metadata = metadata::find(
-        &mut phases,
-        &mut machine,
-        &Surroundings { sys, root, devices: &devices, cmdline: &cmdline },
-        &id,
-        state.is_some(),
-        &teller,
-    );
     let (sender, inbox) = inbox::pair().context("making the event loop's inbox")?;
-    board::metadata(metadata.as_ref(), &sender);
     let (device, written) = state.unzip();
-    let further = FurtherDisks::new(devices.clone());
-    let state = device.map(|device| disk::Growing { device, devices });
-    let written = written.flatten();
     let stop: Arc<AtomicBool> = Arc::default();
-    if let Some(wanted) = metadata.as_ref().map(|metadata| &metadata.watchdog).filter(|wanted| wanted.enabled) {
-        let timeout = Duration::from_secs(wanted.timeout.into());
-        let (root, sender, lasting) = (root.to_owned(), sender.clone(), state.is_some());
-        let loader = plugging.loaded();
-        let (late, stop) = (LATE_WATCHDOG, Arc::clone(&stop));
-        watchdog::start(watchdog::Means { sys, root, timeout, late, sender, lasting, stop }, move || {
-            loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default())
-        });
-    }
-    let mut rest = Rest {
+    let rest = Rest {
         sys,
         phases,
         machine,
         plugging,
-        state,
-        further,
-        written,
+        state: device.map(|device| disk::Growing { device, devices: devices.clone() }),
+        further: FurtherDisks::new(devices.clone()),
+        written: written.flatten(),
+        lifted: false,
+        wiped,
         root,
+        cmdline,
+        devices,
         id,
-        teller,
-        sender,
+        teller: Teller::start(),
+        sender: sender.clone(),
         stop: Arc::clone(&stop),
     };
     let (done, ended) = mpsc::channel::<()>();
-    match metadata.filter(|_| wiped) {
-        Some(metadata) => beside::start("phases", move || {
-            let (root, stop) = (rest.root, Arc::clone(&rest.stop));
-            let places = rest.run(metadata);
-            drop(done);
-            furtherdisks::keep_reserves(root, &places, &stop);
-        })?,
-        None => {
-            let why = if wiped { "nothing is configured and" } else { "the reset is not done," };
-            log::line(format_args!("{why} no service is started; the machine waits for the power button or a reboot"));
-            // The addresses stay, so somebody has to go on asking for them: a server gives what nobody asks for to another machine.
-            let leases = std::mem::take(&mut rest.machine.leases);
-            rest.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
-            drop((rest, done));
-        }
-    }
+    let stopped = Arc::clone(&stop);
+    // From here on beside the event loop: a server may be hours away with the metadata, and the power button is heard meanwhile.
+    beside::start("phases", move || {
+        let places = beside::or_start_anew(&sender, BEFORE_REBOOT, || rest.run(done)).unwrap_or_default();
+        furtherdisks::keep_reserves(root, &places, &stopped);
+    })?;
     let options = Options { inbox: Some(inbox), begun: Some(begun), ..Options::machine() };
     let ending = eventloop::run(Vec::new(), options).context("running the event loop")?;
     // A phase that goes on writing would keep state from being unmounted.
@@ -179,7 +154,6 @@ fn tell_twins(devices: &Devices, cmdline: &CommandLine) {
 const STATE_HINT: &str = "state is in memory and is lost at the next boot; put the partition right (e2fsck), or wipe its first MiB to have it made anew: on a master that is the end of its etcd's data, and of the cluster where there is no other master";
 const NO_DISK_HINT: &str = "a disk of this machine keeps it: sgdisk -n 0:0:0 -t 0:4d21b016-b534-45c2-a9fb-5c16e091fd2d -c 0:state /dev/DISK makes the partition, and the next boot the rest";
 const NO_SERVICE: &str = "no service but containerd is started, and nothing runs in that";
-const MODULES_HINT: &str = "build the image again: it lacks the modules of its kernel";
 
 /// On a machine without a hardware source the kernel begins to collect randomness only when somebody asks and waits for it
 /// (drivers/char/random.c, `try_to_generate_entropy`); whoever merely polls `/dev/random` would wait for minutes. So ask now, beside
@@ -244,7 +218,7 @@ fn identity(root: &Path) -> Result<String> {
     Ok(id)
 }
 
-/// What is left of the boot once the metadata is known, done in a thread beside the event loop: services start meanwhile.
+/// What is left of the boot once the hardware is there, done in a thread beside the event loop: services start meanwhile.
 struct Rest {
     sys: &'static dyn Sys,
     phases: Phases,
@@ -256,7 +230,13 @@ struct Rest {
     further: FurtherDisks,
     /// When it was last written to before this boot.
     written: Option<i64>,
+    /// The clock was found wrong in this boot.
+    lifted: bool,
+    /// No reset is left undone.
+    wiped: bool,
     root: &'static Path,
+    cmdline: CommandLine,
+    devices: Devices,
     id: String,
     /// Says which cables are out.
     teller: Teller,
@@ -266,8 +246,55 @@ struct Rest {
 }
 
 impl Rest {
-    /// Gives what a piece is to be kept back of.
-    fn run(mut self, metadata: RoleMetadata) -> Vec<Place> {
+    /// Finds the metadata and makes the machine what they say. Gives what a piece is to be kept back of; `done` goes when nothing is written any more.
+    fn run(mut self, done: mpsc::Sender<()>) -> Vec<Place> {
+        let metadata = self.metadata();
+        let places = match metadata.filter(|_| self.wiped) {
+            Some(metadata) => self.machine(metadata),
+            None => {
+                self.idle();
+                Vec::new()
+            }
+        };
+        drop(done);
+        places
+    }
+
+    /// Finds the metadata, and has the machine guarded as soon as they are known.
+    fn metadata(&mut self) -> Option<RoleMetadata> {
+        match clock::lift_to_image(self.sys, self.root) {
+            Ok(lifted) => self.lifted = lifted,
+            Err(error) => log::line(format_args!("{error:#}; the clock stays as it is")),
+        }
+        let (sys, root, lasting) = (self.sys, self.root, self.state.is_some());
+        let around = Surroundings { sys, root, devices: &self.devices, cmdline: &self.cmdline };
+        let (phases, machine) = (&mut self.phases, &mut self.machine);
+        let metadata = metadata::find(phases, machine, &around, &self.id, lasting, &self.teller, &self.stop);
+        board::metadata(metadata.as_ref(), &self.sender);
+        if let Some(wanted) = metadata.as_ref().map(|metadata| &metadata.watchdog).filter(|wanted| wanted.enabled) {
+            let timeout = Duration::from_secs(wanted.timeout.into());
+            let (root, sender, stop) = (root.to_owned(), self.sender.clone(), Arc::clone(&self.stop));
+            let loader = self.plugging.loaded();
+            let means = watchdog::Means { sys, root, timeout, late: LATE_WATCHDOG, sender, lasting, stop };
+            watchdog::start(means, move || loader.is_some_and(|loader| loader.load("softdog").unwrap_or_default()));
+        }
+        metadata
+    }
+
+    /// There is nothing that the machine could be.
+    fn idle(&mut self) {
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let why = if self.wiped { "nothing is configured and" } else { "the reset is not done," };
+        log::line(format_args!("{why} no service is started; the machine waits for the power button or a reboot"));
+        // The addresses stay, so somebody has to go on asking for them: a server gives what nobody asks for to another machine.
+        let leases = std::mem::take(&mut self.machine.leases);
+        self.sender.send(Message::Leases { leases, changed: Box::new(|_, _| {}) });
+    }
+
+    /// Makes the machine what its metadata say.
+    fn machine(&mut self, metadata: RoleMetadata) -> Vec<Place> {
         self.node(metadata);
         self.sender.send(Message::Booted);
         // A large disk takes its time, and there is room enough to start in.
@@ -286,7 +313,7 @@ impl Rest {
     fn node(&mut self, metadata: RoleMetadata) {
         self.machine.host_name = metadata.node.name.clone();
         // Before anything looks at a certificate, or dates a file.
-        if let Err(error) = clock::lift(self.sys, self.root, &metadata, self.written) {
+        if let Err(error) = clock::lift(self.sys, self.root, &metadata, self.written, self.lifted) {
             log::line(format_args!("{error:#}; the clock stays as it is"));
         }
         // The runtime needs nothing of the network, and takes longer to start than all the rest of the boot.
@@ -359,7 +386,7 @@ impl Rest {
         }
         let Some(plan) = plan else { return log::line(NO_SERVICE) };
         let plugging = &mut self.plugging;
-        self.phases.run("modules", MODULES_HINT, || plugging.load_list());
+        self.phases.run_hinting("modules", plugging::hint, || plugging.load_list());
         self.apply(&plan);
     }
 
@@ -378,7 +405,7 @@ impl Rest {
             let machine = &mut self.machine;
             let done = self.phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
             configured &= done || !["config", "certificates"].contains(&phase.name);
-            self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(service)));
+            self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(Box::new(service))));
         }
     }
 }

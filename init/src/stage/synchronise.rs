@@ -1,5 +1,6 @@
 //! Keeps the clock by the time servers that the metadata or DHCP name, in a thread that nobody waits for.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -136,13 +137,15 @@ fn keep(means: &Means, news: &Receiver<Vec<String>>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => thread::sleep(pause),
         }
-        let due = keeper.due(log::monotonic());
+        let now = log::monotonic();
+        let due = keeper.due(now);
         if due.is_empty() {
+            keeper.idle(now).iter().for_each(|line| (means.say)(line));
             pause = NOBODY;
             continue;
         }
-        let said = ask_all(due, means.floor.seconds);
-        for Said { server, time } in &said {
+        let said = ask_all(due, means.floor.seconds, &keeper.resting(now));
+        for Said { server, time, .. } in &said {
             log::debug(format_args!("time server {server}: {time:?}"));
         }
         let Outcome { adjust, lines, next } = keeper.take(&said, ask::clock(), log::monotonic());
@@ -162,20 +165,20 @@ fn keep(means: &Means, news: &Receiver<Vec<String>>) {
 }
 
 /// Asks all at once: a name that cannot be looked up takes half a minute.
-fn ask_all(servers: Vec<String>, near: i64) -> Vec<Said> {
+fn ask_all(servers: Vec<String>, near: i64, resting: &BTreeMap<IpAddr, &'static str>) -> Vec<Said> {
     let thread = |server: String| {
-        let name = server.clone();
-        let asked = thread::Builder::new().name("time-server".to_owned()).spawn(move || ask(&server, PORT, near));
-        (name, asked)
+        let (name, resting) = (server.clone(), resting.clone());
+        let ask = move || ask(&server, PORT, near, &resting);
+        (name, thread::Builder::new().name("time-server".to_owned()).spawn(ask))
     };
     let asked: Vec<_> = servers.into_iter().map(thread).collect();
-    let said = |(server, asked): (String, std::io::Result<thread::JoinHandle<_>>)| {
-        let other = |why: String| Err(Failure::Other(why));
-        let time = match asked {
-            Ok(thread) => thread.join().unwrap_or_else(|_| other("this machine failed to ask it".to_owned())),
-            Err(error) => other(format!("starting a thread to ask it: {error}")),
+    let said = |(server, asked): (String, std::io::Result<thread::JoinHandle<Said>>)| {
+        let why = match asked.map(thread::JoinHandle::join) {
+            Ok(Ok(said)) => return said,
+            Ok(Err(_)) => "this machine failed to ask it".to_owned(),
+            Err(error) => format!("starting a thread to ask it: {error}"),
         };
-        Said { server, time }
+        Said { server, time: Err(Failure::Other(why)), refused: Vec::new() }
     };
     asked.into_iter().map(said).collect()
 }

@@ -44,7 +44,7 @@ pub enum Event {
     /// [`Supervisor::next_deadline`] has come (or any other time: it does no harm).
     Timer,
     /// One more service is wanted.
-    AddService(Service),
+    AddService(Box<Service>),
     /// The machine is to stop.
     StopAll(Reason),
 }
@@ -123,6 +123,8 @@ pub enum Reason {
     Console(Ending),
     /// An image was installed onto the machine's disk.
     Installed(Ending),
+    /// The boot's phases have ended by a fault of init's own.
+    Fault,
 }
 
 impl Reason {
@@ -130,7 +132,7 @@ impl Reason {
     #[must_use]
     pub fn ending(self) -> Ending {
         match self {
-            Self::CtrlAltDel | Self::PodRange | Self::Address => Ending::Reboot,
+            Self::CtrlAltDel | Self::PodRange | Self::Address | Self::Fault => Ending::Reboot,
             Self::PowerButton | Self::Terminate | Self::PowerFailure => Ending::PowerOff,
             Self::Cluster(ending) => ending,
             Self::Console(ending) => ending,
@@ -151,6 +153,7 @@ impl fmt::Display for Reason {
             Self::Address => "the machine has another address now",
             Self::Console(_) => "asked for at the console",
             Self::Installed(_) => "the image is installed",
+            Self::Fault => "the boot failed",
         })
     }
 }

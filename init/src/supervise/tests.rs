@@ -23,6 +23,7 @@ fn service(name: &'static str, after: &[&'static str], leave_children: bool) -> 
         after: after.to_vec(),
         ready: Ready::UnixSocket(format!("/run/{name}.sock")),
         ready_within: seconds(30),
+        answers_within: None,
         stop_within: seconds(10),
         oom_score_adj: 0,
         open_files: 1024,

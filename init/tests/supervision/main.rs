@@ -19,7 +19,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Case = (&'static str, fn());
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     ("a_killed_service_is_started_again", start::a_killed_service_is_started_again),
     ("readiness_over_a_unix_socket_and_http", start::readiness_over_a_unix_socket_and_http),
     ("logs_are_rotated", output::logs_are_rotated),
@@ -33,6 +33,7 @@ const CASES: [Case; 16] = [
     ("who_ignores_sigterm_is_killed", stop::who_ignores_sigterm_is_killed),
     ("the_power_button_ends_the_loop", stop::the_power_button_ends_the_loop),
     ("as_pid_1_orphans_are_reaped", orphans::as_pid_1_orphans_are_reaped),
+    ("a_service_that_hangs_is_started_again", start::a_service_that_hangs_is_started_again),
     ("the_boot_goes_on_beside_the_loop", start::the_boot_goes_on_beside_the_loop),
     ("who_watches_is_told_each_time", start::who_watches_is_told_each_time),
     ("cgroups_hold_services_and_containers_end_between", orphans::cgroups_hold_services_and_containers_end_between),

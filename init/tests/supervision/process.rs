@@ -58,7 +58,7 @@ fn phases(late: Vec<Service>, sender: &Sender) {
         if let Ready::File(_) = service.ready {
             sender.send(watcher(service.name, sender.clone()));
         }
-        sender.send(Message::Service(service));
+        sender.send(Message::Service(Box::new(service)));
     }
     sender.send(Message::Booted);
 }
@@ -93,6 +93,7 @@ fn read_service(value: &serde_json::Value) -> Service {
         after: value["after"].as_array().into_iter().flatten().map(leak).collect(),
         ready,
         ready_within: PATIENCE,
+        answers_within: value["answers_within"].as_u64().map(Duration::from_secs),
         stop_within: Duration::from_secs(value["stop_within"].as_u64().unwrap_or(20)),
         oom_score_adj: 123,
         open_files: 77,

@@ -36,6 +36,28 @@ pub fn readiness_over_a_unix_socket_and_http() {
     assert_eq!(scene.end().0, 10, "ctrl-alt-del reboots");
 }
 
+pub fn a_service_that_hangs_is_started_again() {
+    let mut scene = Scene::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    scene.start(vec![serde_json::json!({
+        "name": "a", "program": own_program(), "args": ["serve-http", port.to_string()], "port": port, "answers_within": 3,
+    })]);
+    let first = scene.started("a");
+    scene.line("service a: ready (");
+    // The kernel goes on taking connections for it.
+    kill(first, rustix::process::Signal::STOP);
+    for start in [
+        "service a: has not answered for 3 s: no answer in 5 s",
+        "service a: was ended by signal 9",
+        "service a: started",
+        "service a: ready (",
+    ] {
+        scene.line(start);
+    }
+    scene.signal(rustix::process::Signal::TERM);
+    assert_eq!(scene.end().0, 0);
+}
+
 pub fn the_boot_goes_on_beside_the_loop() {
     let mut scene = Scene::new();
     let (first, second) = (scene.path("a.sock"), scene.path("b.sock"));

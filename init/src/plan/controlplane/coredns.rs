@@ -1,7 +1,9 @@
 //! Renders the cluster's DNS (R24): CoreDNS as a Deployment behind the Service `kube-dns` at the cluster's DNS address.
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
-use super::Master;
+use super::{Master, UPSTREAM_FOLDER};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "coredns";
@@ -36,12 +38,10 @@ fn access() -> [Value; 3] {
     ]
 }
 
-/// The Corefile. Names of the cluster are not cached: a Service that was just made must be found.
+/// The Corefile. Names of the cluster are not cached: a Service that was just made must be found. Who is asked for all others each machine says
+/// itself ([`upstream`]): this is the same on all masters, whatever their leases say and whenever those come.
 fn corefile(master: &Master<'_>) -> String {
     let domain = &master.cluster.dns_domain;
-    // `forward` does not start without a server to forward to.
-    let forward =
-        if master.upstream { "    forward . /etc/resolv.conf {\n        max_concurrent 1000\n    }\n" } else { "" };
     format!(
         ".:53 {{
     errors
@@ -55,7 +55,8 @@ fn corefile(master: &Master<'_>) -> String {
         ttl 30
     }}
     prometheus :9153
-{forward}    cache 30 {{
+    import {UPSTREAM_FOLDER}/*.conf
+    cache 30 {{
         disable success {domain}
         disable denial {domain}
     }}
@@ -65,6 +66,17 @@ fn corefile(master: &Master<'_>) -> String {
 }}
 "
     )
+}
+
+/// What the Corefile has from the machine that CoreDNS runs on; `reload` looks at it, too. A pod's own resolv.conf would not do: it is written when the
+/// pod is made, and stays.
+pub(super) fn upstream(servers: &[Ipv4Addr]) -> String {
+    // `forward` does not start without a server to forward to.
+    if servers.is_empty() {
+        return "# This machine has no name server: names outside of the cluster are not found.\n".to_owned();
+    }
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    format!("forward . {} {{\n    max_concurrent 1000\n}}\n", servers.join(" "))
 }
 
 fn config(master: &Master<'_>) -> Value {
@@ -108,7 +120,10 @@ fn deployment(master: &Master<'_>) -> Value {
             "capabilities": { "add": ["NET_BIND_SERVICE"], "drop": ["ALL"] },
             "readOnlyRootFilesystem": true,
         },
-        "volumeMounts": [{ "name": "config", "mountPath": "/etc/coredns", "readOnly": true }],
+        "volumeMounts": [
+            { "name": "config", "mountPath": "/etc/coredns", "readOnly": true },
+            { "name": "upstream", "mountPath": UPSTREAM_FOLDER, "readOnly": true },
+        ],
     });
     json!({
         "apiVersion": "apps/v1",
@@ -136,10 +151,13 @@ fn deployment(master: &Master<'_>) -> Value {
                     ],
                     "dnsPolicy": "Default",
                     "containers": [container],
-                    "volumes": [{
-                        "name": "config",
-                        "configMap": { "name": NAME, "items": [{ "key": "Corefile", "path": "Corefile" }] },
-                    }],
+                    "volumes": [
+                        {
+                            "name": "config",
+                            "configMap": { "name": NAME, "items": [{ "key": "Corefile", "path": "Corefile" }] },
+                        },
+                        { "name": "upstream", "hostPath": { "path": UPSTREAM_FOLDER, "type": "Directory" } },
+                    ],
                 },
             },
         },

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ADDONS, Component, Master, addons, certificates, pods};
+use super::{ADDONS, Component, Master, UPSTREAM, addons, certificates, pods};
 use crate::facts::{Facts, Link, Release};
 use crate::plan::tests::OTHER;
 use crate::plan::{PlanError, Step, node};
@@ -24,7 +24,7 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\
 const OWN: (&str, Ipv4Addr) = ("eth0", Ipv4Addr::new(192, 168, 7, 10));
 const SECRETS: &str = "ca_key service_account_key etcd_ca_key front_proxy_ca_key";
 
-fn metadata(more: &str) -> RoleMetadata {
+pub(crate) fn metadata(more: &str) -> RoleMetadata {
     let keys: String = SECRETS.split(' ').map(|name| format!("{name} = '''\n{KEY}'''\n")).collect();
     let text = format!(
         "version = 1\nrole = \"master\"\n[cluster]\nname = \"lab\"\nendpoint = \"api.lab:8443\"\nca = '''\n{CA}'''\n\
@@ -37,7 +37,7 @@ fn metadata(more: &str) -> RoleMetadata {
     parse(&text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn facts(kubernetes: &str) -> Facts {
+pub(crate) fn facts(kubernetes: &str) -> Facts {
     let link = Link {
         mac: [0x52, 0x54, 0, 0, 0, 1],
         mtu: 1500,
@@ -126,7 +126,7 @@ fn is<T: DeserializeOwned + Serialize>(value: &Value) {
 #[test]
 fn every_object_is_what_kubernetes_calls_so() {
     let (metadata, facts) = (metadata("[control_plane]\nvirtual_address = \"192.168.7.5\"\n"), facts("1.37.2"));
-    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, facts.dns_servers.clone()).unwrap();
     for component in Component::ALL {
         is::<Pod>(&pods::pod(component, &master));
     }
@@ -238,7 +238,7 @@ fn a_service_with_a_user_of_its_own_gets_to_what_its_file_names() {
 #[test]
 fn a_token_is_the_secret_that_the_builder_prints() {
     let (metadata, facts) = (metadata(""), facts("1.37.2"));
-    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, facts.dns_servers.clone()).unwrap();
     let lists = addons::objects(&master);
     let [token] = lists[1].1["items"].as_array().unwrap().as_slice() else { panic!("{lists:?}") };
     assert_eq!(*token, master.secrets.tokens[0].object());
@@ -302,6 +302,20 @@ fn a_master_without_name_servers_says_so() {
 }
 
 #[test]
+fn whom_coredns_asks_each_machine_says_and_the_cluster_has_the_same_of_all_masters() {
+    const OBJECTS: &str = "/run/kscratch/addons/30-coredns.json";
+    let [two, one, none] = [vec![[192, 168, 7, 1], [9, 9, 9, 9]], vec![[192, 168, 8, 1]], vec![]].map(|servers| {
+        let dns_servers = servers.into_iter().map(Ipv4Addr::from).collect();
+        files(&metadata(""), &Facts { dns_servers, ..facts("1.37.2") })
+    });
+    assert!(two[OBJECTS] == one[OBJECTS] && two[OBJECTS] == none[OBJECTS]);
+    assert!(two[OBJECTS].contains("import /run/kscratch/coredns/*.conf") && !two[OBJECTS].contains("forward"));
+    assert_eq!(two[UPSTREAM], "forward . 192.168.7.1 9.9.9.9 {\n    max_concurrent 1000\n}\n");
+    assert_eq!(one[UPSTREAM], "forward . 192.168.8.1 {\n    max_concurrent 1000\n}\n");
+    assert!(none[UPSTREAM].starts_with("# ") && none[UPSTREAM].lines().count() == 1);
+}
+
+#[test]
 fn what_a_master_lacks() {
     let mut facts = facts("1.37.2");
     let bare = parse("version = 1\nrole = \"master\"\n").unwrap();
@@ -320,7 +334,7 @@ fn what_a_master_lacks() {
 fn names_and_addresses_of_the_api_server() {
     let metadata = metadata("[control_plane]\nnames = [\"10.9.9.9\", \"k.example.org\"]\n");
     let facts = facts("1.37.2");
-    let master = Master::of(&metadata, &facts.release, "m1", OWN, true).unwrap();
+    let master = Master::of(&metadata, &facts.release, "m1", OWN, facts.dns_servers.clone()).unwrap();
     let wanted = certificates::wanted(&master);
     let server = wanted["certificates"].as_array().unwrap().iter().find(|one| one["common_name"] == "kube-apiserver");
     let server = server.unwrap();

@@ -135,6 +135,31 @@ fn what_is_not_there_is_told_and_the_rest_comes_up() {
     );
 }
 
+#[test]
+fn a_machine_of_a_cluster_waits_for_one_lease_where_it_has_no_other_address() {
+    let link = |name: &str, what: &str| format!("[network.links.{name}]\n{what}\n");
+    let (optional, required) = ("dhcp4 = true\noptional = true", "dhcp4 = true");
+    let both = |one: &str, other: &str| format!("{}{}", link("eth0", one), link("eth1", other));
+    for (links, want) in [
+        (both(optional, optional), true),
+        (both(optional, "dhcp6 = true"), true),
+        (both(optional, required), false),
+        (both(optional, "addresses = [\"192.168.7.2/24\"]"), false),
+        (both(optional, &format!("{optional}\naddresses = [\"192.168.7.2/24\"]")), false),
+        // Who is not there gives no lease.
+        (format!("{}{}", both(optional, optional), link("eth5", required)), true),
+        (link("eth5", optional), false),
+        (String::new(), false),
+    ] {
+        let waits = |metadata| {
+            network(&metadata, &two_links()).unwrap().to_string().ends_with("  wait for a lease of any link\n")
+        };
+        assert_eq!(waits(cluster(&links)), want, "{links}");
+        // Nothing but its own files is made of its address.
+        assert!(!waits(role(&links)), "{links}");
+    }
+}
+
 /// Both cards have addresses, and the machine has made a bond, too.
 fn busy(default_route: &str) -> Facts {
     let mut facts = two_links();

@@ -1,8 +1,9 @@
 //! Rounds of answers, and what comes of them.
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::packet::Sample;
-use super::{Failure, Floor, Keeper, LONGEST, NANOS, Outcome, SHORTEST, Said};
+use super::{Failure, Floor, Keeper, LONGEST, NANOS, Outcome, REFUSED, SHORTEST, Said};
 
 /// 2026-11-18T11:06:40Z.
 const NOW: i128 = 1_795_000_000 * NANOS;
@@ -22,11 +23,21 @@ impl Scene {
     }
 
     fn round(&mut self, said: &[(&str, Result<i128, Failure>)]) -> Outcome {
+        self.round_with(said, &[])
+    }
+
+    /// The same, in which addresses refuse.
+    fn round_with(&mut self, said: &[(&str, Result<i128, Failure>)], refused: &[(&str, &str)]) -> Outcome {
+        let refused = |server: &str| {
+            let own = refused.iter().filter(|(of, _)| *of == server);
+            own.map(|(_, address)| (address.parse().unwrap(), "DENY")).collect()
+        };
         let said: Vec<Said> = said
             .iter()
             .map(|(server, time)| Said {
                 server: (*server).to_owned(),
                 time: time.clone().map(|offset| Sample { offset, distance: 20 * MS }),
+                refused: refused(server),
             })
             .collect();
         self.keeper.take(&said, NOW, self.now)
@@ -185,21 +196,72 @@ fn silence_is_borne_and_told_when_it_lasts() {
 }
 
 #[test]
-fn who_refuses_is_not_asked_any_more_and_who_is_asked_too_often_rests() {
-    let mut scene = Scene::of(&["a", "b", "c"]);
-    assert_eq!(scene.keeper.due(scene.now), ["a", "b", "c"]);
-    let outcome = scene.round(&[("a", Err(Failure::Denied("DENY"))), ("b", Err(Failure::TooOften)), ("c", Ok(0))]);
-    assert_eq!(outcome.lines[0], "the time server a refuses to serve this machine (DENY): it is not asked any more");
-    assert!(outcome.adjust.is_some());
+fn who_is_asked_too_often_rests() {
+    let mut scene = Scene::of(&["b", "c"]);
+    assert_eq!(scene.keeper.due(scene.now), ["b", "c"]);
+    assert!(scene.round(&[("b", Err(Failure::TooOften)), ("c", Ok(0))]).adjust.is_some());
     assert_eq!(scene.keeper.due(scene.now), ["c"]);
     assert_eq!(scene.keeper.due(scene.now + LONGEST), ["b", "c"]);
     // A list that names it no more and then again gives it another chance.
-    scene.keeper.serve(vec!["d".into(), "b".into()], scene.now);
-    assert_eq!(scene.keeper.due(scene.now), ["d"]);
-    scene.keeper.serve(vec!["a".into()], scene.now);
-    assert_eq!(scene.keeper.due(scene.now), ["a"]);
+    scene.keeper.serve(vec!["d".into()], scene.now);
+    scene.keeper.serve(vec!["b".into()], scene.now);
+    assert_eq!(scene.keeper.due(scene.now), ["b"]);
     // Of one that is not in the list any more an answer may still come.
     assert_eq!(scene.round(&[("c", Ok(0))]).adjust, None);
+}
+
+#[test]
+fn an_address_that_refuses_rests_for_a_day_whatever_its_name_is() {
+    let mut scene = Scene::of(&["10.0.0.1", "pool"]);
+    let denied = || Err(Failure::Denied("DENY"));
+    let both = [("10.0.0.1", "10.0.0.1"), ("pool", "10.0.0.2"), ("pool", "10.0.0.3")];
+    // Another member of the pool has given a time.
+    let outcome = scene.round_with(&[("10.0.0.1", denied()), ("pool", Ok(0))], &both);
+    assert!(outcome.adjust.is_some());
+    assert_eq!(
+        outcome.lines[..2],
+        [
+            "the time server 10.0.0.1 refuses to serve this machine (DENY): it is not asked for 24 h",
+            "the time server pool refuses to serve this machine at 10.0.0.2 (DENY): that address is not asked for 24 h",
+        ]
+    );
+    // Names are looked up again each time: a pool has other members by then.
+    assert_eq!(scene.keeper.due(scene.now), ["10.0.0.1", "pool"]);
+    let resting = |scene: &Scene| scene.keeper.resting(scene.now).into_keys().collect::<Vec<IpAddr>>();
+    let all: [IpAddr; 3] = [1, 2, 3].map(|last| [10, 0, 0, last].into());
+    assert_eq!(resting(&scene), all);
+    // Another list does not make a refusal void, and that a name refuses is told once.
+    scene.keeper.serve(vec!["pool".into()], scene.now);
+    scene.now += Duration::from_secs(1);
+    assert!(scene.round_with(&[("pool", Ok(0))], &[("pool", "10.0.0.4")]).lines.is_empty());
+    assert_eq!(resting(&scene).len(), 4);
+    scene.now += REFUSED - Duration::from_secs(1);
+    let last: [IpAddr; 1] = [[10, 0, 0, 4].into()];
+    assert_eq!(resting(&scene), last);
+    let again = scene.round_with(&[("pool", denied())], &[("pool", "10.0.0.2")]).lines;
+    assert!(again[0].ends_with("at 10.0.0.2 (DENY): that address is not asked for 24 h"), "{again:?}");
+    assert_eq!(resting(&scene).len(), 2);
+}
+
+#[test]
+fn that_all_refuse_or_rest_is_told_as_silence_is() {
+    let mut scene = Scene::of(&["a"]);
+    let mut told = Vec::new();
+    while scene.now < Duration::from_secs(900) {
+        let outcome = scene.round(&[("a", Err(Failure::Denied("RSTR")))]);
+        told.extend(outcome.lines);
+        scene.now += outcome.next;
+    }
+    let line =
+        |words: &str| format!("no server has given a time for 8 min, and the clock goes on by itself (a: {words})");
+    assert_eq!(told, [line("it refuses (RSTR)")]);
+
+    let mut scene = Scene::of(&["a"]);
+    assert!(scene.round(&[("a", Err(Failure::TooOften))]).lines.is_empty());
+    scene.now += Duration::from_secs(490);
+    assert!(scene.keeper.due(scene.now).is_empty());
+    assert_eq!(scene.keeper.idle(scene.now), Some(line("it is asked too often")));
+    assert_eq!(scene.keeper.idle(scene.now), None);
 }
 
 #[test]
@@ -207,6 +269,7 @@ fn nobody_to_ask_is_no_trouble() {
     let mut scene = Scene::of(&[]);
     scene.now = Duration::from_secs(100_000);
     assert!(scene.round(&[]).lines.is_empty() && scene.keeper.due(scene.now).is_empty());
+    assert_eq!(scene.keeper.idle(scene.now), None);
     // The time without servers does not count as silence.
     scene.keeper.serve(vec!["a".into()], scene.now);
     assert!(scene.round(&[("a", silent())]).lines.is_empty());

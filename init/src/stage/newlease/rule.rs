@@ -18,12 +18,23 @@ pub enum Meaning {
     Other,
 }
 
-/// `own` is the link, and the address on it, that the machine was planned with.
-pub fn meaning(clustered: bool, own: Option<(&str, Ipv4Addr)>, link: &str, address: Ipv4Addr) -> Meaning {
+/// What the machine was planned with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The link.
+    pub link: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whether the metadata give it that: a lease's is beside it.
+    pub fixed: bool,
+}
+
+/// `own` is what the machine was planned with.
+pub fn meaning(clustered: bool, own: Option<&Own>, link: &str, address: Ipv4Addr) -> Meaning {
     match own {
         _ if !clustered => Meaning::Nothing,
-        Some((planned, _)) if planned != link => Meaning::Nothing,
-        Some((_, own)) if own == address => Meaning::Own,
+        Some(own) if own.link != link || own.fixed => Meaning::Nothing,
+        Some(own) if own.address == address => Meaning::Own,
         _ => Meaning::Other,
     }
 }
@@ -100,7 +111,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use super::{Due, Meaning, State, earliest, meaning};
+    use super::{Due, Meaning, Own, State, earliest, meaning};
 
     const A: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 10);
     const B: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 11);
@@ -111,16 +122,20 @@ mod tests {
 
     #[test]
     fn what_an_address_means() {
+        let own = |fixed| Some(Own { link: "eth0".into(), address: A, fixed });
         for (clustered, own, link, address, want) in [
-            (true, Some(("eth0", A)), "eth0", A, Meaning::Own),
-            (true, Some(("eth0", A)), "eth0", B, Meaning::Other),
-            (true, Some(("eth0", A)), "eth1", B, Meaning::Nothing),
-            (true, Some(("eth0", A)), "eth1", A, Meaning::Nothing),
+            (true, own(false), "eth0", A, Meaning::Own),
+            (true, own(false), "eth0", B, Meaning::Other),
+            (true, own(false), "eth1", B, Meaning::Nothing),
+            (true, own(false), "eth1", A, Meaning::Nothing),
+            (true, own(true), "eth0", B, Meaning::Nothing),
+            (true, own(true), "eth0", A, Meaning::Nothing),
             (true, None, "eth0", A, Meaning::Other),
-            (false, Some(("eth0", A)), "eth0", B, Meaning::Nothing),
+            (false, own(false), "eth0", B, Meaning::Nothing),
             (false, None, "eth0", A, Meaning::Nothing),
         ] {
-            assert_eq!(meaning(clustered, own, link, address), want, "{clustered} {own:?} {link} {address}");
+            let means = meaning(clustered, own.as_ref(), link, address);
+            assert_eq!(means, want, "{clustered} {own:?} {link} {address}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::apply::dhcp::{Change, Lease, Loss};
 use crate::apply::dhcp6;
 use crate::facts::Facts;
 use crate::plan;
-use crate::plan::tests::{cluster, facts};
+use crate::plan::tests::{cluster, facts, master, master_facts};
 use crate::run::inbox::{self, Inbox, Message};
 use crate::supervise::{Ending, Reason};
 
@@ -30,6 +30,21 @@ fn lease(address: &str) -> Lease {
         valid_for: Duration::from_secs(1000),
         renew_after: Duration::from_secs(500),
         rebind_after: Duration::from_secs(875),
+    }
+}
+
+fn lease6() -> dhcp6::Lease {
+    dhcp6::Lease {
+        address: "2001:db8::50".parse().unwrap(),
+        server: "fe80::1".parse().unwrap(),
+        server_id: vec![1],
+        dns_servers: vec!["2001:db8::53".parse().unwrap()],
+        search: vec!["six".to_owned()],
+        time_servers: Vec::new(),
+        preferred_for: Duration::from_secs(1000),
+        valid_for: Duration::from_secs(1000),
+        renew_after: Duration::from_secs(500),
+        rebind_after: Duration::from_secs(800),
     }
 }
 
@@ -180,18 +195,7 @@ fn name_servers_of_dhcpv6_are_asked_while_there_is_nobody_else() {
     let mut known = facts();
     known.dns_servers.clear();
     let scene = Scene::new(RoleMetadata::standalone(), known, None, true);
-    let six = dhcp6::Lease {
-        address: "2001:db8::50".parse().unwrap(),
-        server: "fe80::1".parse().unwrap(),
-        server_id: vec![1],
-        dns_servers: vec!["2001:db8::53".parse().unwrap()],
-        search: vec!["six".to_owned()],
-        time_servers: Vec::new(),
-        preferred_for: Duration::from_secs(1000),
-        valid_for: Duration::from_secs(1000),
-        renew_after: Duration::from_secs(500),
-        rebind_after: Duration::from_secs(800),
-    };
+    let six = lease6();
     let change6 = |change: dhcp6::Change| {
         scene.leases.changed6("eth0", &change);
         scene.file("resolv.conf")
@@ -203,6 +207,30 @@ fn name_servers_of_dhcpv6_are_asked_while_there_is_nobody_else() {
     scene.leases.changed("eth0", &Change::Lost(lease("10.0.2.15/24"), Loss::Ended));
     assert_eq!(scene.file("resolv.conf"), own);
     assert_eq!(change6(dhcp6::Change::Lost(six, dhcp6::Loss::Ended)), own, "the last ones are kept");
+}
+
+#[test]
+fn a_lease_beside_a_fixed_address_is_taken_for_its_names_alone() {
+    let metadata = cluster("[network.links.eth0]\naddresses = [\"10.0.2.15/24\"]\ndhcp4 = true\n");
+    let scene = Scene::new(metadata, facts(), None, true);
+    scene.bound("eth0", "10.0.2.16/24");
+    assert_eq!(scene.file("resolv.conf"), "nameserver 10.0.2.9\nsearch lab\n");
+    assert_eq!(scene.file("hosts").lines().last(), Some("10.0.2.15 kscratch-01234567"));
+    scene.starts(None, "the fixed one is the node's");
+}
+
+#[test]
+fn coredns_of_a_master_asks_the_servers_of_a_lease_that_comes_later() {
+    let unnamed = Facts { dns_servers: Vec::new(), ..master_facts("1.37.2") };
+    let scene = Scene::new(master(""), unnamed, None, true);
+    scene.bound("aux0", "10.7.0.5/24");
+    let asks = "forward . 10.0.2.9 {\n    max_concurrent 1000\n}\n";
+    assert_eq!(scene.file("coredns/upstream.conf"), asks);
+    // Pods cannot ask what is left then.
+    scene.leases.changed6("eth0", &dhcp6::Change::Bound(lease6()));
+    scene.leases.changed("aux0", &Change::Lost(lease("10.7.0.5/24"), Loss::Ended));
+    assert_eq!(scene.file("resolv.conf"), "nameserver 2001:db8::53\nsearch six\n");
+    assert_eq!(scene.file("coredns/upstream.conf"), asks, "the last ones are kept");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! After a death: who is started again and when, and who is left alone.
-use super::{check, check_booted, exited, ready, seconds, service, started};
+use super::{check, check_after, check_booted, exited, failed, ready, seconds, service, started};
+use crate::plan::Service;
 use crate::supervise::{Action, Ended, Event, Supervisor};
 
 #[test]
@@ -32,6 +33,49 @@ fn a_death_is_followed_by_a_start_with_backoff() {
          3008: say service a: could not be started: no such file, again in 4 s
          7008: spawn a",
     );
+}
+
+#[test]
+fn a_service_that_does_not_answer_any_more_is_killed_and_started_again() {
+    let watched = || vec![Service { answers_within: Some(seconds(100)), ..service("a", &[], true) }];
+    let up = [(0, Event::Timer), (0, started("a")), (10, Event::Timer), (1000, ready("a"))];
+    // Asked each ten seconds.
+    let silent = |from: u64, times: u64| {
+        (0..times).flat_map(move |time| [(from + 10_000 * time, Event::Timer), (from + 10_000 * time, failed("a"))])
+    };
+    let probes = |from: u64, times: u64| -> Vec<String> {
+        (0..times).map(|time| format!("{}: probe a", from + 10_000 * time)).collect()
+    };
+    let mut script: Vec<(u64, Event)> = up.clone().into();
+    // One that is busy is left alone.
+    script.extend(silent(11_000, 4));
+    script.extend([(51_000, Event::Timer), (51_000, ready("a"))]);
+    script.extend(silent(61_000, 11));
+    script.extend([(161_500, Event::Exited { name: "a", ended: Ended::Signal(9) }), (162_500, Event::Timer)]);
+    let mut want = probes(11_000, 3);
+    want.push("31000: say service a: does not answer any more (connection refused); it is started anew if that lasts for 100 s".into());
+    want.extend(probes(41_000, 2));
+    want.push("51000: say service a: answers again".into());
+    want.extend(probes(61_000, 3));
+    want.push("81000: say service a: does not answer any more (connection refused); it is started anew if that lasts for 100 s".into());
+    want.extend(probes(91_000, 8));
+    want.extend(
+        [
+            "161000: say service a: has not answered for 100 s: connection refused",
+            "161000: Kill a",
+            "161500: say service a: was ended by signal 9, again in 1 s",
+            "161500: tail of a",
+            "162500: spawn a",
+        ]
+        .map(str::to_owned),
+    );
+    check_after(watched(), up.len(), script, &want.join("\n"));
+    // Of others nobody asks.
+    let mut supervisor = Supervisor::new(vec![service("b", &[], true)]);
+    for (event, now) in [(Event::Timer, 0), (started("b"), 0), (Event::Timer, 1), (ready("b"), 2)] {
+        supervisor.handle(event, seconds(now));
+    }
+    assert_eq!(supervisor.next_deadline(), None);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => name().prop_map(failed),
         6 => Just(Event::Timer),
         1 => Just(Event::ContainersGone),
-        1 => name().prop_map(|name| Event::AddService(service(name, &[], false))),
+        1 => name().prop_map(|name| Event::AddService(Box::new(service(name, &[], false)))),
         1 => prop_oneof![Just(Reason::PowerButton), Just(Reason::CtrlAltDel)].prop_map(Event::StopAll),
     ]
 }

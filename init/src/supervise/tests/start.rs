@@ -94,8 +94,8 @@ fn a_service_may_come_late_and_only_once() {
             (0, Event::Timer),
             (0, started("a")),
             (5, ready("a")),
-            (6, Event::AddService(service("b", &["a"], false))),
-            (7, Event::AddService(service("b", &[], false))),
+            (6, Event::AddService(Box::new(service("b", &["a"], false)))),
+            (7, Event::AddService(Box::new(service("b", &[], false)))),
         ],
         "0: spawn a
          0: say service a: started pid 7
