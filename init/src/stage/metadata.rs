@@ -55,13 +55,17 @@ pub fn find(
         }
     }
     let hint = |_: &anyhow::Error| if stop.load(Ordering::Relaxed) { ASKED_HINT } else { HINT };
+    let mut open = false;
     phases.run_hinting("metadata", hint, || {
         let choice = local.unwrap_or_else(|| source::choose(source::ask_all(around)))?;
         for line in &choice.lines {
             log::line(line);
         }
         let text = match (choice.winner, &around.cmdline.metadata_url) {
-            (Some((_, text)), _) => Some(text),
+            (Some((kind, text)), _) => {
+                open = kind == Kind::CommandLine;
+                Some(text)
+            }
             (None, Some(url)) => {
                 if url.starts_with("http://") {
                     log::line(format_args!(
@@ -76,8 +80,19 @@ pub fn find(
             (None, None) => None,
         };
         let facts = gather::facts(around.root, id, &machine.leases, lasting)?;
-        check(around, text, &facts)
+        let metadata = check(around, text, &facts)?;
+        if open && has_secrets(&metadata) {
+            log::line("role metadata: every pod can read the kernel command line, and the secrets in it");
+            log::hint("put secrets where pods do not see them: on the ESP (kscratch-image stamp), or on a volume labelled KSCRATCH");
+        }
+        Ok(metadata)
     })
+}
+
+/// Whether there is something in them that not everybody is to know.
+fn has_secrets(metadata: &RoleMetadata) -> bool {
+    metadata.join.token.is_some()
+        || metadata.control_plane.as_ref().is_some_and(|control_plane| control_plane.secrets.is_some())
 }
 
 /// The network that a URL is asked over.
