@@ -50,7 +50,7 @@ pub struct Link {
     pub metric: Option<u32>,
     /// Whether the node's address is of this link. Default: the link with the default route.
     pub primary: bool,
-    /// Whether the machine boots without waiting for this link's lease. Default false.
+    /// Whether the machine boots without waiting for this link's lease, unless it is a cluster's machine and has no other address. Default false.
     pub optional: bool,
 }
 
