@@ -31,7 +31,7 @@ pub use error::PlanError;
 pub use identity::{is_fixed, uplink};
 pub use links::{Made, links_of, network, superseded};
 pub use membership::{CLIENT, PUT_ASIDE, REMEMBERED_NAME, put_aside};
-pub use phases::{REMEMBERED_POD_RANGE, known_range, node, pod_network, range_to_remember, runtime};
+pub use phases::{REMEMBERED_POD_RANGE, known_pods, known_range, node, pod_network, range_to_remember, runtime};
 pub use rights::Rights;
 
 /// Components of the control plane whose images a master's image must bring, as its release file names them.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kscratch_image::lock::Lock;
+use kscratch_image::spec::Role;
 use kscratch_image::store::Store;
 
 use crate::measure::debian::{Repository, Tools};
@@ -73,7 +74,7 @@ fn programs(node: &Node, folder: &Path) -> Result<Vec<PathBuf>> {
     let lock = Lock::read(&node.lock)?;
     let silent = kscratch_image::console::Console::silent();
     let store = Store::open(cache.path())?;
-    let release = kscratch_image::kubernetes::obtain(&lock, kscratch_image::spec::Role::Node, &store, true, &silent)?;
+    let release = kscratch_image::kubernetes::obtain(&lock, Role::Node, Path::new(""), &store, true, &silent)?;
     let named = |(name, program): (&String, &kscratch_image::kubernetes::Program)| {
         let place = folder.join(name);
         give(&store.root().join(&program.file.file), &place)?;

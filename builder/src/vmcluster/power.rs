@@ -17,6 +17,8 @@ use crate::console::Console;
 pub const PATIENCE: Duration = Duration::from_secs(300);
 /// How often they are looked at meanwhile.
 const EVERY: Duration = Duration::from_millis(200);
+/// How often the button is pressed again, as a person would: a machine hears nothing before its kernel has the driver.
+const AGAIN: Duration = Duration::from_secs(20);
 
 /// Presses the power buttons of these machines and waits until they are off; what is still on after `patience` stays on.
 ///
@@ -33,15 +35,23 @@ pub fn off(place: &Place, machines: &[String], patience: Duration) -> Result<()>
     anyhow::bail!("{} did not end within {} s after the power button", late.join(", "), patience.as_secs())
 }
 
-/// The machines of these that are still on after `patience`.
+/// The machines of these, whose buttons were pressed, that are still on after `patience`.
 fn wait_off(place: &Place, machines: &[String], patience: Duration) -> Result<Vec<String>> {
     let deadline = Instant::now() + patience;
+    let mut press = Instant::now() + AGAIN;
     loop {
         let status = client::status(place)?;
         let on = |machine: &&MachineStatus| machine.pid.is_some() && machines.contains(&machine.name);
         let late: Vec<String> = status.machines.iter().filter(on).map(|machine| machine.name.clone()).collect();
         if late.is_empty() || Instant::now() > deadline {
             return Ok(late);
+        }
+        if Instant::now() >= press {
+            press = Instant::now() + AGAIN;
+            for machine in late {
+                // One that has just ended is what is wanted.
+                let _ = client::ask(place, &Request::Off { machine });
+            }
         }
         thread::sleep(EVERY);
     }

@@ -1,4 +1,4 @@
-//! Plans a node: the container runtime as soon as there is metadata (`runtime`), and once addresses are known the phases `system`, `bridge`, `images`, `config` and `services`.
+//! Plans a node: the container runtime as soon as there is metadata (`runtime`), and once addresses are known the phases `system`, `bridge`, `images`, `config`, `pods` and `services`.
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -89,8 +89,8 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
         phase("bridge", bridge_steps(metadata, range, mtu)),
         phase("images", vec![Step::SeedImages]),
     ];
-    let mut config =
-        config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), range.map(|range| (range, mtu)));
+    let bridge = range.map(|range| (range, mtu));
+    let mut config = config(metadata, facts, &name, uplink.as_ref().map(|(_, address)| *address), bridge);
     config.extend(cluster::files(metadata, facts, &place, membership.as_ref()));
     config.extend(master.iter().flat_map(|master| controlplane::files(master, MANIFESTS)));
     if metadata.disk_for(Purpose::Etcd).is_some() {
@@ -102,6 +102,8 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
     }
     config.extend(manifests(metadata, facts, master.as_ref())?);
     phases.push(phase("config", config));
+    // Apart from the other files: where the bridge or its rules fail it is left out, and services start nevertheless.
+    phases.extend(bridge.map(|(range, mtu)| phase("pods", vec![cni_network(range, mtu)])));
     if master.is_some() {
         let wanted = controlplane::CERTIFICATES.to_owned();
         phases.push(phase("certificates", vec![Step::Certificates { wanted }]));
@@ -116,12 +118,18 @@ pub fn node(metadata: &RoleMetadata, facts: &Facts) -> Result<Plan, PlanError> {
 /// all of the first is done: kubelet starts pods with it, which would send with their own addresses where nothing masquerades.
 #[must_use]
 pub fn pod_network(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Plan {
+    let remembered = text(REMEMBERED_POD_RANGE, 0o644, range_to_remember(metadata, facts, range));
+    let Plan { mut phases } = known_pods(metadata, facts, range);
+    phases.iter_mut().filter(|phase| phase.name == "pods").for_each(|phase| phase.steps.insert(0, remembered.clone()));
+    Plan { phases }
+}
+
+/// The same for a range that was known at boot, where the phases `bridge` or `pods` have failed.
+#[must_use]
+pub fn known_pods(metadata: &RoleMetadata, facts: &Facts, range: Ipv4Net) -> Plan {
     let mtu = bridge_mtu(metadata, facts);
-    let steps = vec![
-        text(REMEMBERED_POD_RANGE, 0o644, range_to_remember(metadata, facts, range)),
-        json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)),
-    ];
-    Plan { phases: vec![phase("pod-network", bridge_of(metadata, range, mtu)), phase("pods", steps)] }
+    let pods = phase("pods", vec![cni_network(range, mtu)]);
+    Plan { phases: vec![phase("pod-network", bridge_of(metadata, range, mtu)), pods] }
 }
 
 /// This machine's pods, as far as known before the cluster is asked: from the metadata, or from an earlier boot under the same name
@@ -271,6 +279,10 @@ fn firewall_of(metadata: &RoleMetadata, range: Option<Ipv4Net>) -> Step {
     Step::Firewall { ruleset: firewall::ruleset(range, metadata.pod_range(), metadata.network.masquerade) }
 }
 
+fn cni_network(range: Ipv4Net, mtu: u32) -> Step {
+    json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu))
+}
+
 fn config(
     metadata: &RoleMetadata,
     facts: &Facts,
@@ -285,9 +297,6 @@ fn config(
         text("/run/kscratch/resolv.conf", 0o644, identity::resolv_conf(metadata, facts)),
         json("/run/kscratch/daemon.json", 0o644, &docker::daemon(&metadata.docker, bridge)),
     ];
-    if let Some((range, mtu)) = bridge {
-        steps.push(json(CNI_NETWORK, 0o644, &cni::conflist(range, mtu)));
-    }
     steps.push(json(kubelet::CONFIG, 0o644, &kubelet::config(metadata)));
     if metadata.shutdown.grace_seconds > 0 {
         let (path, owner) = (services::INHIBITOR.to_owned(), services::INHIBITOR_USER);

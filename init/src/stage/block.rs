@@ -1,5 +1,6 @@
 //! Turns sysfs and the disks' tables into the partition that is looked for ([`Found`]), or into what there is instead.
 mod bypath;
+pub mod usb;
 pub mod words;
 
 use std::collections::BTreeMap;

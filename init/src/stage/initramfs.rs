@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::beside;
+use super::block::usb::Usb;
 use super::block::{Devices, Found};
 use super::hardware::Loader;
 use super::install;
@@ -28,6 +29,8 @@ use crate::sys::{Flag, Mount, Sys};
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 /// How long disks are waited for where state may be on any of them.
 const DISKS_WITHIN: Duration = Duration::from_secs(15);
+/// How long the drivers of their controllers are waited for: those of slow ones take up to half a minute. A driver that is at work tells that there is one.
+const CONTROLLERS_WITHIN: Duration = Duration::from_secs(60);
 /// How long nothing may have come before it is believed that all disks are there: of two with state both have to be seen, whichever is slower.
 const QUIET: Duration = Duration::from_secs(1);
 const NEW_ROOT: &str = "/sysroot";
@@ -91,14 +94,18 @@ pub fn boot(sys: &'static dyn Sys) -> Result<Early> {
             let controllers = partition(sys, guid, &listener, &loader, new_root)?;
             if Whereabouts::of(&cmdline) == Whereabouts::AnyDisk {
                 wait_for_controllers(&controllers);
-                wait_for_state(&Devices::of_machine(), &listener, &loader)?;
+                wait_for_state(&Devices::of_machine(), &listener, &loader, true)?;
             }
             (controllers, None)
         }
         Root::Fetched(wanted) => {
             let controllers = plug_controllers(Arc::clone(&loader))?;
-            let fetching = netroot::mount(sys, (root, new_root), wanted, &cmdline, (listener, loader))?;
-            record_beside_state(&controllers);
+            let fetching = netroot::mount(sys, (root, new_root), wanted, &cmdline, (listener, Arc::clone(&loader)))?;
+            wait_for_controllers(&controllers);
+            // The other one belongs to the fetching. What came before this one is open is looked up.
+            let listener = Listener::open().context("listening to the kernel's uevents")?;
+            wait_for_state(&Devices::of_machine(), &listener, &loader, false)?;
+            record_beside_state();
             (controllers, Some(fetching))
         }
     };
@@ -140,8 +147,7 @@ fn plug_controllers(loader: Arc<Loader<'static>>) -> Result<Receiver<()>> {
 }
 
 /// A machine whose root is on no disk may have state on one, and beside it a place for the record.
-fn record_beside_state(controllers: &Receiver<()>) {
-    wait_for_controllers(controllers);
+fn record_beside_state() {
     let state = whereabouts::find(&Devices::of_machine(), Whereabouts::AnyDisk).ok();
     let recorder = state.and_then(|state| state.found.beside(Guid::RECORDER));
     if let Some(device) = recorder.and_then(|recorder| recorder.device()) {
@@ -151,17 +157,17 @@ fn record_beside_state(controllers: &Receiver<()>) {
 
 /// Waits until the controllers that were there have their drivers: behind any of them may be state.
 fn wait_for_controllers(controllers: &Receiver<()>) {
-    if controllers.recv_timeout(DISKS_WITHIN) == Err(RecvTimeoutError::Timeout) {
+    if controllers.recv_timeout(CONTROLLERS_WITHIN) == Err(RecvTimeoutError::Timeout) {
         log::line(format_args!(
             "a driver of a disk's controller is still being loaded after {} s",
-            DISKS_WITHIN.as_secs()
+            CONTROLLERS_WITHIN.as_secs()
         ));
     }
 }
 
 /// Waits until a disk has a place for state and no further hardware comes; for whatever comes drivers are loaded. That there is none is for the root's
-/// stage to tell.
-fn wait_for_state(devices: &Devices, listener: &Listener, loader: &Loader<'_>) -> Result<()> {
+/// stage to tell, and only waited for where there should be one.
+fn wait_for_state(devices: &Devices, listener: &Listener, loader: &Loader<'_>, should_be: bool) -> Result<()> {
     let deadline = Instant::now() + DISKS_WITHIN;
     loader.coldplug();
     let (mut quiet, mut told) = (Instant::now() + QUIET, false);
@@ -176,20 +182,29 @@ fn wait_for_state(devices: &Devices, listener: &Listener, loader: &Loader<'_>) -
                 loader.coldplug();
                 loader.coldplug_controllers();
             }
-            Heard::Nothing => match whereabouts::find(devices, Whereabouts::AnyDisk) {
-                Err(Nowhere::OnNoDisk) if !std::mem::replace(&mut told, true) => {
-                    let seconds = DISKS_WITHIN.as_secs();
-                    log::line(format_args!(
-                        "no disk has a place for state yet; one is waited for, {seconds} s at most"
-                    ));
+            Heard::Nothing => {
+                let nowhere = whereabouts::find(devices, Whereabouts::AnyDisk).err() == Some(Nowhere::OnNoDisk);
+                match awaited(nowhere, &Usb::look(Path::new("/sys")), should_be) {
+                    Some(what) if !std::mem::replace(&mut told, true) => {
+                        log::line(format_args!("{what}, {} s at most", DISKS_WITHIN.as_secs()));
+                    }
+                    Some(_) => {}
+                    None => return Ok(()),
                 }
-                Err(Nowhere::OnNoDisk) => {}
-                _ => return Ok(()),
-            },
+            }
         }
         quiet = Instant::now() + QUIET;
     }
     Ok(())
+}
+
+/// What is still waited for where nothing has come for a while. A disk that the kernel is at may be the one with this machine's state, whatever others hold.
+fn awaited(nowhere: bool, usb: &Usb, should_be: bool) -> Option<String> {
+    let coming = usb.coming();
+    if !coming.is_empty() {
+        return Some(format!("a disk on USB ({}) is not there yet; it is waited for", coming.join(", ")));
+    }
+    (nowhere && should_be).then(|| "no disk has a place for state yet; one is waited for".to_owned())
 }
 
 fn wanted_root(cmdline: &CommandLine) -> Result<&Root> {
@@ -290,9 +305,11 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
-    use super::{look, mount_root, remove_below, wanted_root};
+    use super::{awaited, look, mount_root, remove_below, wanted_root};
     use crate::cmdline::CommandLine;
     use crate::stage::block::tests::{ROOT, machine};
+    use crate::stage::block::usb::Usb;
+    use crate::stage::block::usb::tests::{host, stick, stick_is_sda};
     use crate::sys::Recording;
 
     #[test]
@@ -309,6 +326,24 @@ mod tests {
         assert_eq!(look(&devices, ROOT.parse().unwrap()).unwrap().disk.name, "vda");
         fs::remove_dir_all(devices.sysfs.join("vda/vda2")).unwrap();
         assert!(look(&devices, ROOT.parse().unwrap()).is_none(), "the kernel does not know the partition yet");
+    }
+
+    #[test]
+    fn whatever_other_disks_hold_one_on_usb_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let usb = || Usb::look(folder.path());
+        let words = |nowhere, should_be| awaited(nowhere, &usb(), should_be).unwrap_or_default();
+        host(folder.path());
+        assert_eq!(words(false, true), "");
+        assert_eq!(words(true, true), "no disk has a place for state yet; one is waited for");
+        // A machine whose root is a server's may have no disk.
+        assert_eq!(words(true, false), "");
+        stick(folder.path());
+        for (nowhere, should_be) in [(false, true), (false, false), (true, true), (true, false)] {
+            assert!(words(nowhere, should_be).starts_with("a disk on USB (1-1:1.0) is not there yet"));
+        }
+        stick_is_sda(folder.path());
+        assert_eq!(words(false, false), "");
     }
 
     #[test]

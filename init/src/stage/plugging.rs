@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::beside;
+use super::block::usb::{self, Usb};
 use super::hardware::Loader;
 use super::initramfs::Early;
 use super::lastwords;
@@ -16,6 +17,10 @@ use crate::sys::Sys;
 
 /// How long a driver may keep the boot waiting: those of slow controllers take up to half a minute.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How long disks on USB are waited for: one that spins up takes so long, and a device that never becomes a disk must not cost more.
+const USB_WITHIN: Duration = Duration::from_secs(10);
+/// How often USB is looked at meanwhile: no event tells that the kernel has given a device up.
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// What helps where a driver does not come back. The image is not to blame: it has the driver.
 const SLOW_HINT: &str = "a disk or card does not answer its driver (the kernel's lines say which): mend it or take it out; the boot goes on, but role metadata on a disk behind it are not seen";
@@ -24,6 +29,9 @@ const MODULES_HINT: &str = "build the image again: it lacks the modules of its k
 
 /// What reading a volume's role metadata takes. The kernel would ask for them too, each through a `modprobe` of its own.
 const VOLUMES: [&str; 3] = ["vfat", "nls_cp437", "nls_ascii"];
+
+/// What hears the power button. The kernel asks for the second one when the first has found it; whoever presses it meanwhile is not heard.
+const BUTTON: [&str; 2] = ["button", "evdev"];
 
 /// What the thread tells.
 enum News {
@@ -107,6 +115,7 @@ impl Plugging {
 }
 
 fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender<Result<News>>) {
+    let begun = Instant::now();
     // Open before the first driver is loaded: what a driver brings up is heard.
     let opened = Listener::open()
         .context("listening to the kernel's uevents")
@@ -121,30 +130,81 @@ fn work(sys: &'static dyn Sys, root: &Path, before: Option<Early>, news: &Sender
     // Before any driver: one may be at work for minutes, at a disk that dies behind its controller. That nobody waits any more is no reason to stop.
     let _ = news.send(Ok(News::Opened(Arc::clone(&loader))));
     loader.load_beside(&VOLUMES);
+    loader.load_beside(&BUTTON);
     loader.coldplug();
     if let Some(before) = before {
         before.finish();
     }
     loader.coldplug_controllers();
+    // Role metadata may be on a stick, or on a CD that a BMC plays on USB.
+    wait_for_usb(root, &listener, &loader, begun);
     let reset = lastwords::reset(root);
     let _ = news.send(Ok(News::Plugged));
     lastwords::begin(root, &loader, reset);
     keep_plugging(&listener, &loader);
 }
 
+/// Loads drivers for what comes until the disks on USB are there. `last` is a time after which nothing has come that was not heard.
+fn wait_for_usb(root: &Path, listener: &Listener, loader: &Loader<'_>, mut last: Instant) {
+    let sysfs = root.join("sys");
+    if !Usb::look(&sysfs).has_hosts() {
+        return;
+    }
+    let begun = Instant::now();
+    let end = begun + USB_WITHIN;
+    // What was heard meanwhile comes first.
+    let mut until = begun;
+    while let Ok(heard) = listener.next(until) {
+        let now = Instant::now();
+        if heard == Heard::Nothing {
+            let usb = Usb::look(&sysfs);
+            if usb.is_settled(now.saturating_duration_since(last)) {
+                let took = (now - begun).as_secs_f64();
+                return log::debug(format_args!("the disks on USB are there after {took:.3} s"));
+            }
+            // A disk is in sysfs before its partitions are.
+            if !usb.coming().is_empty() {
+                last = now;
+            }
+            until = now + LOOKS;
+        } else {
+            if heard == Heard::Lost || matches!(&heard, Heard::Event(event) if usb::has_come(event)) {
+                last = now;
+            }
+            plug(loader, heard);
+        }
+        // However much comes, the end does.
+        if now >= end {
+            let usb = Usb::look(&sysfs);
+            return log::line(format_args!(
+                "USB is not done after {} s ({}); role metadata on a disk that is late are not seen",
+                USB_WITHIN.as_secs(),
+                usb.coming().join(", ")
+            ));
+        }
+    }
+}
+
+/// Loads the drivers for what was heard of.
+fn plug(loader: &Loader<'_>, heard: Heard) {
+    match heard {
+        Heard::Event(event) if event.action == "add" => {
+            if let Some(alias) = event.modalias {
+                loader.plug(&alias);
+            }
+        }
+        Heard::Event(_) | Heard::Nothing => {}
+        Heard::Lost => {
+            loader.coldplug();
+            loader.coldplug_controllers();
+        }
+    }
+}
+
 fn keep_plugging(listener: &Listener, loader: &Loader<'_>) {
     loop {
         match listener.next(Instant::now() + Duration::from_secs(3600)) {
-            Ok(Heard::Event(event)) if event.action == "add" => {
-                if let Some(alias) = event.modalias {
-                    loader.plug(&alias);
-                }
-            }
-            Ok(Heard::Event(_) | Heard::Nothing) => {}
-            Ok(Heard::Lost) => {
-                loader.coldplug();
-                loader.coldplug_controllers();
-            }
+            Ok(heard) => plug(loader, heard),
             Err(error) => {
                 log::line(format_args!("hardware that comes later gets no driver: {error}"));
                 return;
@@ -166,6 +226,7 @@ mod tests {
 
     use super::{MODULES_HINT, Plugging, SLOW_HINT, hint};
     use crate::kmod::Modules;
+    use crate::stage::block::usb::tests::{host, stick, stick_is_sda};
     use crate::sys::Recording;
 
     #[test]
@@ -234,6 +295,23 @@ mod tests {
         drop(writer);
         plugging.wait_for_hardware().unwrap();
         assert_eq!(calls()[2..], ["virtio_net.ko"]);
+    }
+
+    #[test]
+    fn a_stick_without_its_disk_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let _ = scene(folder.path());
+        let sys: &'static Recording = Box::leak(Box::new(Recording::new()));
+        let sysfs = folder.path().join("sys");
+        host(&sysfs);
+        stick(&sysfs);
+        let mut plugging = Plugging::start(sys, folder.path().to_owned(), None);
+        // Longer than nothing may come where no stick is.
+        let end = Instant::now() + Duration::from_millis(1500);
+        assert!(plugging.hear(end, |plugging| plugging.plugged).is_err());
+        stick_is_sda(&sysfs);
+        plugging.wait_for_hardware().unwrap();
+        assert!(end.elapsed() < Duration::from_secs(5), "the disk ends the wait");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::apply::files;
 use crate::apply::steps::Machine;
 use crate::facts::Facts;
 use crate::log;
-use crate::plan::{self, cluster};
+use crate::plan::{self, Plan, cluster};
 use crate::run::inbox::{Message, Sender};
 use crate::supervise::Reason;
 use crate::sys::Sys;
@@ -82,21 +82,31 @@ fn keep_taking(network: &Mutex<PodNetwork>, pause: fn(u32) -> Duration) {
         network.told += 1;
         network.told
     };
+    keep_trying(pause, || {
+        let mut network = lock();
+        if network.told == own { network.take() } else { Ok(()) }
+    });
+}
+
+/// Makes the network of a range that was known at boot, where the boot's phases have failed to, until that has succeeded: no service tells of it.
+pub fn make(sys: &'static dyn Sys, root: &'static Path, machine_id: String, plan: Plan) {
+    let work = move || keep_trying(pause, || Machine::new(sys, root, &machine_id).plan(&plan));
+    if let Err(error) = beside::start("pod-network", work) {
+        log::line(format_args!("pod network: {error:#}"));
+    }
+}
+
+/// Tries until that has succeeded.
+fn keep_trying(pause: fn(u32) -> Duration, mut attempt: impl FnMut() -> Result<()>) {
     let mut said = String::new();
     for failures in 1.. {
-        {
-            let mut network = lock();
-            if network.told != own {
-                return;
-            }
-            let Err(error) = network.take() else { return };
-            let words = format!("{error:#}");
-            // It may be so for as long as the machine runs.
-            if words != said {
-                log::line(format_args!("pod network: {words}"));
-                log::hint("pods get no network until this is put right; it is tried again until then");
-                said = words;
-            }
+        let Err(error) = attempt() else { return };
+        let words = format!("{error:#}");
+        // It may be so for as long as the machine runs.
+        if words != said {
+            log::line(format_args!("pod network: {words}"));
+            log::hint("pods get no network until this is put right; it is tried again until then");
+            said = words;
         }
         thread::sleep(pause(failures));
     }
@@ -198,7 +208,7 @@ mod tests {
     use ipnet::Ipv4Net;
     use kscratch_metadata::{ControlPlane, RoleMetadata};
 
-    use super::{Change, PodNetwork, advice, judge, pause, taker, written};
+    use super::{Change, PodNetwork, advice, judge, keep_trying, pause, taker, written};
     use crate::apply::steps::Machine;
     use crate::plan::tests::{cluster, facts};
     use crate::plan::{self, Step};
@@ -281,6 +291,30 @@ mod tests {
         assert!(matches!(messages.as_slice(), [Message::Stop(Reason::PodRange)]));
         thread::sleep(Duration::from_millis(50));
         assert!(inbox.take().is_empty(), "what succeeded is not done again");
+    }
+
+    #[test]
+    fn what_the_boot_could_not_make_is_tried_again() {
+        let mut tries = 0;
+        keep_trying(
+            |_| Duration::ZERO,
+            || {
+                tries += 1;
+                anyhow::ensure!(tries == 3, "nft is not there yet");
+                Ok(())
+            },
+        );
+        assert_eq!(tries, 3);
+        // All of it but what is remembered: the machine knows that range already.
+        let range = "10.244.7.0/24".parse().unwrap();
+        let words = |plan: plan::Plan| plan.to_string();
+        let (first, again) =
+            (plan::pod_network(&cluster(""), &facts(), range), plan::known_pods(&cluster(""), &facts(), range));
+        assert_eq!(
+            words(first)
+                .replace("  file /var/lib/kscratch/pod-range 0644\n    | 10.244.7.0/24 kscratch-01234567\n", ""),
+            words(again)
+        );
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! The second stage: turns a mounted root into a running node, phase by phase, and hands it to the event loop.
+mod applying;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +46,7 @@ use crate::run::inbox::{self, Message, Sender};
 use crate::run::{power, watchdog};
 use crate::source::Surroundings;
 use crate::sys::Sys;
+use applying::hint;
 
 /// Folders that programs expect on an empty `/var`; what each service needs besides is the plan's business.
 const VAR: [&str; 6] = ["/var/cache", "/var/lib", "/var/lib/kscratch", "/var/log", "/var/log/kscratch", "/var/tmp"];
@@ -367,6 +371,7 @@ impl Rest {
             orders::watch(root, &self.sender, lasting);
             podnetwork::watch(self.sys, root, &metadata, &facts, plan::known_range(&metadata, &facts), &self.sender);
         }
+        let pods = plan::known_range(&metadata, &facts).map(|range| plan::known_pods(&metadata, &facts, range));
         // Without a plan, too: there may be one with the next address.
         let watch = Arc::new(Leases::new(root, metadata.clone(), facts.clone(), lasting, self.sender.clone()));
         let watched = Arc::clone(&watch);
@@ -387,37 +392,17 @@ impl Rest {
         let Some(plan) = plan else { return log::line(NO_SERVICE) };
         let plugging = &mut self.plugging;
         self.phases.run_hinting("modules", plugging::hint, || plugging.load_list());
-        self.apply(&plan);
-    }
-
-    /// Applies phases and hands over the services that they bring.
-    fn apply(&mut self, plan: &Plan) {
-        let mut configured = true;
-        for phase in &plan.phases {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-            // Services without their files would run as something else than was meant.
-            if phase.name == "services" && !configured {
-                log::line("services are not started: their configuration could not be written");
-                continue;
-            }
-            let machine = &mut self.machine;
-            let done = self.phases.run(phase.name, hint(phase.name), || machine.phase(phase)).is_some();
-            configured &= done || !["config", "certificates"].contains(&phase.name);
-            self.machine.services.drain(..).for_each(|service| self.sender.send(Message::Service(Box::new(service))));
+        let undone = self.apply(&plan);
+        // Nobody else does: the cluster gives a range that the machine has already, if there is a cluster at all.
+        if let Some(pods) = pods.filter(|_| undone.contains("pods")) {
+            podnetwork::make(self.sys, root, id, pods);
         }
     }
-}
 
-fn hint(phase: &str) -> &'static str {
-    match phase {
-        "network" => "look at the cable and the DHCP server, or set network.static in role.toml",
-        "runtime" => "nothing runs on this machine without containerd; look at the state partition",
-        "system" => "the image's kernel lacks something; build the image again",
-        "bridge" => "look at the lines above; docker and pods have no network until this works",
-        "certificates" => "look at the keys in the metadata (kscratch-image cluster check), and at the state partition",
-        "images" => "kubelet will try to pull what the image should have brought; build the image again",
-        _ => "look at the lines above and at the state partition",
+    /// Applies phases and hands over the services that they bring. Gives those that are not done.
+    fn apply(&mut self, plan: &Plan) -> BTreeSet<&'static str> {
+        let sender = &self.sender;
+        let hand_over = |service| sender.send(Message::Service(Box::new(service)));
+        applying::apply(&mut self.phases, &mut self.machine, plan, &self.stop, hand_over)
     }
 }
