@@ -96,10 +96,7 @@ pub struct StoreLock {
 impl Store {
     /// Opens the store of a cache folder, making it where it is missing.
     pub fn open(cache: &Path) -> Result<Store> {
-        // Programs of the cache are started from other folders.
-        let root = std::path::absolute(cache)
-            .with_context(|| format!("finding the folder {}", cache.display()))?
-            .join("store");
+        let root = cache.join("store");
         for folder in ["sha256", "unpacked", "tmp"] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;

@@ -56,7 +56,8 @@ pub fn ready(
 pub fn of_version(machine: &Path, module: &Module, locked: &str, store: &Store) -> Result<PathBuf> {
     let unpacked = program(store, locked);
     if let Some(program) = unpacked.filter(|program| program.is_file()) {
-        return Ok(program);
+        // It is started in the module's folder.
+        return std::path::absolute(&program).with_context(|| format!("finding {}", program.display()));
     }
     let found = go_version(machine);
     if found.as_ref().is_ok_and(|found| found == locked) {
